@@ -1,0 +1,56 @@
+# make study      the phantom study: cohort, ten experiments, comparison; `make study` again goes on from where it was
+# make study PARAMS=params/phantom-full.yaml SEEDS="0 1 2"      another study, other seeds
+# make study PROFILE=slurm PARAMS=...                           on a Slurm cluster (workflow/profiles/slurm)
+# make report PARAMS=...   tables and figures of the runs there are, though others failed or are missing
+# make test       lint, unit tests, the smoke study, every notebook
+# make lab        JupyterLab on the notebooks, for this machine only
+# make lock       requirements.lock and environment.yml from pyproject.toml
+# PYTHON=python3.12 and TORCH=torch==2.11.0 choose another interpreter and torch for a new .venv.
+
+PARAMS ?= params/phantom.yaml
+SEEDS ?=
+PROFILE ?= local
+CORES ?=
+SNAKEMAKE_OPTIONS ?=
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+BIN := .venv/bin
+STAMP := .venv/installed-$(shell { echo '$(TORCH)'; cat requirements.lock pyproject.toml; } | cksum | cut -d ' ' -f 1)
+
+.DEFAULT_GOAL := study
+.PHONY: study report test lab setup lock
+.NOTPARALLEL:
+
+study: setup
+	@$(BIN)/python -m lungmtl study $(PARAMS) --seeds "$(SEEDS)" --profile $(PROFILE) $(if $(CORES),--cores $(CORES)) -- $(SNAKEMAKE_OPTIONS)
+
+report: setup
+	@$(BIN)/python -m lungmtl report $(PARAMS) --seeds "$(SEEDS)"
+
+test: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/python -m pytest -q --durations=10 --nbval-lax --nbval-current-env tests notebooks
+
+lab: setup
+	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --notebook-dir=notebooks
+
+setup: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("lungmtl needs Python 3.11 or newer. Found %d.%d in $(PYTHON); choose another: make PYTHON=python3.12" % v[:2])'
+	@echo "Setting up .venv: about two minutes and 2 GB, once."
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install "$(TORCH)"
+	$(BIN)/python -m pip install --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@rm -f .venv/installed-*
+	@touch $@
+
+lock: setup
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra lock --universal --python-version 3.11 \
+		--fork-strategy fewest --generate-hashes --no-header --no-annotate --no-emit-index-url \
+		--no-emit-find-links --no-emit-package torch --quiet --output-file requirements.lock
+	@{ sed '/# pins:/q' environment.yml; sed -nE "s/^([a-z0-9].*[^ \\]) *\\\\?$$/      - \"\1\"/p" requirements.lock; } > environment.new
+	@mv environment.new environment.yml

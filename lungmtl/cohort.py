@@ -1,0 +1,278 @@
+"""Cohort tables: read and check one, split it by patient, and serve its prepared scans to torch.
+
+One row of `cohort.csv` is one scan. A diagnosis is 0, 1 or blank, which means not known and becomes NaN. A row with
+a reason in `excluded` stays in the table and is used nowhere.
+"""
+
+import csv
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.model_selection import train_test_split
+
+from lungmtl.config import CENTRAL_TASK, TASKS
+
+SPLITS = ("train", "validation", "test")
+SCAN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # it becomes a file name
+
+
+def read_cohort(path: str | Path, *, tasks: Sequence[str] = TASKS, allow_outside: bool = False) -> pd.DataFrame:
+    """Read a cohort table and check everything that can be wrong with it.
+
+    Args:
+        path: The csv file; its images are relative to its folder.
+        tasks: Columns that hold a diagnosis.
+        allow_outside: Whether an image may lie outside the table's folder.
+    Returns:
+        All rows and columns in the file's order: diagnoses float (0, 1, NaN = not known), the rest text, with
+        `split` and `excluded` added where the file lacks them ("" = none).
+    Raises:
+        FileNotFoundError: If the table or an image is missing.
+        ValueError: If a column is missing, or a value of a row is not what its column must hold.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"A cohort must be an existing csv file. Found nothing at {path}.")
+    frame = _read_text(path, tasks)
+    for name in tasks:
+        frame[name] = _labels(frame, name, path)
+    _check_names(frame, path)
+    _check_given_splits(frame, path)
+    _check_images(included(frame), path, allow_outside)
+    return frame
+
+
+def included(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows that are not excluded, numbered from 0."""
+    return frame[frame["excluded"] == ""].reset_index(drop=True)
+
+
+def exclude_failed(frame: pd.DataFrame, report: pd.DataFrame) -> pd.DataFrame:
+    """Exclude the scans that a preparation report lists as failed, with its reason; a new frame.
+
+    Args:
+        frame: A cohort as `read_cohort` gives it.
+        report: Columns `scan`, `status` and `reason`, from `volumes.prepare_cohort`.
+    """
+    failed = report.loc[report["status"] != "ok"].set_index("scan")["reason"]
+    reasons = frame["scan"].map(failed)
+    return frame.assign(excluded=reasons.where(reasons.notna(), frame["excluded"]))
+
+
+def assign_splits(
+    frame: pd.DataFrame, *, fractions: Sequence[float], seed: int, stratify: str = CENTRAL_TASK
+) -> pd.DataFrame:
+    """Give every patient whose split is blank to train, validation or test; a new frame.
+
+    Patients are never shared between splits, and those with a split keep it. The draw is stratified on one diagnosis
+    (a patient is positive if one of the scans is; an unknown one counts as negative) and depends on the patients'
+    names and the seed, not on the order of the rows.
+
+    Args:
+        frame: A cohort as `read_cohort` gives it.
+        fractions: Share of the patients to split that goes to train, validation and test; they sum to 1.
+        seed: Seeds the draw.
+        stratify: Diagnosis column whose share of positives is the same in every split.
+    Raises:
+        ValueError: If there are too few patients to put both classes everywhere.
+    """
+    given = frame[frame["split"] != ""].groupby("patient")["split"].first()
+    open_rows = frame[~frame["patient"].isin(given.index) & (frame["excluded"] == "")]
+    positive = open_rows.groupby("patient")[stratify].max().fillna(0).astype(int)  # sorted by patient
+    drawn = _draw(positive, fractions, seed) if len(positive) else {}
+    return frame.assign(split=frame["patient"].map(given.to_dict() | drawn).fillna(""))
+
+
+def check_splits(frame: pd.DataFrame, *, tasks: Sequence[str]) -> None:
+    """Check that every split has scans and, for every task, both classes.
+
+    Raises:
+        ValueError: Naming the split, the task and the class that is missing.
+    """
+    for split, by_task in counts(frame, tasks=tasks).items():
+        for task, count in by_task.items():
+            n_negatives = count["n"] - count["positives"]
+            if min(count["positives"], n_negatives) == 0:
+                raise ValueError(
+                    f"Every split must have positive and negative scans of every task. Found {count['positives']} "
+                    f"positive, {n_negatives} negative and {count['unknown']} unknown of `{task}` in split `{split}`."
+                )
+
+
+def counts(frame: pd.DataFrame, *, tasks: Sequence[str]) -> dict[str, dict[str, dict[str, int]]]:
+    """Count scans that are not excluded: split to task to `n` (known), `positives` and `unknown`."""
+    rows = {split: included(frame[frame["split"] == split]) for split in SPLITS}
+    return {split: {task: _count(part[task]) for task in tasks} for split, part in rows.items()}
+
+
+def sha256(path: str | Path) -> str:
+    """Hash of a file's bytes, 64 hex digits."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+class ScanDataset(torch.utils.data.Dataset):
+    """Prepared scans, read one file at a time: (volume, target, known).
+
+    An item is the volume float32 (1, Z, Y, X) in [0, 1], the targets float32 (T,) with 0 where not known, and bool
+    (T,) that says which are known.
+    """
+
+    def __init__(self, frame: pd.DataFrame, folder: str | Path, *, tasks: Sequence[str]):
+        """Keep the rows and targets; no scan is read yet.
+
+        Args:
+            frame: Rows of a cohort; excluded ones are left out.
+            folder: Where `volumes.prepare_cohort` put `<scan>.npy`.
+            tasks: Diagnosis columns, in the network's order.
+        Raises:
+            FileNotFoundError: If a scan is not prepared.
+        """
+        self.frame = included(frame)
+        self.scans = self.frame["scan"].tolist()
+        self.folder = Path(folder)
+        self.tasks = tuple(tasks)
+        labels = torch.tensor(self.frame[list(tasks)].to_numpy(dtype=np.float32))  # (N, T)
+        self.known = ~labels.isnan()  # (N, T)
+        self.target = labels.nan_to_num(0.0)  # (N, T)
+        missing = [scan for scan in self.scans if not self._file(scan).is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f"Every scan must be prepared. Found {len(missing)} of {len(self.scans)} missing, "
+                f"first {self._file(missing[0])}."
+            )
+
+    def __len__(self) -> int:
+        """Count the scans."""
+        return len(self.scans)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Read one scan."""
+        array = np.load(self._file(self.scans[index]), allow_pickle=False)
+        volume = torch.from_numpy(array).float().unsqueeze(0)  # (1, Z, Y, X)
+        return volume, self.target[index], self.known[index]
+
+    def predictions(self, probability: np.ndarray) -> pd.DataFrame:
+        """Put probabilities (N, T) beside the targets.
+
+        Returns:
+            One row per scan and task: scan, patient, split, task, target (NaN = not known), probability.
+        """
+        rows = self.frame[["scan", "patient", "split"]]
+        target = self.target.masked_fill(~self.known, torch.nan).numpy()
+        parts = [
+            rows.assign(task=task, target=target[:, t], probability=probability[:, t])
+            for t, task in enumerate(self.tasks)
+        ]
+        return pd.concat(parts, ignore_index=True)
+
+    def _file(self, scan: str) -> Path:
+        return self.folder / f"{scan}.npy"
+
+
+def _read_text(path: Path, tasks: Sequence[str]) -> pd.DataFrame:
+    """Read every cell as stripped text and check the columns."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            rows = [[cell.strip() for cell in row] for row in csv.reader(stream, strict=True) if row]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"A cohort must be a csv table in UTF-8. Found in {path}: {error}") from error
+    header = rows[0] if rows else []
+    ragged = [number for number, row in enumerate(rows, start=1) if len(row) != len(header)]
+    if ragged:
+        raise ValueError(
+            f"Every row must have as many cells as the header. Found another count in row {ragged[0]} of {path}."
+        )
+    if len(set(header)) < len(header):
+        raise ValueError(f"Column names must differ. Found {', '.join(header)} in {path}.")
+    frame = pd.DataFrame(rows[1:], columns=header, dtype=str)
+    missing = [name for name in ("scan", "patient", "image", *tasks) if name not in frame]
+    if missing:
+        raise ValueError(f"A cohort must have the column `{missing[0]}`. Found {', '.join(frame)} in {path}.")
+    for name in ("split", "excluded"):
+        frame[name] = frame.get(name, "")
+    if frame.empty:
+        raise ValueError(f"A cohort must have at least one scan. Found none in {path}.")
+    return frame
+
+
+def _labels(frame: pd.DataFrame, name: str, path: Path) -> pd.Series:
+    meaning = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "": np.nan}
+    wrong = frame[~frame[name].isin(list(meaning))]
+    if len(wrong):
+        row = wrong.iloc[0]
+        raise ValueError(
+            f"`{name}` must be 0, 1 or blank. Found {row[name]!r} in scan {row['scan']} of {path} ({len(wrong)} rows)."
+        )
+    return frame[name].map(meaning).astype(float)
+
+
+def _check_names(frame: pd.DataFrame, path: Path) -> None:
+    for scan in frame["scan"]:
+        if not SCAN_NAME.fullmatch(scan):
+            raise ValueError(
+                f"A scan's name must be letters, digits, dot, dash and underscore. Found {scan!r} in {path}."
+            )
+    twice = frame["scan"][frame["scan"].str.lower().duplicated()]  # some file systems ignore case
+    if len(twice):
+        raise ValueError(f"Every scan must have one row. Found {twice.iloc[0]} again in {path} ({len(twice)} rows).")
+    blank = frame[frame["patient"] == ""]
+    if len(blank):
+        raise ValueError(f"Every scan must have a patient. Found none in scan {blank.iloc[0]['scan']} of {path}.")
+
+
+def _check_given_splits(frame: pd.DataFrame, path: Path) -> None:
+    unknown = frame[~frame["split"].isin(["", *SPLITS])]
+    if len(unknown):
+        row = unknown.iloc[0]
+        raise ValueError(
+            f"`split` must be train, validation, test or blank. Found {row['split']!r} in scan {row['scan']} of {path}."
+        )
+    splits = frame[frame["split"] != ""].groupby("patient")["split"].unique()
+    shared = splits[splits.map(len) > 1]
+    if len(shared):
+        raise ValueError(
+            f"A patient must be in one split. Found {shared.index[0]} in {' and '.join(shared.iloc[0])} of {path}."
+        )
+
+
+def _check_images(frame: pd.DataFrame, path: Path, allow_outside: bool) -> None:
+    root = os.path.abspath(path.parent)
+    for scan, image in zip(frame["scan"], frame["image"], strict=True):
+        place = os.path.normpath(os.path.join(root, image))
+        if image == "":
+            raise ValueError(f"Every scan must have an image. Found none in scan {scan} of {path}.")
+        if not allow_outside and not place.startswith(root + os.sep):
+            raise ValueError(f"An image must lie in the table's folder. Found {image} in scan {scan} of {path}.")
+        if not os.path.exists(place):
+            raise FileNotFoundError(f"Every image must exist. Found nothing at {place}, scan {scan} of {path}.")
+
+
+def _draw(positive: pd.Series, fractions: Sequence[float], seed: int) -> dict[str, str]:
+    """Patient to split, stratified on 0 or 1."""
+    patients = positive.index.to_numpy()
+    rest_share = fractions[1] + fractions[2]
+    try:
+        train, rest = train_test_split(patients, test_size=rest_share, random_state=seed, stratify=positive)
+        validation, test = train_test_split(
+            rest, test_size=fractions[2] / rest_share, random_state=seed, stratify=positive[rest]
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"There must be enough patients of both classes for three splits. Found {len(positive)} patients without "
+            f"a split, {int(positive.sum())} of them positive: {error}"
+        ) from error
+    return {patient: split for split, part in zip(SPLITS, (train, validation, test), strict=True) for patient in part}
+
+
+def _count(labels: pd.Series) -> dict[str, int]:
+    return {
+        "n": int(labels.notna().sum()),
+        "positives": int((labels == 1).sum()),
+        "unknown": int(labels.isna().sum()),
+    }

@@ -1,0 +1,528 @@
+"""Figures of the study: a tidy frame in, a matplotlib Figure out.
+
+Nothing here reads, saves or shows. Every function is decorated with `@styled`, takes its axes from
+`new_figure`, and gives the number of scans and seeds and the name of the interval in its caption
+(`add_caption`). An experiment has one colour, marker and line style in every figure (`looks`).
+
+Sources: Okabe & Ito 2008 (colour-blind safe hues), https://jfly.uni-koeln.de/color.
+"""
+
+import io
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+STYLE = {
+    "figure.dpi": 110,
+    "savefig.dpi": 200,
+    "font.family": "DejaVu Sans",  # ships with matplotlib, so a figure is the same on every machine
+    "font.size": 8.5,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 8.5,
+    "axes.linewidth": 0.8,
+    "axes.edgecolor": "0.35",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "0.9",
+    "grid.linewidth": 0.7,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 5,
+}
+styled = matplotlib.rc_context(STYLE)  # used as a decorator: the style holds inside the function only
+
+# one family, one hue: STL black, BW amber, PFLP blue (darker = heavier auxiliaries), ITW vermillion
+COLORS = {
+    "STL": "#000000",
+    "MTL": "#E6A800",
+    "MTL0": "#9CCBEA",
+    "MTL1": "#6AAEDC",
+    "MTL2": "#3A8CC8",
+    "MTL3": "#1566A8",
+    "MTL4": "#073B73",
+    "ITW1": "#F08A5D",
+    "ITW2": "#D1490C",
+    "ITW3": "#7E2300",
+}
+FAMILIES = {"STL": "STL", "MTL": "BW", "ITW1": "ITW", "ITW2": "ITW", "ITW3": "ITW"} | {
+    f"MTL{number}": "PFLP" for number in range(5)
+}
+FAMILY_MARKERS = {"STL": "D", "BW": "s", "PFLP": "o", "ITW": "^", "other": "X"}
+FAMILY_LINES = {"STL": (0, (5, 1.5)), "BW": (0, (1.2, 1.2)), "PFLP": "-", "ITW": "-", "other": (0, (4, 1, 1, 1))}
+OTHER_COLORS = ("#009E73", "#CC79A7", "#7F7F7F", "#5B3E96", "#A8B400")  # experiments outside Table 2, in order
+TASK_COLORS = ("#D1490C", "#009E73", "#E6A800", "#3A8CC8", "#A0559A")  # by position: the central task first
+TARGET_COLOR, PEAK_COLOR = "#39D353", "#00D5FF"  # over grey slices and the warm attention colours
+SLICE_WHITE = 0.7  # of the window [0, 1]: soft tissue is white, and lung is not black
+
+
+class Look(NamedTuple):
+    """How one experiment is drawn, in every figure."""
+
+    color: str
+    marker: str
+    line: str | tuple
+
+
+class NotebookFigure(Figure):
+    """A Figure outside pyplot that a notebook shows by itself."""
+
+    def _repr_png_(self) -> bytes:
+        png = io.BytesIO()
+        self.savefig(png, format="png")
+        return png.getvalue()
+
+
+def looks(experiments: Iterable[str]) -> dict[str, Look]:
+    """Colour, marker and line style of every experiment; Table 2 experiments always have the same one."""
+    names = list(dict.fromkeys(experiments))
+    others = [name for name in names if name not in COLORS]
+    spare = {name: OTHER_COLORS[i % len(OTHER_COLORS)] for i, name in enumerate(others)}
+    families = {name: FAMILIES.get(name, "other") for name in names}
+    return {
+        name: Look((COLORS | spare)[name], FAMILY_MARKERS[families[name]], FAMILY_LINES[families[name]])
+        for name in names
+    }
+
+
+def task_colors(tasks: Iterable[str]) -> dict[str, str]:
+    """Colour of every task, by its position: the central task comes first and is vermillion."""
+    return {task: TASK_COLORS[i % len(TASK_COLORS)] for i, task in enumerate(tasks)}
+
+
+def task_label(task: str) -> str:
+    """A task's name for readers: lung_cancer -> lung cancer, copd -> COPD."""
+    return "COPD" if task == "copd" else task.replace("_", " ")
+
+
+def new_figure(
+    *, width_in: float, height_in: float, rows: int = 1, columns: int = 1, share_x: bool = False, share_y: bool = False
+) -> tuple[Figure, np.ndarray]:
+    """An empty figure outside pyplot (shown once by a notebook) and its axes, always (rows, columns)."""
+    figure = NotebookFigure(figsize=(width_in, height_in), layout="constrained")
+    return figure, figure.subplots(rows, columns, sharex=share_x, sharey=share_y, squeeze=False)
+
+
+def add_caption(figure: Figure, text: str) -> None:
+    """Write a wrapped caption under the figure: scans, seeds and the name of the interval belong in it."""
+    columns = int(figure.get_figwidth() * 18)
+    figure.supxlabel("\n".join(textwrap.wrap(text, columns)), x=0.01, ha="left", fontsize=7.5, color="0.35")
+
+
+@styled
+def weight_timeline(steps: pd.DataFrame) -> Figure:
+    """Loss weight of every task at every step, one strip of tasks per experiment; a line where ITW begins.
+
+    Args:
+        steps: experiment, step, phase and weight_<task> (positive, 0, or NaN = task not trained); of several seeds
+            the first counts, because policies do not draw.
+    """
+    weights = steps.filter(like="weight_")
+    names = [column.removeprefix("weight_") for column in weights]
+    experiments = _in_order(steps["experiment"])
+    n_rows = -(-len(experiments) // 2)
+    figure, axes = new_figure(
+        width_in=8.5, height_in=1.0 + 0.95 * n_rows, rows=n_rows, columns=2, share_x=True, share_y=True
+    )
+    norm = LogNorm(weights[weights > 0].min(axis=None), weights.max(axis=None))
+    for axis, experiment in zip(axes.flat, experiments, strict=False):
+        one = steps[steps["experiment"] == experiment].drop_duplicates("step")
+        mesh = _weight_strip(axis, one, names, norm)
+        axis.set_title(experiment)
+    for axis in axes.flat[len(experiments) :]:
+        axis.set_visible(False)
+    for axis in axes[-1]:
+        axis.set_xlabel("optimiser step")
+    figure.colorbar(mesh, ax=axes, label="loss weight", shrink=0.6, pad=0.01)
+    n_steps = steps["step"].max() + 1
+    add_caption(
+        figure, f"{n_steps} steps. White: task not trained, or weight 0. Dashed line: ITW's final stage begins."
+    )
+    return figure
+
+
+class AttentionView(NamedTuple):
+    """What is drawn of one scan, everything on the network's input grid but for `attention`."""
+
+    title: str
+    volume: np.ndarray  # (Z, Y, X) in [0, 1]
+    attention: np.ndarray  # (z, y, x), the feature grid: voxel i lies on input voxel i * cell
+    outline: np.ndarray  # (Z, Y, X), share of each voxel that the target fills; all 0 = nothing to outline
+    center: tuple[int, int, int]  # input voxel (z, y, x) through which the slices go
+
+
+@styled
+def attention_slices(views: Sequence[AttentionView], *, spacing_mm: Sequence[float], cell: int, caption: str) -> Figure:
+    """Axial, coronal and sagittal slice of each scan under its attention cells, with the target's outline.
+
+    Args:
+        views: One row each.
+        spacing_mm: Voxel size of the input grid in mm, (z, y, x).
+        cell: Input voxels per feature voxel along each axis.
+        caption: How many scans of which cohort, and what the outline is.
+    """
+    figure, axes = new_figure(width_in=8.5, height_in=0.7 + 2.6 * len(views), rows=len(views), columns=3)
+    for row, view in zip(axes, views, strict=True):
+        for axis, across, name in zip(row, range(3), ("axial", "coronal", "sagittal"), strict=True):
+            mesh = _draw_slice(axis, view, across, spacing_mm, cell)
+            axis.set_title(name)
+        highest, even = view.attention.max(), 1 / view.attention.size
+        row[0].set_title(f"{view.title}: highest voxel {highest:.3f}, even {even:.3f}\naxial")
+        figure.colorbar(mesh, ax=row, label="attention / its maximum", shrink=0.8, pad=0.01)
+    add_caption(
+        figure,
+        f"{caption} Squares: feature voxels, transparent where attention is low. Cross: centre of the highest, projected "
+        "into each slice; even = every voxel the same. The patient's left is on the right in axial and coronal slices.",
+    )
+    return figure
+
+
+def _draw_slice(axis: Axes, view: AttentionView, across: int, spacing_mm: Sequence[float], cell: int) -> QuadMesh:
+    """Draw the slice across one axis through `view.center`; returns the attention layer."""
+    rows, columns = [a for a in range(3) if a != across]
+    slices = [array.take(view.center[across], axis=across) for array in (view.volume, view.outline)]
+    axis.imshow(slices[0], cmap="gray", vmin=0, vmax=SLICE_WHITE, interpolation="nearest", origin="lower")
+    layer = min((view.center[across] + cell // 2) // cell, view.attention.shape[across] - 1)
+    share = view.attention.take(layer, axis=across) / view.attention.max()
+    edges = [_cell_edges(view.volume.shape[a], cell, view.attention.shape[a]) for a in (columns, rows)]
+    mesh = axis.pcolormesh(*edges, share, cmap="inferno", vmin=0, vmax=1, alpha=0.5 * share)
+    if slices[1].max() > 0:
+        axis.contour(slices[1], levels=[slices[1].max() / 2], colors=TARGET_COLOR, linewidths=1.2)
+    peak = cell * np.array(np.unravel_index(np.argmax(view.attention), view.attention.shape))
+    axis.plot(peak[columns], peak[rows], "+", color=PEAK_COLOR, markersize=10, markeredgewidth=1.8)
+    axis.set(xticks=[], yticks=[], aspect=spacing_mm[rows] / spacing_mm[columns])
+    axis.grid(False)
+    if across == 0:
+        axis.invert_yaxis()  # the patient's back is below
+    return mesh
+
+
+def _cell_edges(n_voxels: int, cell: int, n_cells: int) -> np.ndarray:
+    """Edges of the feature voxels' cells on the input grid, as `metrics.touched_cells` has them: (n_cells + 1,)."""
+    inner = cell * np.arange(1, n_cells) - cell // 2 - 0.5
+    return np.array([-0.5, *inner, n_voxels - 0.5])
+
+
+def _weight_strip(axis: Axes, steps: pd.DataFrame, names: list[str], norm: LogNorm) -> QuadMesh:
+    grid = steps[[f"weight_{name}" for name in names]].to_numpy(float).T  # (T, steps)
+    edges = np.append(steps["step"], steps["step"].iloc[-1] + 1)
+    masked = np.ma.masked_invalid(np.where(grid > 0, grid, np.nan))
+    mesh = axis.pcolormesh(edges, np.arange(len(names) + 1), masked, norm=norm, cmap="viridis", rasterized=True)
+    axis.set_yticks(np.arange(len(names)) + 0.5, [task_label(name) for name in names])
+    axis.set_ylim(len(names), 0)
+    axis.grid(False)
+    transfer = steps.loc[steps["phase"] == "transfer", "step"]
+    if len(transfer):
+        axis.axvline(transfer.min(), color="black", linestyle="--")
+    return mesh
+
+
+@styled
+def auc_by_task(aucs: pd.DataFrame) -> Figure:
+    """AUC of every experiment, one panel per task on a shared axis.
+
+    Args:
+        aucs: experiment, task, auc, low, high, interval, n_seeds, n, positives; NaN rows are left out.
+    """
+    aucs = aucs.dropna(subset="auc")
+    tasks, experiments = list(dict.fromkeys(aucs["task"])), _in_order(aucs["experiment"])
+    height_in = 1.5 + 0.23 * len(experiments)
+    figure, axes = new_figure(
+        width_in=1.2 + 1.75 * len(tasks), height_in=height_in, columns=len(tasks), share_x=True, share_y=True
+    )
+    for axis, task in zip(axes[0], tasks, strict=True):
+        rows = aucs[aucs["task"] == task]
+        positions = [experiments.index(name) for name in rows["experiment"]]
+        _dots_with_intervals(axis, rows, "auc", positions, looks(experiments))
+        axis.axvline(0.5, color="0.6", linewidth=0.9, linestyle=":")
+        first = rows.iloc[0]
+        axis.set_title(f"{task_label(task)}\n")
+        axis.text(0, 1.015, f"{first['positives']} of {first['n']} scans", transform=axis.transAxes, color="0.35")
+        axis.set_xlabel("test AUC")
+    _name_rows(axes[0, 0], experiments)
+    add_caption(figure, f"Mean over {_seeds(aucs)} with its {_names(aucs)} interval. Dotted line: chance.")
+    return figure
+
+
+@styled
+def forest(comparisons: pd.DataFrame, *, margin: float = 0.02) -> Figure:
+    """Paired AUC differences with intervals, one panel per reference; the band is +- `margin`.
+
+    Args:
+        comparisons: experiment, reference, difference, low, high, p, p_holm, interval, n_family, n_seeds, n,
+            positives; NaN rows are left out.
+        margin: Half-width of the band around 0 that readers may call no difference worth having.
+    """
+    rows = comparisons.dropna(subset="difference")
+    references = list(dict.fromkeys(rows["reference"]))
+    experiments = _in_order(rows["experiment"])
+    height_in = 1.5 + 0.25 * len(experiments)
+    figure, axes = new_figure(
+        width_in=1 + 4.3 * len(references), height_in=height_in, columns=len(references), share_x=True, share_y=True
+    )
+    for axis, reference in zip(axes[0], references, strict=True):
+        part = rows[rows["reference"] == reference]
+        positions = [experiments.index(name) for name in part["experiment"]]
+        axis.axvspan(-margin, margin, color="0.93", linewidth=0)
+        axis.axvline(0, color="0.35", linewidth=0.9)
+        _dots_with_intervals(axis, part, "difference", positions, looks(experiments))
+        axis.set_title(f"against {reference}")
+        _write_beside(axis, -1, "difference [interval]", "p (Holm)", color="0.35")
+        for position, row in zip(positions, part.itertuples(), strict=True):
+            difference = f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}]".replace("-", "\N{MINUS SIGN}")
+            p = "< 0.001" if row.p_holm < 0.001 else f"{row.p_holm:.3f}"
+            _write_beside(axis, position, difference, p, color="black")
+        axis.set_xlabel("difference of test AUC")
+    _name_rows(axes[0, 0], experiments)
+    first = rows.iloc[0]
+    add_caption(
+        figure,
+        f"Paired by scan and seed: {first['n']} test scans, {first['positives']} positive, {_seeds(rows)}; "
+        f"{_names(rows)} interval. p after Holm over the family of {first['n_family']} comparisons shown. "
+        f"Grey band: within {margin:g} of the reference.",
+    )
+    return figure
+
+
+@styled
+def roc_curves(curves: pd.DataFrame, aucs: pd.DataFrame) -> Figure:
+    """ROC curves of one task, one panel per experiment: thin = a seed, thick = mean, grey = the first experiment.
+
+    Args:
+        curves: experiment, seed, false_positive_rate, sensitivity on the same rates for every run.
+        aucs: The rows of that task: experiment, task, auc, low, high, interval, n_seeds, n, positives.
+    """
+    experiments = _in_order(curves["experiment"])
+    n_rows, n_columns = _grid(len(experiments))
+    figure, axes = new_figure(
+        width_in=max(0.6 + 1.95 * n_columns, 4.5),
+        height_in=0.9 + 2.05 * n_rows,
+        rows=n_rows,
+        columns=n_columns,
+        share_x=True,
+        share_y=True,
+    )
+    wide = curves.pivot_table(index="false_positive_rate", columns=["experiment", "seed"], values="sensitivity")
+    of_experiment = aucs.set_index("experiment")
+    for axis, experiment in zip(axes.flat, experiments, strict=False):
+        look, runs, row = looks(experiments)[experiment], wide[experiment], of_experiment.loc[experiment]
+        _roc_line(axis, wide[experiments[0]].mean(axis=1), color="0.6", linewidth=1.2)
+        for seed in runs if runs.shape[1] > 1 else ():
+            _roc_line(axis, runs[seed], color=look.color, linewidth=0.6, alpha=0.5)
+        _roc_line(axis, runs.mean(axis=1), color=look.color, linewidth=1.9)
+        axis.plot([0, 1], [0, 1], color="0.6", linewidth=0.9, linestyle=":")
+        axis.set_title(experiment)
+        text = f"AUC {row['auc']:.2f}\n[{row['low']:.2f}, {row['high']:.2f}]"
+        axis.text(0.97, 0.05, text, transform=axis.transAxes, ha="right", va="bottom")
+        axis.set_aspect("equal")
+    _trim(axes, len(experiments), x_label="1 - specificity", y_label="sensitivity")
+    first = aucs.iloc[0]
+    add_caption(
+        figure,
+        f"{_sentence(first['task'])}, {first['n']} test scans, {first['positives']} positive, "
+        f"{_seeds(aucs)}. Thin: one seed; thick: mean over seeds; grey: mean of {experiments[0]}; dotted: chance. "
+        f"In brackets: {_names(aucs)}.",
+    )
+    return figure
+
+
+@styled
+def learning_curves(history: pd.DataFrame, *, task: str = "", value: str = "loss") -> Figure:
+    """Training of every experiment: AUC (validation) or loss (training dashed, validation solid) of one task.
+
+    Args:
+        history: experiment, seed, epoch (from 0), split, task, loss, auc.
+        task: The task shown; empty = the first one.
+        value: auc or loss.
+    """
+    task = task or history["task"].iloc[0]
+    rows = history[(history["task"] == task) & history[value].notna()]
+    if value == "auc":
+        rows = rows[rows["split"] == "validation"]
+    experiments = _in_order(rows["experiment"])
+    n_rows, n_columns = _grid(len(experiments))
+    figure, axes = new_figure(
+        width_in=max(0.6 + 1.95 * n_columns, 4.5),
+        height_in=0.9 + 1.6 * n_rows,
+        rows=n_rows,
+        columns=n_columns,
+        share_x=True,
+        share_y=True,
+    )
+    for axis, experiment in zip(axes.flat, experiments, strict=False):
+        color = looks(experiments)[experiment].color
+        part = rows[rows["experiment"] == experiment]
+        for _, run in part[part["split"] == "validation"].groupby("seed"):
+            axis.plot(run["epoch"] + 1, run[value], color=color, linewidth=0.6, alpha=0.5)
+        for split, line in {"train": "--", "validation": "-"}.items():
+            mean = part[part["split"] == split].groupby("epoch")[value].mean()
+            axis.plot(mean.index + 1, mean, color=color, linestyle=line, linewidth=1.9)
+        axis.set_title(experiment)
+        axis.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+    _trim(axes, len(experiments), x_label="epoch", y_label="validation AUC" if value == "auc" else "loss")
+    seeds = rows.groupby("experiment")["seed"].nunique().rename("n_seeds").to_frame()
+    splits = "" if value == "auc" else "Solid: validation; dashed: training, mean only. "
+    add_caption(
+        figure,
+        f"{_sentence(task)}, {_seeds(seeds)}. Thin: one seed; thick: mean over seeds. {splits}"
+        "No interval: these curves choose the epoch and are not a result.",
+    )
+    return figure
+
+
+@styled
+def run_seconds(seconds: pd.DataFrame) -> Figure:
+    """Mean run time of every experiment by part, with the range over seeds.
+
+    Args:
+        seconds: experiment, n_seeds, prepare, train, evaluate, total, total_min, total_max.
+    """
+    experiments = list(seconds["experiment"])
+    figure, axes = new_figure(width_in=6.2, height_in=1.4 + 0.23 * len(experiments))
+    axis, left = axes[0, 0], np.zeros(len(experiments))
+    shades = {"prepare": "0.75", "train": None, "evaluate": "0.45"}
+    colors = [looks(experiments)[name].color for name in experiments]
+    for part, shade in shades.items():
+        axis.barh(experiments, seconds[part], left=left, height=0.62, color=shade or colors)
+        left += seconds[part].to_numpy()
+    spread = np.abs(seconds[["total_min", "total_max"]].to_numpy().T - seconds["total"].to_numpy())
+    axis.errorbar(seconds["total"], experiments, xerr=spread, fmt="none", ecolor="0.2", elinewidth=1, capsize=2)
+    for position, row in enumerate(seconds.itertuples()):
+        axis.annotate(f"{row.total:.0f} s", (row.total_max, position), (5, 0), textcoords="offset points", va="center")
+    axis.margins(x=0.1)
+    axis.set_xlim(left=0)
+    axis.invert_yaxis()
+    axis.grid(visible=False, axis="y")
+    axis.set_xlabel("seconds per run")
+    add_caption(
+        figure,
+        f"Mean over {_seeds(seconds)}: preparation (light grey), training (colour), evaluation (dark grey); "
+        "whiskers: fastest and slowest seed.",
+    )
+    return figure
+
+
+@styled
+def published_aucs(published: pd.DataFrame) -> Figure:
+    """The paper's AUCs beside ours, grouped by the paper's four settings.
+
+    Args:
+        published: setting, experiment, paper_auc, paper_n, auc, low, high, interval, n_seeds, n.
+    """
+    settings = list(dict.fromkeys(published["setting"]))
+    n_rows = len(published) + 0.6 * len(settings)
+    figure, axes = new_figure(width_in=7.2, height_in=1.6 + 0.25 * n_rows)
+    axis, position, ticks = axes[0, 0], 0.0, {}
+    for setting in settings:
+        rows = published[published["setting"] == setting]
+        positions = position + np.arange(len(rows))
+        ticks |= dict(zip(positions, rows["experiment"], strict=True))
+        is_known = rows["auc"].notna().to_numpy()
+        _dots_with_intervals(axis, rows[is_known], "auc", positions[is_known], looks(published["experiment"]))
+        paper_auc, edges = rows["paper_auc"].iloc[0], [positions[0] - 0.35, positions[-1] + 0.35]
+        axis.plot([paper_auc] * 2, edges, color="0.35", linewidth=4, alpha=0.35, solid_capstyle="butt")
+        text = f"{setting}\npaper: {paper_auc:.3f}"
+        axis.text(1.02, positions.mean(), text, transform=axis.get_yaxis_transform(), va="center")
+        position = positions[-1] + 1.6
+    axis.set_yticks(list(ticks), list(ticks.values()))
+    axis.invert_yaxis()
+    axis.grid(visible=False, axis="y")
+    axis.set_xlabel("test AUC, lung cancer")
+    ours = published.dropna(subset="auc")
+    add_caption(
+        figure,
+        f"Two different cohorts. Points: this study, {ours['n'].iloc[0]} test scans, mean over {_seeds(ours)}, "
+        f"{_names(ours)} interval. Grey bars: the paper, {published['paper_n'].iloc[0]} test scans of NLST and "
+        "Vanderbilt, no interval published; it does not say which experiment its last two values belong to, so all "
+        "candidates are shown.",
+    )
+    return figure
+
+
+def _dots_with_intervals(
+    axis: Axes, rows: pd.DataFrame, value: str, positions: Sequence[float], style: dict[str, Look]
+) -> None:
+    """A marker and an interval per row, in the experiment's look."""
+    for position, row in zip(positions, rows.to_dict("records"), strict=True):
+        look = style[row["experiment"]]
+        axis.plot([row["low"], row["high"]], [position] * 2, color=look.color, solid_capstyle="butt")
+        axis.plot(row[value], position, look.marker, color=look.color, markeredgecolor="white", markeredgewidth=0.6)
+
+
+def _in_order(experiments: Iterable[str]) -> list[str]:
+    """Different experiments: those with a fixed colour first, in Table 2's order."""
+    names = list(dict.fromkeys(experiments))
+    return [name for name in COLORS if name in names] + [name for name in names if name not in COLORS]
+
+
+def _name_rows(axis: Axes, experiments: list[str]) -> None:
+    axis.set_yticks(range(len(experiments)), experiments)
+    axis.set_ylim(len(experiments) - 0.4, -0.6)
+
+
+def _roc_line(axis: Axes, sensitivity: pd.Series, *, color: str, linewidth: float, alpha: float = 1) -> None:
+    """A curve from (0, 0), where the stored one starts at the upper end of its first rise."""
+    axis.plot([0, *sensitivity.index], [0, *sensitivity], color=color, linewidth=linewidth, alpha=alpha)
+
+
+def _grid(n_panels: int) -> tuple[int, int]:
+    """Rows and columns of at most five columns, as even as possible."""
+    n_rows = -(-n_panels // 5)
+    return n_rows, -(-n_panels // n_rows)
+
+
+def _trim(axes: np.ndarray, n_panels: int, *, x_label: str, y_label: str) -> None:
+    """Hide empty panels and label the outer axes only."""
+    for axis in axes.flat[n_panels:]:
+        axis.set_visible(False)
+    for column, axis in enumerate(axes[-1]):
+        lowest = axis if axis.get_visible() else axes[-2, column]
+        lowest.set_xlabel(x_label)
+        lowest.tick_params(labelbottom=True)
+    for axis in axes[:, 0]:
+        axis.set_ylabel(y_label)
+
+
+def _write_beside(axis: Axes, position: float, left: str, right: str, *, color: str) -> None:
+    """Two columns of text to the right of an axis, at a row's height."""
+    for text, offset_pt, side in ((left, 8, "left"), (right, 172, "right")):
+        axis.annotate(
+            text,
+            (1, position),
+            (offset_pt, 0),
+            xycoords=axis.get_yaxis_transform(),
+            textcoords="offset points",
+            ha=side,
+            va="center",
+            color=color,
+            annotation_clip=False,
+        )
+
+
+def _sentence(task: str) -> str:
+    """A task's name at the start of a sentence: COPD stays COPD."""
+    return task_label(task)[0].upper() + task_label(task)[1:]
+
+
+def _seeds(frame: pd.DataFrame) -> str:
+    low, high = int(frame["n_seeds"].min()), int(frame["n_seeds"].max())
+    return f"{low} to {high} seeds" if low != high else f"{low} seed{'s' if low > 1 else ''}"
+
+
+def _names(frame: pd.DataFrame) -> str:
+    return " or ".join(sorted(set(frame["interval"])))

@@ -1,0 +1,520 @@
+"""Metrics: AUC, intervals and paired tests; arrays in, numbers out.
+
+`target` is 0 or 1 with one value per scan (N,), `probability` lies in [0, 1] in the same order. Several
+runs of one experiment (one per seed) are rows of `probability` (S, N). Unknown labels are left out by the
+caller. Everything is float64; ties count one half. Intervals are two-sided, 95 % unless `level` says else.
+
+Sources:
+    DeLong, DeLong & Clarke-Pearson 1988, Biometrics 44:837-845; in O(n log n) through midranks: Sun & Xu
+    2014, IEEE Signal Processing Letters 21:1389-1393. Referee: R pROC, tests/data/proc_reference.R.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import statsmodels.api as sm
+from scipy import stats
+from scipy.special import expit, logit
+from sklearn import metrics as sklearn_metrics
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
+
+MIN_PROBABILITY = 1e-6  # chosen by us: stored predictions have six digits, so a logit beyond this is rounding
+MIN_ERROR = 1e-10  # chosen by us: a standard error below this is rounding of 0
+
+
+class Interval(NamedTuple):
+    """A value with its two-sided interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Difference(NamedTuple):
+    """AUC of a minus AUC of b on the same scans, its interval and the two-sided p value of no difference."""
+
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+class McNemar(NamedTuple):
+    """Scans that only one of two decisions gets right, and the exact two-sided p value."""
+
+    only_a_right: int
+    only_b_right: int
+    p: float
+
+
+class Calibration(NamedTuple):
+    """Slope (1 is perfect, below 1 is overconfident) and intercept (0 is perfect), each with its interval."""
+
+    slope: Interval
+    intercept: Interval
+
+
+class HitRate(NamedTuple):
+    """Share of N scans that were hit, the share that chance gives, and the one-sided p value of no more than chance."""
+
+    hits: int
+    n_scans: int
+    rate: Interval
+    chance: float
+    p: float
+
+
+def auc(target: np.ndarray, probability: np.ndarray) -> float:
+    """Area under the ROC curve; a tie between a positive and a negative counts one half.
+
+    Raises:
+        ValueError: If one class is missing, or the arrays do not fit (as for every function here).
+    """
+    target, probability = _checked(target, probability)
+    return float(_placements(target, probability[None])[0].mean())
+
+
+def delong_covariance(target: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """AUC of K predictors on the same scans and DeLong's covariance of them.
+
+    Args:
+        target: 0 or 1, (N,); at least two of each.
+        probability: (K, N), in [0, 1].
+    Returns:
+        AUC (K,) and covariance (K, K). The variance is 0 where the classes are fully separated.
+    """
+    target, probability = _checked_rows(target, probability)
+    _check_two_of_each(target)
+    of_positives, of_negatives = _placements(target, probability)  # (K, P), (K, N - P)
+    covariance = sum(np.atleast_2d(np.cov(v)) / v.shape[1] for v in (of_positives, of_negatives))
+    return of_positives.mean(axis=1), covariance
+
+
+def auc_interval(target: np.ndarray, probability: np.ndarray, *, level: float = 0.95) -> Interval:
+    """AUC with DeLong's interval on the logit scale, which never leaves [0, 1].
+
+    With full separation (AUC 0 or 1) the variance is 0 and says nothing. The open side is then bounded by
+    the k = min(positives, negatives) independent pairs: were the true AUC below ((1 - level) / 2)**(1 / k),
+    all k pairs would be in order with a chance of less than (1 - level) / 2.
+    """
+    target, probability = _checked(target, probability)
+    areas, covariance = delong_covariance(target, probability)
+    return _area_interval(target, float(areas[0]), float(np.sqrt(covariance[0, 0])), np.inf, level)
+
+
+def scores(predictions: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
+    """Score a run's predictions.
+
+    Args:
+        predictions: One row per scan and task: split, task, target (NaN = not known), probability.
+    Returns:
+        split to task to auc, low, high (95 %, DeLong), n and positives of known labels; an AUC that a split with one
+        class does not have is NaN, and so is the interval where a class has one scan: the counts say why.
+    """
+    known = predictions.dropna(subset=["target"])
+    table: dict[str, dict[str, dict[str, float]]] = {}
+    for (split, task), rows in known.groupby(["split", "task"], sort=False):
+        table.setdefault(split, {})[task] = _score(rows["target"].to_numpy(), rows["probability"].to_numpy())
+    return table
+
+
+def compare_auc(
+    target: np.ndarray, probability_a: np.ndarray, probability_b: np.ndarray, *, level: float = 0.95
+) -> Difference:
+    """Paired DeLong test of two predictors on the same scans.
+
+    Predictors that rank all scans alike have a difference of 0 with variance 0: p is 1. A difference other
+    than 0 with variance 0 (AUC 1 against 0) has p 0, as in pROC.
+    """
+    target, probability_a = _checked(target, probability_a)
+    target, probability_b = _checked(target, probability_b)
+    areas, covariance = delong_covariance(target, np.stack([probability_a, probability_b]))
+    variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
+    return _difference(float(areas[0] - areas[1]), float(np.sqrt(max(variance, 0.0))), np.inf, level)
+
+
+def bootstrap_auc(
+    target: np.ndarray,
+    probability: np.ndarray,
+    patient: np.ndarray,
+    *,
+    replicates: int = 2000,
+    seed: int,
+    level: float = 0.95,
+) -> Interval:
+    """Mean AUC over the runs of one experiment, with an interval over patients and, if several runs, seeds.
+
+    One run: every replicate draws patients with replacement, stratified by class, so the interval covers
+    other patients. S runs: every replicate also draws S - 1 of the S seeds with replacement (S - 1 draws
+    give the mean its right variance, S would give (S - 1) / S of it), so it covers other patients and other
+    seeds. The deviation of the replicates is the standard error, never divided again. The interval is taken
+    on the logit scale with a t quantile whose degrees of freedom are S - 1 where seeds are all that varies
+    and grow with the patients' share (Satterthwaite): percentiles of few seeds are too narrow.
+
+    Args:
+        target: 0 or 1, (N,).
+        probability: (N,) or one row per seed (S, N), in [0, 1].
+        patient: (N,); the scans of a patient are drawn together.
+        replicates: Number of bootstrap replicates R.
+        seed: Seeds the draws; the same seed draws the same patients and seeds for every predictor.
+        level: Coverage of the interval.
+
+    Source: Rao & Wu 1988, JASA 83:231-241, section 2 (n - 1 draws); Owen 2007, Annals of Applied Statistics
+    1:386-411 (drawing both factors of a crossed table: slightly conservative).
+    """
+    target, probability = _checked_rows(target, probability)
+    areas = _placements(target, probability)[0].mean(axis=1)  # (S,)
+    draws = _draws(target, probability, patient, replicates=replicates, seed=seed)
+    return _area_interval(target, float(areas.mean()), *_error(areas, draws), level)
+
+
+def bootstrap_difference(
+    target: np.ndarray,
+    probability_a: np.ndarray,
+    probability_b: np.ndarray,
+    patient: np.ndarray,
+    *,
+    replicates: int = 2000,
+    seed: int,
+    level: float = 0.95,
+) -> Difference:
+    """Mean AUC difference, paired by scan and by seed: interval and p value of the bootstrap of `bootstrap_auc`.
+
+    Args:
+        target: 0 or 1, (N,).
+        probability_a: (N,) or (S, N); row s of a and of b come from the same seed.
+        probability_b: The same shape.
+        patient: (N,); the scans of a patient are drawn together.
+        replicates: Number of bootstrap replicates R.
+        seed: Seeds the draws.
+        level: Coverage of the interval.
+    """
+    if np.shape(probability_a) != np.shape(probability_b):
+        raise ValueError(
+            "A paired comparison needs the same seeds and scans on both sides. "
+            f"Found shapes {np.shape(probability_a)} and {np.shape(probability_b)}."
+        )
+    rows = [_checked_rows(target, probability)[1] for probability in (probability_a, probability_b)]
+    target = _checked_rows(target, probability_a)[0]
+    areas = np.subtract(*[_placements(target, row)[0].mean(axis=1) for row in rows])  # (S,)
+    draws = np.subtract(*[_draws(target, row, patient, replicates=replicates, seed=seed) for row in rows])
+    return _difference(float(areas.mean()), *_error(areas, draws), level)
+
+
+def average_precision(target: np.ndarray, probability: np.ndarray) -> float:
+    """Average precision (step-wise area under the precision-recall curve); chance level is the prevalence."""
+    target, probability = _checked(target, probability)
+    return float(sklearn_metrics.average_precision_score(target, probability))
+
+
+def brier(target: np.ndarray, probability: np.ndarray) -> float:
+    """Brier score: mean squared distance of probability and target, 0 is perfect."""
+    target, probability = _checked(target, probability)
+    return float(sklearn_metrics.brier_score_loss(target, probability))
+
+
+def calibration(target: np.ndarray, probability: np.ndarray, *, level: float = 0.95) -> Calibration:
+    """Logistic recalibration: slope on the logit, and intercept with the slope fixed at 1.
+
+    Probabilities are kept `MIN_PROBABILITY` away from 0 and 1.
+
+    Raises:
+        ValueError: If all probabilities are equal or the classes are fully separated (no finite slope).
+
+    Source: Cox 1958, Biometrika 45:562-565; Van Calster et al. 2019, BMC Medicine 17:230.
+    """
+    target, probability = _checked(target, probability)
+    area = auc(target, probability)
+    if area in (0.0, 1.0) or np.ptp(probability) == 0:
+        raise ValueError(
+            "A calibration slope needs probabilities that differ and classes that overlap. "
+            f"Found AUC {area:g} over {np.unique(probability).size} different probabilities."
+        )
+    logits = logit(np.clip(probability, MIN_PROBABILITY, 1 - MIN_PROBABILITY))
+    binomial = sm.families.Binomial()
+    slope = sm.GLM(target, sm.add_constant(logits, has_constant="add"), family=binomial).fit()
+    intercept = sm.GLM(target, np.ones_like(logits), offset=logits, family=binomial).fit()
+    return Calibration(
+        Interval(float(slope.params[1]), *map(float, slope.conf_int(1 - level)[1])),
+        Interval(float(intercept.params[0]), *map(float, intercept.conf_int(1 - level)[0])),
+    )
+
+
+def sensitivity_at_specificity(target: np.ndarray, probability: np.ndarray, *, specificity: float) -> float:
+    """Highest sensitivity of any threshold whose specificity is at least the one asked for."""
+    if not 0 < specificity < 1:
+        raise ValueError(f"`specificity` must be inside (0, 1). Found {specificity}.")
+    target, probability = _checked(target, probability)
+    false_positive_rate, sensitivity, _ = sklearn_metrics.roc_curve(target, probability, drop_intermediate=False)
+    return float(sensitivity[false_positive_rate <= 1 - specificity + 1e-12].max())
+
+
+def roc_curve(target: np.ndarray, probability: np.ndarray, *, false_positive_rate: np.ndarray) -> np.ndarray:
+    """Sensitivity at the given false positive rates, linear between the points of the curve.
+
+    Where the curve rises at one rate, that is its upper end.
+    """
+    target, probability = _checked(target, probability)
+    rates, sensitivity, _ = sklearn_metrics.roc_curve(target, probability, drop_intermediate=False)
+    return np.interp(false_positive_rate, rates, sensitivity)
+
+
+def youden_threshold(target: np.ndarray, probability: np.ndarray) -> float:
+    """Threshold with the largest sensitivity + specificity - 1; call it on validation scans only.
+
+    A scan is called positive if its probability is at least the threshold. The threshold is one of the
+    given probabilities, of equally good ones the highest.
+    """
+    target, probability = _checked(target, probability)
+    false_positive_rate, sensitivity, threshold = sklearn_metrics.roc_curve(
+        target, probability, drop_intermediate=False
+    )
+    best = np.argmax((sensitivity - false_positive_rate)[1:])  # the first threshold is infinite: nobody is positive
+    return float(threshold[1:][best])
+
+
+def mcnemar_exact(target: np.ndarray, decision_a: np.ndarray, decision_b: np.ndarray) -> McNemar:
+    """Exact (binomial) McNemar test: do two sets of decisions on the same scans err equally often?
+
+    Args:
+        target: 0 or 1, (N,).
+        decision_a: 0 or 1, (N,): probability at or above the threshold of a.
+        decision_b: The same for b.
+    """
+    n_scans = np.size(target)
+    target = _checked_binary("target", target, n_scans=n_scans)
+    right_a = _checked_binary("decision_a", decision_a, n_scans=n_scans) == target
+    right_b = _checked_binary("decision_b", decision_b, n_scans=n_scans) == target
+    only_a, only_b = int(np.sum(right_a & ~right_b)), int(np.sum(right_b & ~right_a))
+    p = stats.binomtest(only_a, only_a + only_b, 0.5).pvalue if only_a + only_b else 1.0
+    return McNemar(only_a, only_b, float(p))
+
+
+def holm(p_values: np.ndarray) -> np.ndarray:
+    """Holm's adjusted p values over one family of comparisons, in the order given."""
+    p_values = np.asarray(p_values, dtype=np.float64)
+    if p_values.ndim != 1 or not np.all((p_values >= 0) & (p_values <= 1)):
+        raise ValueError(f"p values must be a list of numbers in [0, 1]. Found {p_values.tolist()}.")
+    return multipletests(p_values, method="holm")[1] if p_values.size else p_values
+
+
+def touched_cells(mask: np.ndarray, *, cell: int) -> np.ndarray:
+    """Cells of a network's feature grid that a mask touches: every input voxel belongs to the nearest feature voxel.
+
+    Convolutions of size 3, stride 2 and padding 1 centre feature voxel i on input voxel `cell * i`. Its cell reaches
+    half a cell to either side, so it is touched if its centre lies in the mask dilated by half a feature voxel; the
+    last cell of an axis reaches to the end of the input.
+
+    Args:
+        mask: bool (Z, Y, X), on the network's input grid.
+        cell: Input voxels per feature voxel along each axis.
+    Returns:
+        bool (z, y, x), the feature grid: the mask's shape by `cell`, rounded up.
+    """
+    shape = np.array([-(-n // cell) for n in mask.shape])
+    nearest = np.minimum((np.argwhere(mask) + cell // 2) // cell, shape - 1)  # (voxels, 3)
+    touched = np.zeros(shape, dtype=bool)
+    touched[tuple(nearest.T)] = True
+    return touched
+
+
+def peak_inside(attention: np.ndarray, target: np.ndarray, lungs: np.ndarray, *, cell: int) -> tuple[bool, float]:
+    """Does the highest voxel of an attention map touch the target, and how likely is that by chance?
+
+    Args:
+        attention: (z, y, x), the feature grid.
+        target: bool (Z, Y, X), on the network's input grid, e.g. a nodule.
+        lungs: bool (Z, Y, X).
+        cell: Input voxels per feature voxel along each axis.
+    Returns:
+        The hit, and its chance for a peak drawn evenly from the cells that touch the lungs.
+    Raises:
+        ValueError: If shapes do not fit or there is no lung.
+    """
+    touched, inner = touched_cells(target, cell=cell), touched_cells(lungs, cell=cell)
+    if not touched.shape == inner.shape == attention.shape:
+        raise ValueError(
+            f"`attention` must be the masks' shape by {cell}, rounded up. "
+            f"Found {attention.shape} for {target.shape} and {lungs.shape}."
+        )
+    if not inner.any():
+        raise ValueError("`lungs` must have a voxel in the grid. Found none.")
+    peak = np.unravel_index(np.argmax(attention), attention.shape)
+    return bool(touched[peak]), float((touched & inner).sum() / inner.sum())
+
+
+def hit_rate(hit: np.ndarray, chance: np.ndarray, *, level: float = 0.95) -> HitRate:
+    """Share of hits with Wilson's interval, against the mean chance of a hit.
+
+    The p value is binomial with the mean chance; where chances differ between scans that is conservative, because
+    their sum varies less than a binomial one.
+
+    Args:
+        hit: bool (N,), one per scan.
+        chance: (N,), in [0, 1].
+        level: Coverage of the interval.
+
+    Source: Wilson 1927, JASA 22:209-212; Hoeffding 1956, Annals of Mathematical Statistics 27:713-721, theorem 4.
+    """
+    hit, chance = np.asarray(hit, dtype=bool), np.asarray(chance, dtype=np.float64)
+    if hit.ndim != 1 or hit.shape != chance.shape or not hit.size:
+        raise ValueError(f"There must be one hit and one chance per scan. Found {hit.shape} and {chance.shape}.")
+    hits, n_scans, mean_chance = int(hit.sum()), hit.size, float(chance.mean())
+    low, high = proportion_confint(hits, n_scans, alpha=1 - level, method="wilson")
+    p = float(stats.binomtest(hits, n_scans, mean_chance, alternative="greater").pvalue)
+    return HitRate(hits, n_scans, Interval(hits / n_scans, float(low), float(high)), mean_chance, p)
+
+
+def _score(target: np.ndarray, probability: np.ndarray) -> dict[str, float]:
+    counts = {"n": len(target), "positives": int(target.sum())}
+    fewest = min(counts["positives"], counts["n"] - counts["positives"])
+    value = auc(target, probability) if fewest else np.nan
+    interval = auc_interval(target, probability) if fewest > 1 else (value, np.nan, np.nan)
+    return dict(zip(("auc", "low", "high"), interval, strict=True)) | counts
+
+
+def _placements(target: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Per positive, the share of negatives below it (K, P); per negative, of positives above it (K, N - P)."""
+    positive = target == 1
+    ranks = stats.rankdata(probability, axis=1)
+    ranks_positive = stats.rankdata(probability[:, positive], axis=1)
+    ranks_negative = stats.rankdata(probability[:, ~positive], axis=1)
+    of_positives = (ranks[:, positive] - ranks_positive) / np.sum(~positive)
+    of_negatives = 1 - (ranks[:, ~positive] - ranks_negative) / np.sum(positive)
+    return of_positives, of_negatives
+
+
+def _draws(
+    target: np.ndarray, probability: np.ndarray, patient: np.ndarray, *, replicates: int, seed: int
+) -> np.ndarray:
+    """Mean AUC of every bootstrap replicate, (R,)."""
+    if replicates < 100:
+        raise ValueError(f"A bootstrap standard error needs at least 100 replicates. Found {replicates}.")
+    _check_two_of_each(target)
+    generator = np.random.default_rng(seed)
+    weight = _patient_weights(target, np.asarray(patient), replicates, generator)  # (N, R)
+    areas = np.stack([_weighted_auc(target, row, weight) for row in probability])  # (S, R)
+    if len(areas) == 1:
+        return areas[0]
+    seeds = generator.integers(len(areas), size=(len(areas) - 1, replicates))  # (S - 1, R)
+    return np.take_along_axis(areas, seeds, axis=0).mean(axis=0)
+
+
+def _patient_weights(
+    target: np.ndarray, patient: np.ndarray, replicates: int, generator: np.random.Generator
+) -> np.ndarray:
+    """How often every scan is drawn in every replicate, (N, R); patients with a positive scan are one stratum."""
+    if patient.shape != target.shape:
+        raise ValueError(f"`patient` must have one value per scan. Found {patient.size} for {target.size} scans.")
+    patients, index = np.unique(patient, return_inverse=True)
+    with_positive = np.bincount(index, weights=target) > 0
+    counts = np.zeros((len(patients), replicates))
+    for members in (np.flatnonzero(with_positive), np.flatnonzero(~with_positive)):
+        if len(members):
+            drawn = generator.integers(len(members), size=(len(members), replicates)) * replicates
+            flat = np.bincount((drawn + np.arange(replicates)).ravel(), minlength=len(members) * replicates)
+            counts[members] = flat.reshape(len(members), replicates)
+    weight = counts[index]
+    empty = np.sum((weight[target == 1].sum(axis=0) == 0) | (weight[target == 0].sum(axis=0) == 0))
+    if empty:
+        raise ValueError(
+            f"Every bootstrap replicate must hold both classes. Found {empty} of {replicates} with one class "
+            f"among {len(patients)} patients."
+        )
+    return weight
+
+
+def _weighted_auc(target: np.ndarray, probability: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """AUC of one predictor under the scan weights of every replicate, (R,)."""
+    positive = target == 1
+    order = np.argsort(probability[~positive], kind="stable")
+    negatives = probability[~positive][order]
+    below = np.zeros((len(negatives) + 1, weight.shape[1]))
+    np.cumsum(weight[~positive][order], axis=0, out=below[1:])  # row i: weight of the i lowest negatives
+    first = np.searchsorted(negatives, probability[positive], side="left")
+    last = np.searchsorted(negatives, probability[positive], side="right")
+    of_positives = np.einsum("pr,pr->r", weight[positive], below[first] + below[last]) / 2
+    return of_positives / (weight[positive].sum(axis=0) * below[-1])
+
+
+def _error(areas: np.ndarray, draws: np.ndarray) -> tuple[float, float]:
+    """Standard error of the mean over seeds, and the degrees of freedom of its t quantile."""
+    variance, seed_variance = float(draws.var(ddof=1)), 0.0
+    if len(areas) > 1:
+        seed_variance = float(areas.var(ddof=1)) / len(areas)
+    if seed_variance < MIN_ERROR**2:
+        return float(np.sqrt(variance)), np.inf
+    freedom = (len(areas) - 1) * max(variance / seed_variance, 1.0) ** 2
+    return float(np.sqrt(variance)), freedom
+
+
+def _area_interval(target: np.ndarray, area: float, error: float, freedom: float, level: float) -> Interval:
+    """Interval of an AUC on the logit scale; with full separation the bound that `auc_interval` documents."""
+    quantile = _quantile(freedom, level)
+    if area in (0.0, 1.0):
+        bound = ((1 - level) / 2) ** (1 / min(target.sum(), (1 - target).sum()))
+        return Interval(area, float(bound) if area else 0.0, 1.0 if area else float(1 - bound))
+    half_width = quantile * error / (area * (1 - area))
+    low, high = expit(logit(area) + np.array([-half_width, half_width]))
+    return Interval(area, float(low), float(high))
+
+
+def _difference(difference: float, error: float, freedom: float, level: float) -> Difference:
+    quantile = _quantile(freedom, level)
+    if error < MIN_ERROR:
+        return Difference(difference, difference, difference, float(abs(difference) < MIN_ERROR))
+    low, high = np.clip([difference - quantile * error, difference + quantile * error], -1, 1)
+    return Difference(difference, float(low), float(high), float(2 * stats.t.sf(abs(difference) / error, freedom)))
+
+
+def _quantile(freedom: float, level: float) -> float:
+    if not 0 < level < 1:
+        raise ValueError(f"`level` must be inside (0, 1). Found {level}.")
+    return float(stats.t.ppf((1 + level) / 2, freedom))  # infinite degrees of freedom: the normal quantile
+
+
+def _check_two_of_each(target: np.ndarray) -> None:
+    n_positives, n_negatives = int(np.sum(target == 1)), int(np.sum(target == 0))
+    if min(n_positives, n_negatives) < 2:
+        raise ValueError(
+            f"An interval needs two scans of each class. Found {n_positives} positive and {n_negatives} negative scans."
+        )
+
+
+def _checked_binary(name: str, values: np.ndarray, *, n_scans: int) -> np.ndarray:
+    values = np.asarray(values, dtype=np.float64)
+    if values.shape != (n_scans,):
+        raise ValueError(f"`{name}` must have one value per scan, {n_scans} in all. Found shape {values.shape}.")
+    wrong = values[~np.isin(values, (0, 1))]
+    if wrong.size:
+        raise ValueError(f"`{name}` must be 0 or 1, unknown scans left out. Found {wrong[:3].tolist()}.")
+    return values
+
+
+def _checked_rows(target: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Target (N,) and probability (K, N) as float64, after every check that a metric needs."""
+    target = _checked_binary("target", target, n_scans=np.size(target))
+    probability = np.atleast_2d(np.asarray(probability, dtype=np.float64))
+    if probability.ndim != 2 or probability.shape[1] != target.size:
+        raise ValueError(
+            f"`probability` must have one value per scan, {target.size} in all. Found shape {probability.shape}."
+        )
+    wrong = probability[~((probability >= 0) & (probability <= 1))]
+    if wrong.size:
+        raise ValueError(f"`probability` must be numbers in [0, 1]. Found {wrong.size} others, first {wrong[0]}.")
+    n_positives = int(target.sum())
+    if n_positives in (0, target.size):
+        raise ValueError(
+            f"Both classes are required. Found {n_positives} positive and {target.size - n_positives} negative scans."
+        )
+    return target, probability
+
+
+def _checked(target: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same for one predictor, (N,)."""
+    target, rows = _checked_rows(target, probability)
+    if np.ndim(probability) != 1:
+        raise ValueError(f"`probability` must be of one predictor, (N,). Found shape {np.shape(probability)}.")
+    return target, rows[0]

@@ -1,0 +1,281 @@
+"""Loss weighting policies: schedules from training progress to one weight per task.
+
+A policy is called once per optimiser step with a `Progress` and returns a `Decision`; the total loss of that
+step is `sum(weight * loss)` over the tasks. Policies nest, the outer one acting on the inner one's weights:
+`ITW(PFLP(BW(tasks, weights)))`. They know nothing of model, optimiser, loader or config and do not import torch,
+so they serve any training loop; `notebooks/04_policies.ipynb` shows one.
+
+A policy weighs task losses, never labels, so it also works where each scan is labelled for one task only: give it
+the mean loss over the scans whose label is known, and 0 for a task without any in this batch. A focus on a task
+that a batch does not label is a step of mostly suppressed losses, so choose a period of many batches there.
+
+Sources: Yang et al. 2020, Table 2, arXiv 1912.07167 (BW, PFLP, ITW and the factor 0.1 of PFLP). The order of focus
+and its 20 steps are those of a third party's re-use (so-hyeun/BRET). When ITW switches, and to which weights, is
+not published: chosen by us.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+import pandas as pd
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """Where training stands: `step` and `epoch` count from 0, up to `n_steps` - 1 and `n_epochs` - 1."""
+
+    step: int
+    n_steps: int
+    epoch: int
+    n_epochs: int
+
+    def __post_init__(self):
+        _require(0 <= self.step < self.n_steps, "`step` must be inside 0 .. n_steps - 1", self)
+        _require(0 <= self.epoch < self.n_epochs, "`epoch` must be inside 0 .. n_epochs - 1", self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Decision:
+    """The weights of one step, in task order, and why.
+
+    `phase` is balanced, focus or transfer; `focus` names the task in focus and is empty in the other two phases.
+    """
+
+    weights: tuple[float, ...]
+    phase: str
+    focus: str = ""
+
+
+class Policy(Protocol):
+    """The contract of every policy; `base` are the experiment's own weights, in the order of `tasks`."""
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Task names."""
+
+    @property
+    def base(self) -> tuple[float, ...]:
+        """Base weights, those of the innermost policy."""
+
+    def __call__(self, progress: Progress) -> Decision:
+        """Weights of the step that `progress` names."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BW:
+    """Balanced Weights: the base weights at every step.
+
+    Args:
+        tasks: Different names, the central task first.
+        weights: One base weight per task, at least 0 and not all 0.
+    Raises:
+        ValueError: If names repeat, or the weights are negative, all 0, or not one per task.
+    Source: Yang et al. 2020, Table 2, arXiv 1912.07167.
+    """
+
+    tasks: Sequence[str]
+    weights: Sequence[float]
+
+    def __post_init__(self):
+        object.__setattr__(self, "tasks", tuple(self.tasks))
+        object.__setattr__(self, "weights", tuple(float(weight) for weight in self.weights))
+        _require(self.tasks and len(set(self.tasks)) == len(self.tasks), "`tasks` must be different names", self.tasks)
+        one_each = len(self.weights) == len(self.tasks)
+        _require(one_each, f"`weights` must be one per task, {len(self.tasks)} in all", self.weights)
+        in_range = all(0 <= weight < math.inf for weight in self.weights) and sum(self.weights) > 0
+        _require(in_range, "`weights` must be at least 0, finite, and not all 0", self.weights)
+
+    @property
+    def base(self) -> tuple[float, ...]:
+        """The weights themselves."""
+        return self.weights
+
+    def __call__(self, progress: Progress) -> Decision:
+        """The base weights, whatever the progress."""
+        return Decision(self.weights, "balanced")
+
+
+@dataclasses.dataclass(frozen=True)
+class PFLP:
+    """Periodic Focusing Learning Policy: tasks take turns in focus, the others' weights are multiplied by `factor`.
+
+    Over one cycle (every turn of `order` once) this lowers the mean weight of a task that has one of K turns to
+    (1 + (K - 1) factor) / K of its base, 0.28 for five tasks: the loss scale falls too. `keep_mean` is the control
+    (chosen by us): each task's weights are divided by that share, so that its mean over a cycle is its base
+    weight. Where every task has equally many turns this is one common divisor, and the ratios inside a step
+    stay those of PFLP.
+
+    Args:
+        before: Balanced weights, on which the focus acts.
+        factor: Multiplies the weight of every task not in focus, the central one included; inside [0, 1].
+        period: Length of one focus, in `unit`, at least 1.
+        unit: step or epoch.
+        order: Tasks in order of focus; a task may have several turns or none. Empty = order of `tasks`.
+        keep_mean: Rescale, per task, to the base's mean over a cycle.
+    Raises:
+        ValueError: If a value is outside its range, `order` names an unknown task, `before` has a schedule of
+            its own, or `keep_mean` meets a task whose weight would always be 0.
+    Source: Yang et al. 2020, Table 2, arXiv 1912.07167.
+    """
+
+    before: Policy
+    _: dataclasses.KW_ONLY
+    factor: float = 0.1
+    period: int = 20
+    unit: str = "step"
+    order: Sequence[str] = ()
+    keep_mean: bool = False
+
+    def __post_init__(self):
+        scheduled = isinstance(self.before, PFLP | ITW)
+        _require(not scheduled, "`before` of PFLP must be balanced weights, as in ITW(PFLP(BW(...)))", self.before)
+        object.__setattr__(self, "order", tuple(self.order) or self.tasks)
+        _require(0 <= self.factor <= 1, "`factor` must be inside [0, 1]", self.factor)
+        _require(self.period >= 1 and self.period % 1 == 0, "`period` must be 1, 2, 3 ...", self.period)
+        _require(self.unit in ("step", "epoch"), "`unit` must be step or epoch", self.unit)
+        _require(set(self.order) <= set(self.tasks), f"`order` must be names from {self.tasks}", self.order)
+        _require(
+            not self.keep_mean or min(self._shares()) > 0,
+            "`keep_mean` must have a turn or a factor above 0 for every task",
+            f"order {self.order} and factor {self.factor}",
+        )
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Task names."""
+        return self.before.tasks
+
+    @property
+    def base(self) -> tuple[float, ...]:
+        """Base weights, without focus."""
+        return self.before.base
+
+    def __call__(self, progress: Progress) -> Decision:
+        """The weights of `before`, those of the tasks out of focus multiplied by `factor`."""
+        count = progress.step if self.unit == "step" else progress.epoch
+        focus = self.order[count // self.period % len(self.order)]
+        shares = self._shares() if self.keep_mean else [1.0] * len(self.tasks)
+        factors = [(1.0 if task == focus else self.factor) / s for task, s in zip(self.tasks, shares, strict=True)]
+        return Decision(_products(self.before(progress).weights, factors), "focus", focus)
+
+    def _shares(self) -> list[float]:
+        """Mean over a cycle of each task's factor: (turns + (K - turns) factor) / K."""
+        turns = [self.order.count(task) / len(self.order) for task in self.tasks]
+        return [turn + (1 - turn) * self.factor for turn in turns]
+
+
+@dataclasses.dataclass(frozen=True)
+class ITW:
+    """Internal-Transfer Weighting: warm up with `before`, then train on the central task for the final stage.
+
+    The final stage starts at `first_step(n_steps)`. From there focus is off: the central task has its base weight,
+    the auxiliary tasks their base weights times `factor`.
+
+    Args:
+        before: Policy of the warm-up: BW, or PFLP over BW.
+        start: Fraction of all steps that the warm-up takes, inside (0, 1). chosen by us: not published.
+        factor: Multiplies the auxiliary base weights in the final stage; inside [0, 1]. chosen by us: not published.
+        central: The task to transfer to; empty = the first.
+    Raises:
+        ValueError: If `start` or `factor` is outside its range, or `central` is not a task.
+    Source: Yang et al. 2020, Table 2, arXiv 1912.07167.
+    """
+
+    before: Policy
+    _: dataclasses.KW_ONLY
+    start: float = 0.6
+    factor: float = 0.01
+    central: str = ""
+
+    def __post_init__(self):
+        object.__setattr__(self, "central", self.central or self.tasks[0])
+        _require(0 < self.start < 1, "`start` of ITW must be inside (0, 1)", self.start)
+        _require(0 <= self.factor <= 1, "`factor` must be inside [0, 1]", self.factor)
+        _require(self.central in self.tasks, f"`central` must be a name from {self.tasks}", self.central)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Task names."""
+        return self.before.tasks
+
+    @property
+    def base(self) -> tuple[float, ...]:
+        """Base weights, without focus or transfer."""
+        return self.before.base
+
+    def first_step(self, n_steps: int) -> int:
+        """First step of the final stage: the first with at least `start` of all steps before it.
+
+        That is `start * n_steps` rounded up; in runs too short for that, the last step, so that there always is one.
+        """
+        return min(math.ceil(self.start * n_steps - 1e-9), n_steps - 1)  # 0.55 * 100 is 55.00000000000001
+
+    def __call__(self, progress: Progress) -> Decision:
+        """The decision of `before`, or in the final stage the base weights with the auxiliary ones suppressed."""
+        if progress.step < self.first_step(progress.n_steps):
+            return self.before(progress)
+        factors = [1.0 if task == self.central else self.factor for task in self.tasks]
+        return Decision(_products(self.base, factors), "transfer")
+
+
+def build(
+    *,
+    tasks: Sequence[str],
+    weights: Sequence[float],
+    pflp: bool,
+    pflp_factor: float,
+    pflp_period: int,
+    pflp_unit: str,
+    pflp_order: Sequence[str],
+    pflp_keep_mean: bool,
+    itw: bool,
+    itw_start: float,
+    itw_factor: float,
+) -> Policy:
+    """Compose the policy of an experiment from flat settings, named as in a params file.
+
+    Args:
+        tasks: Task names, the central one first.
+        weights: Base weights, one per task.
+        pflp: Whether tasks take turns in focus; the `pflp_` settings are those of `PFLP`.
+        itw: Whether the final stage transfers to the central task; the `itw_` settings are those of `ITW`.
+    """
+    policy: Policy = BW(tasks, weights)
+    if pflp:
+        policy = PFLP(
+            policy,
+            factor=pflp_factor,
+            period=pflp_period,
+            unit=pflp_unit,
+            order=pflp_order,
+            keep_mean=pflp_keep_mean,
+        )
+    return ITW(policy, start=itw_start, factor=itw_factor) if itw else policy
+
+
+def timeline(policy: Policy, *, n_steps: int, steps_per_epoch: int) -> pd.DataFrame:
+    """Weights of every step of a training of `n_steps`, without training.
+
+    Returns:
+        One row per step: step, epoch, phase, focus and weight_<task> for every task, as in a run's steps.csv.
+    """
+    n_epochs = math.ceil(n_steps / steps_per_epoch)
+    progresses = [Progress(step, n_steps, step // steps_per_epoch, n_epochs) for step in range(n_steps)]
+    return pd.DataFrame([_row(policy, progress) for progress in progresses])
+
+
+def _row(policy: Policy, progress: Progress) -> dict[str, int | float | str]:
+    decision = policy(progress)
+    weights = {f"weight_{task}": weight for task, weight in zip(policy.tasks, decision.weights, strict=True)}
+    return {"step": progress.step, "epoch": progress.epoch, "phase": decision.phase, "focus": decision.focus} | weights
+
+
+def _products(weights: Sequence[float], factors: Sequence[float]) -> tuple[float, ...]:
+    return tuple(weight * factor for weight, factor in zip(weights, factors, strict=True))
+
+
+def _require(holds: object, requirement: str, found: object) -> None:
+    if not holds:
+        raise ValueError(f"{requirement}. Found {found!r}.")

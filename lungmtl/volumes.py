@@ -1,0 +1,760 @@
+"""Chest CT volumes: file or DICOM series to HU, lung mask, and the masked tensor the network sees.
+
+Arrays are (Z, Y, X) and oriented LPS: x grows to the patient's left, y to the back, z to the head; spacing and
+shape tuples are in that order too. SimpleITK counts x, y, z: that is reversed in `_to_volume` and nowhere else.
+Intensities are HU until `prepare`; afterwards they lie in [0, 1] and everything outside the lungs is 0.
+
+Sources: lung mask by thresholds, after Hu, Hoffman and Reinhardt 2001, IEEE TMI 20(6), section II.
+"""
+
+import dataclasses
+import gzip
+import hashlib
+import json
+import logging
+import math
+import multiprocessing
+import os
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import SimpleITK as sitk  # noqa: N813
+from scipy import ndimage
+from tqdm.auto import tqdm
+
+AIR_HU = -1024  # lowest value kept: scanners pad the outside of the field of view with less
+BODY_HU = -320  # between lung and soft tissue
+TISSUE_HU = (-200, 300)  # fat, water and muscle: some of it is in every CT
+LUNG_GRID_MM = 3.3  # the mask is found on blocks of at most this size
+CLOSING_MM = 10.0  # chosen by us: of nodules of 8 to 30 mm at the wall 5 mm takes in a third, 12 mm adds mediastinum
+AIRWAY_HU = -750  # darker than the thin walls between airways and lung, once these are blurred
+AIRWAY_WALL_MM = 4.0  # what lies so close to an airway's lumen belongs to it
+AIRWAY_AREA_CM2 = 8.0  # in a slice, trachea and main bronchi are smaller than this
+AIRWAY_LENGTH_MM = 40.0  # and longer than this
+AIRWAY_OFF_CENTER_MM = 35.0  # and this close to the body's middle
+MIN_LUNG_L = 0.2  # smaller pieces of air are bowel gas
+MIN_LUNG_SHARE = 0.1  # the second lung against the first; less is bowel gas
+MIN_LUNGS_L = 1.0  # four chest CTs hold 2.9 to 4.1 L, an abdomen 0.27 L
+GAP_TOLERANCE = 0.05  # of the median slice gap
+TILT_TOLERANCE_DEG = 0.5
+IN_PLANE = np.array([[[0, 0, 0]] * 3, [[0, 1, 0], [1, 1, 1], [0, 1, 0]], [[0, 0, 0]] * 3], dtype=bool)
+
+logger = logging.getLogger(__name__)
+
+
+class ScanError(ValueError):
+    """A scan that cannot be used; the message names the scan and the reason."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Volume:
+    """A CT: `hu` int16 (Z, Y, X) of at least -1024, oriented LPS, and `spacing_mm` (z, y, x)."""
+
+    hu: np.ndarray
+    spacing_mm: tuple[float, float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """A box of voxels in a volume: `center_mm` (index times spacing), `spacing_mm` and `shape`, all (z, y, x)."""
+
+    center_mm: tuple[float, float, float]
+    spacing_mm: tuple[float, float, float]
+    shape: tuple[int, int, int]
+
+
+# ---------------------------------------------------------------- reading
+
+
+def read_volume(path: str | Path) -> Volume:
+    """Read a CT from a NIfTI, MHA or NRRD file or from a folder with one DICOM series.
+
+    Args:
+        path: The file or folder.
+    Returns:
+        HU clipped to at least -1024, (Z, Y, X), oriented LPS.
+    Raises:
+        ScanError: If the file cannot be read, is not a 3D CT in HU, or the series' geometry is broken.
+        FileNotFoundError: If there is nothing at `path`.
+    """
+    path = _existing(path)
+    with _quiet_itk():
+        image = _read_series(path) if path.is_dir() else _read_file(path)
+        array, spacing_mm = _to_volume(image, path)
+    return Volume(_checked_hu(array, path), spacing_mm)
+
+
+def read_mask(path: str | Path) -> np.ndarray:
+    """Read a label file, uint8 (Z, Y, X), oriented as `read_volume` does.
+
+    Raises:
+        ScanError: If the file cannot be read as a 3D image of labels 0 to 255.
+        FileNotFoundError: If there is nothing at `path`.
+    """
+    path = _existing(path)
+    with _quiet_itk():
+        array, _ = _to_volume(_read_file(path), path)
+    if array.min() < 0 or array.max() > 255 or not np.array_equal(array, np.round(array)):
+        raise ScanError(f"A mask must hold whole labels from 0 to 255. Found {array.min()} to {array.max()} in {path}.")
+    return array.astype(np.uint8)
+
+
+def _existing(path: str | Path) -> Path:
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"A scan must be an existing file or DICOM folder. Found nothing at {path}.")
+    return path
+
+
+@contextmanager
+def _quiet_itk() -> Iterator[None]:
+    """Keep ITK's warnings off the terminal: what they warn of is checked here and raised."""
+    before = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(before)
+
+
+def _read_file(path: Path) -> sitk.Image:
+    try:
+        image = sitk.ReadImage(str(path))
+    except (RuntimeError, MemoryError) as error:
+        raise ScanError(f"A scan must be an image that SimpleITK can read. Found {path}: {_last(error)}") from error
+    if path.name.endswith((".nii", ".nii.gz")):
+        _check_complete(image, path)
+    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+        channels = image.GetNumberOfComponentsPerPixel()
+        raise ScanError(f"A scan must be 3D with one channel. Found {image.GetSize()}, {channels} channels, in {path}.")
+    return image
+
+
+def _check_complete(image: sitk.Image, path: Path) -> None:
+    """Check that a NIfTI file holds all its voxels: ITK fills what is cut off or damaged with 0 and says nothing."""
+    opener = gzip.open if path.name.endswith(".gz") else open
+    found = 0
+    try:
+        with opener(path, "rb") as stream:
+            while block := stream.read(1 << 20):
+                found += len(block)
+    except (EOFError, OSError, zlib.error) as error:
+        raise ScanError(f"A scan must be complete. Found {path}: {_last(error)}") from error
+    voxel_bits = int(image.GetMetaData("bitpix"))  # of the file: what is in memory may be wider
+    wanted = int(float(image.GetMetaData("vox_offset"))) + image.GetNumberOfPixels() * voxel_bits // 8
+    if found < wanted:
+        raise ScanError(f"A scan must be complete. Found {found} of {wanted} bytes in {path}.")
+
+
+def _last(error: BaseException) -> str:
+    """Return the last line of ITK's error text, which is the reason."""
+    return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+
+
+def _to_volume(image: sitk.Image, path: Path) -> tuple[np.ndarray, tuple[float, float, float]]:
+    """Orient to LPS and reverse SimpleITK's x, y, z to (Z, Y, X): the one place where that happens."""
+    if not np.allclose(image.GetDirection(), np.eye(3).ravel(), atol=1e-3):
+        image = sitk.DICOMOrient(image, "LPS")
+    spacing_mm = tuple(float(s) for s in reversed(image.GetSpacing()))
+    if not all(math.isfinite(s) and 0 < s < 50 for s in spacing_mm):
+        raise ScanError(f"The voxel size must be positive and below 50 mm. Found {spacing_mm} (z, y, x) in {path}.")
+    return sitk.GetArrayFromImage(image), spacing_mm
+
+
+def _checked_hu(array: np.ndarray, path: Path) -> np.ndarray:
+    """Check that values are plausible HU: some air, some tissue; return them as int16 of at least -1024."""
+    if not np.issubdtype(array.dtype, np.integer):
+        if not np.isfinite(array).all():
+            raise ScanError(f"Every voxel must be a finite number. Found NaN or infinity in {path}.")
+        array = np.rint(array)
+    hu = np.clip(array, AIR_HU, np.iinfo(np.int16).max).astype(np.int16)
+    sample = hu[tuple(slice(None, None, max(1, n // 64)) for n in hu.shape)]  # enough to tell, and fast
+    air = float((sample < -500).mean())
+    tissue = float(((sample > TISSUE_HU[0]) & (sample < TISSUE_HU[1])).mean())
+    if air < 0.01 or tissue < 0.01:
+        raise ScanError(
+            f"A CT must be in HU and hold air and soft tissue. Found {air:.1%} air and {tissue:.1%} tissue, "
+            f"values {int(hu.min())} to {int(hu.max())}, in {path}."
+        )
+    return hu
+
+
+# ---------------------------------------------------------------- DICOM series
+
+TAG_MODALITY, TAG_SERIES, TAG_POSITION, TAG_ORIENTATION, TAG_THICKNESS = (
+    "0008|0060",
+    "0020|000e",
+    "0020|0032",
+    "0020|0037",
+    "0018|0050",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Slice:
+    """What a slice's header says of its place."""
+
+    file: Path
+    series: str
+    modality: str
+    size: tuple[int, ...]
+    position_mm: np.ndarray  # (3,) patient x, y, z of the first voxel
+    orientation: np.ndarray  # (6,) direction cosines of a row, then of a column
+    thickness_mm: float  # NaN if not given
+
+
+def _read_series(folder: Path) -> sitk.Image:
+    """Read the one CT series of a folder, in the order and with the gap that its positions say."""
+    slices = [_read_header(file) for file in _dicom_files(folder)]
+    _check_series(slices, folder)
+    slices, gap_mm = _ordered(slices, folder)
+    try:
+        image = sitk.ReadImage([str(s.file) for s in slices])
+    except RuntimeError as error:
+        raise ScanError(f"Every slice must be readable. Found in {folder}: {_last(error)}") from error
+    spacing = image.GetSpacing()
+    image.SetSpacing((spacing[0], spacing[1], gap_mm))
+    image.SetDirection(np.stack(_axes(slices[0]), axis=1).ravel().tolist())
+    return image
+
+
+def _dicom_files(folder: Path) -> list[Path]:
+    files = sorted(f for f in folder.iterdir() if f.is_file() and f.name != "DICOMDIR" and _is_dicom(f))
+    if not files:
+        raise ScanError(f"A DICOM folder must hold the slices of one CT series. Found no DICOM file in {folder}.")
+    return files
+
+
+def _is_dicom(file: Path) -> bool:
+    with file.open("rb") as stream:
+        return stream.read(132)[128:] == b"DICM"
+
+
+def _read_header(file: Path) -> _Slice:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(file))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise ScanError(f"Every slice must be readable. Found {file}: {_last(error)}") from error
+    text = {key: reader.GetMetaData(key).strip() if reader.HasMetaDataKey(key) else "" for key in _TAGS}
+    return _Slice(
+        file=file,
+        series=text[TAG_SERIES],
+        modality=text[TAG_MODALITY],
+        size=reader.GetSize(),
+        position_mm=_numbers(text[TAG_POSITION], 3, "ImagePositionPatient", file),
+        orientation=_numbers(text[TAG_ORIENTATION], 6, "ImageOrientationPatient", file),
+        thickness_mm=float(text[TAG_THICKNESS] or "nan"),
+    )
+
+
+_TAGS = (TAG_MODALITY, TAG_SERIES, TAG_POSITION, TAG_ORIENTATION, TAG_THICKNESS)
+
+
+def _numbers(text: str, count: int, name: str, file: Path) -> np.ndarray:
+    try:
+        numbers = np.array([float(part) for part in text.split("\\")])
+    except ValueError:
+        numbers = np.array([])
+    if len(numbers) != count or not np.isfinite(numbers).all():
+        raise ScanError(f"A slice must have {name}, {count} numbers. Found {text!r} in {file}.")
+    return numbers
+
+
+def _check_series(slices: Sequence[_Slice], folder: Path) -> None:
+    """Check what must be the same for all slices of one CT."""
+    modalities = sorted({s.modality for s in slices})
+    if modalities != ["CT"]:
+        raise ScanError(f"Every slice must be of modality CT. Found {', '.join(modalities) or 'none'} in {folder}.")
+    if len({s.series for s in slices}) > 1:
+        raise ScanError(f"A DICOM folder must hold one series. Found {len({s.series for s in slices})} in {folder}.")
+    if len(slices) < 2:
+        raise ScanError(f"A series must have at least two slices. Found a single slice in {folder}.")
+    if len({s.size for s in slices}) > 1:
+        raise ScanError(f"All slices must have one size. Found {sorted({s.size for s in slices})} in {folder}.")
+    if max(np.abs(s.orientation - slices[0].orientation).max() for s in slices) > 1e-3:
+        raise ScanError(f"All slices must have one orientation. Found several in {folder}.")
+
+
+def _ordered(slices: Sequence[_Slice], folder: Path) -> tuple[list[_Slice], float]:
+    """Sort slices along their normal and return them with their common gap in mm.
+
+    Raises:
+        ScanError: If the positions have a duplicate, a missing slice, uneven gaps or a gantry tilt.
+    """
+    normal = _axes(slices[0])[2]
+    slices = sorted(slices, key=lambda s: float(s.position_mm @ normal))
+    gaps_mm = np.diff([s.position_mm @ normal for s in slices])
+    gap_mm = float(np.median(gaps_mm))
+    if (gaps_mm < max(0.01, GAP_TOLERANCE * gap_mm)).any():
+        first = slices[int(np.argmin(gaps_mm))].file.name
+        raise ScanError(f"Every slice must have its own position. Found duplicate slices at {first} in {folder}.")
+    _check_gaps(gaps_mm, gap_mm, slices, folder)
+    _check_tilt(slices, normal, folder)
+    return slices, float(gaps_mm.mean())
+
+
+def _check_gaps(gaps_mm: np.ndarray, gap_mm: float, slices: Sequence[_Slice], folder: Path) -> None:
+    worst = int(np.argmax(np.abs(gaps_mm - gap_mm)))
+    found = f"a gap of {gaps_mm[worst]:.2f} mm after {slices[worst].file.name}, median {gap_mm:.2f} mm, in {folder}"
+    if gaps_mm[worst] > 1.5 * gap_mm:
+        raise ScanError(f"A series must be complete. Found missing slices: {found}.")
+    if abs(gaps_mm[worst] - gap_mm) > GAP_TOLERANCE * gap_mm:
+        raise ScanError(f"Slices must be evenly spaced. Found uneven spacing: {found}.")
+    if gap_mm > 1.5 * slices[0].thickness_mm:  # False where the thickness is not given
+        thickness_mm = slices[0].thickness_mm
+        raise ScanError(
+            f"A series must be complete. Found missing slices: {gap_mm:.2f} mm from slice to slice, "
+            f"but {thickness_mm:.2f} mm thick, in {folder}."
+        )
+
+
+def _check_tilt(slices: Sequence[_Slice], normal: np.ndarray, folder: Path) -> None:
+    way = slices[-1].position_mm - slices[0].position_mm
+    tilt_deg = math.degrees(math.acos(min(1.0, float(way @ normal) / float(np.linalg.norm(way)))))
+    if tilt_deg > TILT_TOLERANCE_DEG:
+        raise ScanError(
+            f"Slices must be stacked along their normal. Found a gantry tilt of {tilt_deg:.1f}° in {folder}."
+        )
+
+
+def _axes(one: _Slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Unit vectors of x, y and the slice normal in patient space."""
+    row, column = one.orientation[:3], one.orientation[3:]
+    return row, column, np.cross(row, column)
+
+
+# ---------------------------------------------------------------- lungs
+
+
+def lung_mask(volume: Volume) -> np.ndarray:
+    """Find the lungs by thresholds: air inside the body, without the large airways, closed by 10 mm.
+
+    Nodules and vessels inside the lungs or at their wall count as lung; trachea and main bronchi do not.
+
+    Args:
+        volume: The CT.
+    Returns:
+        bool (Z, Y, X) on the volume's own grid.
+    Raises:
+        ScanError: If there is less than 1 L of lung: not a chest.
+    """
+    blocks, factors = _blocks(volume)
+    return _unblock(_block_lungs(blocks, volume.spacing_mm, factors), factors, volume.hu.shape)
+
+
+def _blocks(volume: Volume) -> tuple[np.ndarray, tuple[int, int, int]]:
+    """Mean HU of blocks of at most LUNG_GRID_MM; what does not fill a block at the far end is left out."""
+    factors = tuple(max(1, int(LUNG_GRID_MM / s)) for s in volume.spacing_mm)
+    if factors == (1, 1, 1):
+        return volume.hu, factors
+    n = [size // factor for size, factor in zip(volume.hu.shape, factors, strict=True)]
+    hu = volume.hu[: n[0] * factors[0], : n[1] * factors[1], : n[2] * factors[2]]
+    shape = (n[0], factors[0], n[1], factors[1], n[2], factors[2])
+    return hu.reshape(shape).mean(axis=(1, 3, 5), dtype=np.float32), factors
+
+
+def _unblock(mask: np.ndarray, factors: Sequence[int], shape: Sequence[int]) -> np.ndarray:
+    for axis, factor in enumerate(factors):
+        mask = mask.repeat(factor, axis=axis) if factor > 1 else mask
+    return np.pad(mask, [(0, full - size) for full, size in zip(shape, mask.shape, strict=True)])
+
+
+def _block_lungs(hu: np.ndarray, spacing_mm: Sequence[float], factors: Sequence[int]) -> np.ndarray:
+    """Lungs on blocks: bool, the shape of `hu`."""
+    spacing_mm = tuple(s * f for s, f in zip(spacing_mm, factors, strict=True))
+    body = _body(hu, spacing_mm)
+    air = body & (hu < BODY_HU)
+    if not air.any():
+        raise ScanError(f"A chest CT must hold at least {MIN_LUNGS_L:.0f} L of lung. Found no air in the body.")
+    box = _box(air, margin=[math.ceil(CLOSING_MM / s) + 1 for s in spacing_mm])
+    middle = float(body.any(axis=(0, 1)).nonzero()[0].mean()) - box[2].start
+    inner = air[box] & ~_airways(air[box], hu[box], middle, spacing_mm)
+    lungs = np.zeros_like(air)
+    lungs[box] = _closed(_two_largest(inner, math.prod(spacing_mm) * 1e-6), spacing_mm) & body[box]
+    return lungs
+
+
+def _body(hu: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+    """Body with everything it encloses in a slice; the table, which is thin, and what it encloses are left out."""
+    core = hu >= BODY_HU
+    if max(spacing_mm[1:]) <= LUNG_GRID_MM:  # on larger voxels a thin chest wall would go with the table
+        core = _with_neighbours(_with_neighbours(core, np.logical_and), np.logical_or)
+    labels, n = ndimage.label(core)
+    if n == 0:
+        return core
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    return _filled(labels == int(np.argmax(sizes)), axes=(1, 2), structure=IN_PLANE)
+
+
+def _with_neighbours(mask: np.ndarray, combine: np.ufunc) -> np.ndarray:
+    """Combine every voxel with its four neighbours in the slice: `logical_and` erodes, `logical_or` dilates."""
+    out = mask.copy()
+    for axis in (1, 2):
+        source, target = np.moveaxis(mask, axis, 0), np.moveaxis(out, axis, 0)
+        combine(target[1:], source[:-1], out=target[1:])
+        combine(target[:-1], source[1:], out=target[:-1])
+    return out
+
+
+def _filled(mask: np.ndarray, *, axes: Sequence[int], structure: np.ndarray | None = None) -> np.ndarray:
+    """Fill the holes: all that is not connected to the array's edges along `axes`."""
+    labels, n = ndimage.label(~mask, structure=structure)
+    hole = np.ones(n + 1, dtype=bool)
+    for axis in axes:
+        hole[np.take(labels, (0, -1), axis=axis)] = False
+    hole[0] = True
+    return hole[labels]
+
+
+def _airways(air: np.ndarray, hu: np.ndarray, middle: float, spacing_mm: Sequence[float]) -> np.ndarray:
+    """Trachea and main bronchi: small in every slice, long from slice to slice, near the body's middle in x."""
+    labels, _ = ndimage.label(air & (hu < AIRWAY_HU), structure=IN_PLANE)
+    small = np.bincount(labels.ravel()) * (spacing_mm[1] * spacing_mm[2] / 100) < AIRWAY_AREA_CM2
+    small[0] = False
+    chains, n = ndimage.label(small[labels])
+    keep = np.zeros(n + 1, dtype=bool)
+    for index, box in enumerate(ndimage.find_objects(chains), start=1):
+        length_mm = (box[0].stop - box[0].start) * spacing_mm[0]
+        off_mm = abs((box[2].start + box[2].stop - 1) / 2 - middle) * spacing_mm[2]
+        keep[index] = length_mm >= AIRWAY_LENGTH_MM and off_mm <= AIRWAY_OFF_CENTER_MM
+    return _within(keep[chains], AIRWAY_WALL_MM, spacing_mm)
+
+
+def _two_largest(air: np.ndarray, voxel_l: float) -> np.ndarray:
+    labels, _ = ndimage.label(air)
+    litres = np.bincount(labels.ravel()) * voxel_l
+    litres[0] = 0
+    order = np.argsort(litres)[::-1][:2]
+    keep = np.zeros(len(litres), dtype=bool)
+    keep[order] = (litres[order] >= MIN_LUNG_L) & (litres[order] >= MIN_LUNG_SHARE * litres[order[0]])
+    if litres[keep].sum() < MIN_LUNGS_L:
+        found = f"{litres[keep].sum():.2f} L: not a chest"
+        raise ScanError(f"A chest CT must hold at least {MIN_LUNGS_L:.0f} L of lung. Found {found}.")
+    return keep[labels]
+
+
+def _closed(mask: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+    """Close by a ball of CLOSING_MM and fill holes; the array's edges count as lung."""
+    near = _within(mask, CLOSING_MM, spacing_mm)
+    closed = ~_within(~near, CLOSING_MM, spacing_mm)
+    return _filled(closed | mask, axes=(0, 1, 2))
+
+
+def _within(mask: np.ndarray, radius_mm: float, spacing_mm: Sequence[float]) -> np.ndarray:
+    """Voxels at most `radius_mm` from the mask: squared distance, minimised axis by axis, no farther than needed."""
+    distance = np.where(mask, np.float32(0), np.float32(2 * radius_mm**2))
+    for axis, spacing in enumerate(spacing_mm):
+        source = np.moveaxis(distance.copy(), axis, 0)
+        target = np.moveaxis(distance, axis, 0)
+        for step in range(1, int(radius_mm / spacing) + 1):
+            cost = np.float32((step * spacing) ** 2)
+            np.minimum(target[step:], source[:-step] + cost, out=target[step:])
+            np.minimum(target[:-step], source[step:] + cost, out=target[:-step])
+    return distance <= radius_mm**2
+
+
+def _box(mask: np.ndarray, margin: Sequence[int] = (0, 0, 0)) -> tuple[slice, slice, slice]:
+    """Slices of the smallest box around True voxels, grown by a margin in voxels and kept inside."""
+    box = []
+    for axis in range(3):
+        hit = mask.any(axis=tuple(a for a in range(3) if a != axis)).nonzero()[0]
+        box.append(slice(max(0, hit[0] - margin[axis]), min(mask.shape[axis], hit[-1] + 1 + margin[axis])))
+    return tuple(box)
+
+
+# ---------------------------------------------------------------- the model's grid
+
+
+def lung_grid(
+    mask: np.ndarray, volume_spacing_mm: Sequence[float], *, spacing_mm: Sequence[float], shape: Sequence[int]
+) -> Grid:
+    """Centre a grid of fixed voxel size on the box around the lungs, so that sizes in mm stay comparable.
+
+    Args:
+        mask: Lungs, bool (Z, Y, X), at least one voxel.
+        volume_spacing_mm: Voxel size of `mask` in mm, (z, y, x).
+        spacing_mm: Voxel size of the grid in mm, (z, y, x).
+        shape: Voxels of the grid, (z, y, x).
+    """
+    box = _box(mask)
+    center_mm = tuple((b.start + b.stop - 1) / 2 * s for b, s in zip(box, volume_spacing_mm, strict=True))
+    return Grid(center_mm, tuple(float(s) for s in spacing_mm), tuple(int(n) for n in shape))
+
+
+def to_grid(
+    array: np.ndarray, volume_spacing_mm: Sequence[float], grid: Grid, *, fill: float, order: int
+) -> np.ndarray:
+    """Resample an array to a grid.
+
+    Args:
+        array: (Z, Y, X), not changed.
+        volume_spacing_mm: Voxel size of `array` in mm, (z, y, x).
+        grid: Where to sample, in mm from the centre of the array's first voxel.
+        fill: Value outside the array.
+        order: 1 = linear, widened to the grid's voxel size where that is coarser (no aliasing); 0 = nearest.
+    Returns:
+        float32 for order 1, the array's own type for order 0; the grid's shape.
+    Raises:
+        ValueError: If `order` is neither 0 nor 1.
+    """
+    if order not in (0, 1):
+        raise ValueError(f"`order` must be 0 (nearest) or 1 (linear). Found {order!r}.")
+    if order == 0:
+        return _nearest(array, volume_spacing_mm, grid, fill)
+    weights = [
+        _axis_weights(n, s, grid, axis) for axis, (n, s) in enumerate(zip(array.shape, volume_spacing_mm, strict=True))
+    ]
+    used = [_used(w) for w in weights]
+    wz, wy, wx = (w[:, u] for w, u in zip(weights, used, strict=True))
+    out = array[used[0], used[1], used[2]].astype(np.float32) - np.float32(fill)
+    out = np.matmul(out, wx.T)  # (Z, Y, x)
+    out = np.matmul(wy, out)  # (Z, y, x)
+    out = np.tensordot(wz, out, axes=1)  # (z, y, x)
+    return out + np.float32(fill)
+
+
+def _axis_weights(n: int, spacing_mm: float, grid: Grid, axis: int) -> np.ndarray:
+    """Share of each input voxel in each grid voxel along one axis: float32 (n grid, n input), rows sum to 1 inside."""
+    width_mm = max(spacing_mm, grid.spacing_mm[axis])
+    centers_mm = _centers_mm(grid, axis)[:, None]
+    triangle = np.clip(1 - np.abs(centers_mm - np.arange(n) * spacing_mm) / width_mm, 0, None)
+    reach = math.ceil(width_mm / spacing_mm) + 1
+    endless_mm = (np.rint(centers_mm / spacing_mm) + np.arange(-reach, reach + 1)) * spacing_mm
+    total = np.clip(1 - np.abs(centers_mm - endless_mm) / width_mm, 0, None).sum(axis=1, keepdims=True)
+    return (triangle / total).astype(np.float32)  # (n grid, n input)
+
+
+def _centers_mm(grid: Grid, axis: int) -> np.ndarray:
+    n = grid.shape[axis]
+    return grid.center_mm[axis] + (np.arange(n) - (n - 1) / 2) * grid.spacing_mm[axis]
+
+
+def _used(weights: np.ndarray) -> slice:
+    hit = weights.any(axis=0).nonzero()[0]
+    return slice(int(hit[0]), int(hit[-1]) + 1) if len(hit) else slice(0, 1)
+
+
+def _nearest(array: np.ndarray, spacing_mm: Sequence[float], grid: Grid, fill: float) -> np.ndarray:
+    index = [np.rint(_centers_mm(grid, axis) / spacing_mm[axis]).astype(int) for axis in range(3)]
+    inside = [(i >= 0) & (i < n) for i, n in zip(index, array.shape, strict=True)]
+    out = np.full(grid.shape, fill, dtype=array.dtype)
+    out[np.ix_(*inside)] = array[np.ix_(*(i[ok] for i, ok in zip(index, inside, strict=True)))]
+    return out
+
+
+# ---------------------------------------------------------------- preparation
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A prepared scan and what its report says: `tensor` float16 (Z, Y, X), the lungs' volume in litres, and the
+    share of the lungs that lies outside the grid.
+    """
+
+    tensor: np.ndarray
+    lung_volume_l: float
+    cropped_fraction: float
+
+
+def prepare(
+    volume: Volume, *, spacing_mm: Sequence[float], shape: Sequence[int], window_hu: Sequence[float]
+) -> np.ndarray:
+    """Turn a CT into what the network sees: lungs only, on a grid of fixed voxel size centred on them.
+
+    The mask is closed by 10 mm, which takes in nodules at the wall; it is not dilated, so that the bright chest wall
+    stays out. HU are windowed and masked before resampling: a voxel at the lung's edge fades out.
+
+    Args:
+        volume: The CT.
+        spacing_mm: Voxel size of the result in mm, (z, y, x).
+        shape: Voxels of the result, (z, y, x).
+        window_hu: HU mapped to 0 and to 1.
+    Returns:
+        float16 (Z, Y, X) in [0, 1]; 0 outside the lungs.
+    Raises:
+        ScanError: If the volume is not a chest.
+    """
+    return prepare_scan(volume, spacing_mm=spacing_mm, shape=shape, window_hu=window_hu).tensor
+
+
+def prepare_scan(
+    volume: Volume, *, spacing_mm: Sequence[float], shape: Sequence[int], window_hu: Sequence[float]
+) -> Prepared:
+    """Prepare a CT as `prepare` does, and measure its lungs."""
+    low_hu, high_hu = window_hu
+    blocks, factors = _blocks(volume)
+    lungs = _block_lungs(blocks, volume.spacing_mm, factors)
+    block_box = _box(lungs)
+    box = tuple(slice(b.start * f, b.stop * f) for b, f in zip(block_box, factors, strict=True))
+    mask = _unblock(lungs[block_box], factors, [b.stop - b.start for b in box])
+    grid = lung_grid(mask, volume.spacing_mm, spacing_mm=spacing_mm, shape=shape)
+    seen = (volume.hu[box].astype(np.float32).clip(low_hu, high_hu) - low_hu) * mask
+    tensor = to_grid(seen, volume.spacing_mm, grid, fill=0, order=1) / np.float32(high_hu - low_hu)
+    lung_volume_l = float(np.count_nonzero(mask)) * math.prod(volume.spacing_mm) * 1e-6
+    return Prepared(tensor.clip(0, 1).astype(np.float16), lung_volume_l, _outside(mask, volume.spacing_mm, grid))
+
+
+def _outside(mask: np.ndarray, spacing_mm: Sequence[float], grid: Grid) -> float:
+    """Share of the mask whose voxel centres lie outside the grid's box."""
+    box = []
+    for axis in range(3):
+        half_mm = grid.shape[axis] * grid.spacing_mm[axis] / 2
+        off_mm = np.abs(np.arange(mask.shape[axis]) * spacing_mm[axis] - grid.center_mm[axis])
+        box.append(off_mm <= half_mm)
+    inside = int(np.count_nonzero(mask[np.ix_(*box)]))
+    return 1 - inside / max(1, int(np.count_nonzero(mask)))
+
+
+SCANS_PER_WORKER = 32  # a process takes as long to start as some 30 phantom scans take to prepare
+REPORT_COLUMNS = ("scan", "status", "reason", "lung_volume_l", "cropped_fraction", "seconds")
+
+
+def prepare_cohort(
+    frame: pd.DataFrame,
+    root: str | Path,
+    *,
+    cache_dir: str | Path,
+    spacing_mm: Sequence[float],
+    shape: Sequence[int],
+    window_hu: Sequence[float],
+    workers: int = 1,
+    progress: bool = True,
+) -> tuple[Path, pd.DataFrame]:
+    """Prepare every scan of a cohort that is not prepared yet; one file per scan, and a report.
+
+    Files are written beside and renamed, so a killed call loses only the scans under way. A file is kept while it is
+    newer than its image; the folder's name holds the settings, this module's code and `root`. A scan that cannot be
+    used is reported with its reason and never stops the others.
+
+    Args:
+        frame: Columns `scan` and `image`; rows with a reason in `excluded` are left out.
+        root: Folder that `image` is relative to.
+        cache_dir: Folder for prepared scans of all cohorts.
+        spacing_mm: Voxel size in mm, (z, y, x).
+        shape: Voxels, (z, y, x).
+        window_hu: HU mapped to 0 and to 1.
+        workers: Processes.
+        progress: Whether to show a bar.
+    Returns:
+        The folder with `<scan>.npy`, and the report: `scan`, `status` (ok or failed), `reason`, `lung_volume_l`,
+        `cropped_fraction` (share of the lungs outside the grid), `seconds` (NaN where kept from an earlier call).
+    Raises:
+        RuntimeError: If a worker process was killed; the next call goes on from there.
+    """
+    spec = {
+        "spacing_mm": [float(s) for s in spacing_mm],
+        "shape": [int(n) for n in shape],
+        "window_hu": [float(h) for h in window_hu],
+    }
+    root = Path(root).resolve()
+    folder = Path(cache_dir) / "prepared" / _spec_hash(spec, root)
+    folder.mkdir(parents=True, exist_ok=True)
+    used = frame[frame["excluded"].fillna("") == ""] if "excluded" in frame else frame
+    jobs = [
+        (scan, str(root / image), str(folder), spec) for scan, image in zip(used["scan"], used["image"], strict=True)
+    ]
+    rows = {}
+    with tqdm(total=len(jobs), desc="preparing", unit="scan", disable=not progress) as bar:
+        for row in _run_jobs(jobs, workers):
+            rows[row["scan"]] = row
+            bar.update()
+    report = pd.DataFrame([rows[job[0]] for job in jobs], columns=list(REPORT_COLUMNS))
+    _warn_of(report)
+    return folder, report
+
+
+def _spec_hash(spec: dict, root: Path) -> str:
+    text = json.dumps([spec, str(root)], sort_keys=True).encode() + Path(__file__).read_bytes()
+    return hashlib.sha256(text).hexdigest()[:12]
+
+
+def _run_jobs(jobs: Sequence[tuple], workers: int) -> Iterator[dict]:
+    """Yield a report row per job, in the order in which they finish."""
+    todo = []
+    for job in jobs:
+        kept = _kept(*job[:3])
+        if kept is None:
+            todo.append(job)
+        else:
+            yield kept
+    n_workers = min(workers, len(todo) // SCANS_PER_WORKER)
+    if n_workers < 2:
+        yield from (_prepare_job(job) for job in todo)
+        return
+    context = multiprocessing.get_context("spawn")  # fork would copy the threads of torch
+    with ProcessPoolExecutor(n_workers, mp_context=context, initializer=_one_thread) as pool:
+        try:
+            for future in as_completed([pool.submit(_prepare_job, job) for job in todo]):
+                yield future.result()
+        except BrokenProcessPool as error:
+            raise RuntimeError("Every worker must live to the end. Found one killed; call again to go on.") from error
+
+
+def _one_thread() -> None:
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+
+
+def _kept(scan: str, image: str, folder: str) -> dict | None:
+    """Report row of a scan that is prepared already and newer than its image, else None."""
+    tensor, note = Path(folder) / f"{scan}.npy", Path(folder) / f"{scan}.json"
+    try:
+        if tensor.stat().st_mtime <= _changed(Path(image)):
+            return None
+        measured = json.loads(note.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return {"scan": scan, "status": "ok", "reason": "", **measured, "seconds": float("nan")}
+
+
+def _changed(image: Path) -> float:
+    """Time of the last change of a file, or of the latest in a DICOM folder."""
+    if image.is_dir():
+        return max([image.stat().st_mtime, *(entry.stat().st_mtime for entry in os.scandir(image))])
+    return image.stat().st_mtime
+
+
+def _prepare_job(job: tuple) -> dict:
+    """Prepare one scan and write it; a scan that cannot be used becomes a row with its reason."""
+    scan, image, folder, spec = job
+    start = time.perf_counter()
+    try:
+        prepared = prepare_scan(read_volume(image), **spec)
+    except (ScanError, OSError) as error:
+        (Path(folder) / f"{scan}.npy").unlink(missing_ok=True)
+        return {"scan": scan, "status": "failed", "reason": str(error), "seconds": time.perf_counter() - start}
+    measured = {"lung_volume_l": prepared.lung_volume_l, "cropped_fraction": prepared.cropped_fraction}
+    _write(Path(folder) / f"{scan}.json", json.dumps(measured).encode())
+    _write_array(Path(folder) / f"{scan}.npy", prepared.tensor)
+    return {"scan": scan, "status": "ok", "reason": "", **measured, "seconds": time.perf_counter() - start}
+
+
+def _write(path: Path, content: bytes) -> None:
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_bytes(content)
+    beside.replace(path)
+
+
+def _write_array(path: Path, array: np.ndarray) -> None:
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    with beside.open("wb") as stream:
+        np.save(stream, array, allow_pickle=False)
+    beside.replace(path)
+
+
+def _warn_of(report: pd.DataFrame) -> None:
+    failed = report[report["status"] == "failed"]
+    if len(failed):
+        logger.warning("%d of %d scans cannot be used, first: %s", len(failed), len(report), failed.iloc[0]["reason"])
+    cut = report[report["cropped_fraction"] > 0.01]
+    if len(cut):
+        logger.warning("%d of %d scans have over 1 %% of their lungs outside the grid", len(cut), len(report))

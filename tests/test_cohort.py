@@ -1,0 +1,291 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from lungmtl import cohort
+from lungmtl.config import TASKS
+
+FRACTIONS = (0.6, 0.2, 0.2)
+
+
+def table(n: int = 4, **columns) -> pd.DataFrame:
+    """A correct cohort table of n scans of n patients, as text; lung cancer in every second scan."""
+    frame = pd.DataFrame({"scan": [f"scan{i}" for i in range(n)], "patient": [f"patient{i}" for i in range(n)]})
+    frame["image"] = "scans/" + frame["scan"] + ".nii.gz"
+    for shift, task in enumerate(TASKS):
+        frame[task] = [str((i + shift) % 2) for i in range(n)]
+    return frame.assign(**columns)
+
+
+def write(folder: Path, frame: pd.DataFrame) -> Path:
+    """Write a table and an empty file for every image inside the folder."""
+    for image in frame.get("image", []):
+        if image.startswith("scans/"):
+            (folder / image).parent.mkdir(exist_ok=True)
+            (folder / image).touch()
+    frame.to_csv(folder / "cohort.csv", index=False)
+    return folder / "cohort.csv"
+
+
+def read(folder: Path, frame: pd.DataFrame) -> pd.DataFrame:
+    return cohort.read_cohort(write(folder, frame))
+
+
+# ---------------------------------------------------------------- reading
+
+
+def test_a_table_keeps_its_rows_and_a_blank_diagnosis_is_unknown(tmp_path):
+    frame = read(tmp_path, table(3, copd=["1", "", "0.0"], site=["A", "NA", ""]))
+    assert frame["scan"].tolist() == ["scan0", "scan1", "scan2"]
+    np.testing.assert_array_equal(frame["copd"], [1.0, np.nan, 0.0])
+    assert frame["site"].tolist() == ["A", "NA", ""]  # extra columns ride along, as text
+    assert (frame[["split", "excluded"]] == "").all(axis=None)
+
+
+def test_names_that_look_like_numbers_stay_text(tmp_path):
+    frame = read(tmp_path, table(2, scan=["007", "08"], patient=["1e3", "NA"], image=["scans/a", "scans/b"]))
+    assert frame["scan"].tolist() == ["007", "08"]
+    assert frame["patient"].tolist() == ["1e3", "NA"]
+
+
+def test_blanks_around_values_and_a_byte_order_mark_are_no_error(tmp_path):
+    path = write(tmp_path, table(2, split=[" train", "test "]))
+    path.write_text("\ufeff" + path.read_text().replace("scan,patient", "scan, patient"), encoding="utf-8")
+    assert cohort.read_cohort(path)["split"].tolist() == ["train", "test"]
+
+
+def test_a_column_that_comes_twice_is_refused(tmp_path):
+    path = write(tmp_path, table(2, site="A"))
+    path.write_text(path.read_text().replace("site", "copd"))
+    with pytest.raises(ValueError, match=r"Column names must differ. Found scan, patient"):
+        cohort.read_cohort(path)
+
+
+@pytest.mark.parametrize("row", ["scan9,p,scans/a,0,0,0,0,0,train", "scan9,p,scans/a,0,0,0,0"])
+def test_a_row_with_more_or_fewer_cells_is_refused(tmp_path, row):
+    path = write(tmp_path, table(2))
+    path.write_text(path.read_text() + row + "\n")
+    with pytest.raises(ValueError, match=r"as many cells as the header"):
+        cohort.read_cohort(path)
+
+
+@pytest.mark.parametrize("column", ["scan", "patient", "image", *TASKS])
+def test_a_missing_column_is_named(tmp_path, column):
+    with pytest.raises(ValueError, match=rf"must have the column `{column}`. Found .* in .*cohort.csv"):
+        read(tmp_path, table().drop(columns=column))
+
+
+@pytest.mark.parametrize("value", ["2", "yes", "-1", "0.5", "nan"])
+def test_a_label_must_be_0_1_or_blank(tmp_path, value):
+    with pytest.raises(ValueError, match=rf"`asthma` must be 0, 1 or blank. Found '{value}' in scan scan2"):
+        read(tmp_path, table(asthma=["0", "1", value, ""]))
+
+
+@pytest.mark.parametrize("name", ["scan1", "SCAN1"])  # some file systems ignore case
+def test_a_duplicate_scan_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match=r"Every scan must have one row. Found scan1 again|Found SCAN1 again"):
+        read(tmp_path, table(scan=["scan0", "scan1", name, "scan3"]))
+
+
+@pytest.mark.parametrize("name", ["", "../scan", "a/b", "a b", ".hidden", "x" * 200, "scän"])
+def test_a_scan_name_must_be_a_file_name(tmp_path, name):
+    with pytest.raises(ValueError, match=r"name must be letters, digits, dot, dash and underscore. Found '.*'"):
+        read(tmp_path, table(scan=["scan0", name, "scan2", "scan3"]))
+
+
+def test_every_scan_needs_a_patient(tmp_path):
+    with pytest.raises(ValueError, match=r"must have a patient. Found none in scan scan1"):
+        read(tmp_path, table(patient=["a", "", "b", "c"]))
+
+
+def test_a_patient_in_two_splits_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"A patient must be in one split. Found b in train and test"):
+        read(tmp_path, table(patient=["a", "b", "b", "c"], split=["train", "train", "test", ""]))
+
+
+def test_an_unknown_split_is_refused(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"`split` must be train, validation, test or blank. Found 'val' in scan scan3"
+    ):
+        read(tmp_path, table(split=["train", "test", "", "val"]))
+
+
+@pytest.mark.parametrize("image", ["../scan.nii.gz", "a/../../scan.nii.gz", "/tmp/scan.nii.gz", "."])
+def test_an_image_must_lie_in_the_tables_folder(tmp_path, image):
+    with pytest.raises(ValueError, match=r"An image must lie in the table's folder. Found .* in scan scan0"):
+        read(tmp_path, table(1, image=[image]))
+
+
+def test_an_image_outside_can_be_allowed(tmp_path):
+    (tmp_path / "study").mkdir()
+    (tmp_path / "scan.nii.gz").touch()
+    path = write(tmp_path / "study", table(1, image=["../scan.nii.gz"]))
+    assert len(cohort.read_cohort(path, allow_outside=True)) == 1
+
+
+def test_a_missing_image_is_named(tmp_path):
+    path = write(tmp_path, table())
+    (tmp_path / "scans" / "scan2.nii.gz").unlink()
+    with pytest.raises(FileNotFoundError, match=r"Found nothing at .*scan2.nii.gz, scan scan2"):
+        cohort.read_cohort(path)
+
+
+def test_every_scan_needs_an_image(tmp_path):
+    with pytest.raises(ValueError, match=r"must have an image. Found none in scan scan1"):
+        read(tmp_path, table(2, image=["scans/a.nii.gz", ""]))
+
+
+def test_an_excluded_scan_needs_no_image_and_is_used_nowhere(tmp_path):
+    frame = table(excluded=["", "no download", "", ""], split=["train", "", "train", "test"])
+    frame = read(tmp_path, frame.assign(image=["scans/a", "gone", "scans/b", "scans/c"]))
+    assert cohort.included(frame)["scan"].tolist() == ["scan0", "scan2", "scan3"]
+    assert cohort.counts(frame, tasks=["copd"])["train"]["copd"]["n"] == 2
+
+
+def test_a_missing_or_empty_or_unreadable_table_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"existing csv file. Found nothing at .*cohort.csv"):
+        cohort.read_cohort(tmp_path / "cohort.csv")
+    with pytest.raises(ValueError, match=r"at least one scan"):
+        read(tmp_path, table(1).iloc[:0])
+    (tmp_path / "cohort.csv").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"must have the column `scan`"):
+        cohort.read_cohort(tmp_path / "cohort.csv")
+    (tmp_path / "cohort.csv").write_bytes(b"scan,\xff\xfe\n1,2\n")
+    with pytest.raises(ValueError, match=r"must be a csv table in UTF-8"):
+        cohort.read_cohort(tmp_path / "cohort.csv")
+
+
+# ---------------------------------------------------------------- splits
+
+
+def patients(n: int, scans_each: int = 2, share: int = 4) -> pd.DataFrame:
+    """n patients; every `share`-th has lung cancer; no split yet."""
+    patient = np.repeat(np.arange(n), scans_each)
+    frame = table(len(patient), patient=[f"p{i:03d}" for i in patient], split="", excluded="")
+    return frame.assign(lung_cancer=(patient % share == 0).astype(float))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_split_never_shares_a_patient_and_keeps_the_prevalence(seed):
+    frame = cohort.assign_splits(patients(200), fractions=FRACTIONS, seed=seed)
+    assert frame.groupby("patient")["split"].nunique().max() == 1
+    per_split = frame.groupby("split")["patient"].nunique()
+    assert per_split.to_dict() == {"train": 120, "validation": 40, "test": 40}
+    np.testing.assert_allclose(frame.groupby("split")["lung_cancer"].mean(), 0.25)
+
+
+def test_a_split_depends_on_the_seed_and_not_on_the_order_of_the_rows():
+    frame = patients(60)
+    one = cohort.assign_splits(frame, fractions=FRACTIONS, seed=1)
+    again = cohort.assign_splits(frame.sample(frac=1, random_state=3), fractions=FRACTIONS, seed=1)
+    other = cohort.assign_splits(frame, fractions=FRACTIONS, seed=2)
+    pd.testing.assert_frame_equal(one, again.sort_index())
+    assert (one["split"] != other["split"]).any()
+
+
+def test_a_given_split_stays_and_covers_the_patients_other_scans():
+    frame = patients(60)
+    frame.loc[0, "split"] = "test"  # patient p000 has scans 0 and 1
+    split = cohort.assign_splits(frame, fractions=FRACTIONS, seed=0)["split"]
+    assert split[0] == split[1] == "test"
+    assert (split != "").all()
+    assert frame.loc[1, "split"] == ""  # the input is not changed
+
+
+def test_a_table_with_all_splits_given_is_unchanged():
+    frame = patients(30).assign(split="train")
+    pd.testing.assert_frame_equal(cohort.assign_splits(frame, fractions=FRACTIONS, seed=0), frame)
+
+
+def test_unknown_lung_cancer_counts_as_negative_in_the_draw():
+    frame = patients(100)
+    frame.loc[frame["lung_cancer"] == 0, "lung_cancer"] = np.nan
+    split = cohort.assign_splits(frame, fractions=FRACTIONS, seed=0)
+    assert split.groupby("split")["lung_cancer"].sum().to_dict() == {"train": 30, "validation": 10, "test": 10}
+
+
+def test_too_few_patients_to_split_is_said():
+    with pytest.raises(
+        ValueError, match=r"enough patients of both classes .* Found 4 patients without a split, 1 of them"
+    ):
+        cohort.assign_splits(patients(4), fractions=FRACTIONS, seed=0)
+
+
+def test_counts_by_hand():
+    frame = table(5, split=["train", "train", "train", "test", "test"], excluded=["", "", "", "", "motion"])
+    frame = frame.assign(lung_cancer=[1.0, 0.0, np.nan, 1.0, 0.0])
+    found = cohort.counts(frame, tasks=["lung_cancer"])
+    assert found == {
+        "train": {"lung_cancer": {"n": 2, "positives": 1, "unknown": 1}},
+        "validation": {"lung_cancer": {"n": 0, "positives": 0, "unknown": 0}},
+        "test": {"lung_cancer": {"n": 1, "positives": 1, "unknown": 0}},
+    }
+
+
+def test_a_split_with_a_single_class_is_named():
+    frame = table(6, split=["train", "train", "validation", "validation", "test", "test"], excluded="")
+    frame = frame.assign(lung_cancer=[0.0, 1.0] * 3, copd=[0.0, 1.0, 0.0, np.nan, 0.0, 1.0])
+    cohort.check_splits(frame, tasks=["lung_cancer"])
+    with pytest.raises(ValueError, match=r"0 positive, 1 negative and 1 unknown of `copd` in split `validation`"):
+        cohort.check_splits(frame, tasks=["lung_cancer", "copd"])
+
+
+def test_an_empty_split_is_named():
+    frame = table(4, split="train", excluded="").assign(lung_cancer=[0.0, 1.0, 0.0, 1.0])
+    with pytest.raises(
+        ValueError, match=r"0 positive, 0 negative and 0 unknown of `lung_cancer` in split `validation`"
+    ):
+        cohort.check_splits(frame, tasks=["lung_cancer"])
+
+
+def test_a_scan_that_failed_to_prepare_is_excluded_with_its_reason():
+    frame = table(3, excluded=["", "", "motion"])
+    report = pd.DataFrame({"scan": ["scan0", "scan1"], "status": ["ok", "failed"], "reason": ["", "not a chest"]})
+    assert cohort.exclude_failed(frame, report)["excluded"].tolist() == ["", "not a chest", "motion"]
+
+
+def test_sha256_of_known_bytes(tmp_path):
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert cohort.sha256(tmp_path / "abc").startswith("ba7816bf8f01cfea")  # FIPS 180-2, appendix B.1
+
+
+# ---------------------------------------------------------------- dataset
+
+
+@pytest.fixture
+def prepared(tmp_path) -> tuple[pd.DataFrame, Path]:
+    frame = table(4, excluded=["", "motion", "", ""]).assign(
+        lung_cancer=[1.0, 1.0, 0.0, np.nan], copd=[np.nan, 0, 1, 0]
+    )
+    for index in (0, 2, 3):
+        np.save(tmp_path / f"scan{index}.npy", np.full((4, 5, 6), index / 4, dtype=np.float16))
+    return frame, tmp_path
+
+
+def test_an_item_is_the_volume_its_targets_and_what_is_known(prepared):
+    data = cohort.ScanDataset(*prepared, tasks=["copd", "lung_cancer"])
+    assert data.scans == ["scan0", "scan2", "scan3"]
+    assert len(data) == 3
+    volume, target, known = data[2]
+    assert volume.shape == (1, 4, 5, 6)
+    assert volume.dtype == target.dtype == torch.float32
+    assert (volume == 0.75).all()
+    assert target.tolist() == [0.0, 0.0]  # an unknown target is 0 and masked
+    assert known.tolist() == [True, False]
+    assert [data[i][1].tolist() for i in range(2)] == [[0.0, 1.0], [1.0, 0.0]]
+
+
+def test_a_dataset_stacks_into_batches(prepared):
+    volume, target, known = next(iter(torch.utils.data.DataLoader(cohort.ScanDataset(*prepared, tasks=TASKS), 3)))
+    assert volume.shape == (3, 1, 4, 5, 6)
+    assert target.shape == known.shape == (3, len(TASKS))
+
+
+def test_a_scan_that_is_not_prepared_is_named(prepared):
+    frame, folder = prepared
+    (folder / "scan2.npy").unlink()
+    with pytest.raises(FileNotFoundError, match=r"Found 1 of 3 missing, first .*scan2.npy"):
+        cohort.ScanDataset(frame, folder, tasks=["copd"])

@@ -1,0 +1,134 @@
+"""RunConfig, the parameters cell of the experiment and every params file agree in names and defaults."""
+
+import ast
+import dataclasses
+import inspect
+import re
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+import yaml
+
+from lungmtl import policies
+from lungmtl.config import STUDY_KEYS, TASKS, RunConfig, read_params
+
+ROOT = Path(__file__).parents[1]
+EXPERIMENT = ROOT / "notebooks" / "02_experiment.ipynb"
+TABLE2 = ROOT / "params" / "table2"
+PARAMS = sorted((ROOT / "params").rglob("*.yaml"))
+STUDIES = [path for path in PARAMS if path.parent != TABLE2]
+OWN_KEYS = {"experiment", "tasks", "weights", "pflp", "itw"}  # what tells one experiment of Table 2 from another
+
+# Table 2: tasks, base weights, PFLP, ITW
+EXPERIMENTS = {
+    "STL": (TASKS[:1], [3], False, False),
+    "MTL": (TASKS, [3, 3, 3, 3, 3], False, False),
+    "MTL0": (TASKS, [3, 0.01, 0.01, 0.01, 0.01], True, False),
+    "MTL1": (TASKS, [3, 0.1, 0.1, 0.1, 0.1], True, False),
+    "MTL2": (TASKS, [3, 1, 1, 1, 1], True, False),
+    "MTL3": (TASKS, [3, 3, 3, 3, 3], True, False),
+    "MTL4": (TASKS, [3, 6, 6, 6, 6], True, False),
+    "ITW1": (TASKS, [3, 3, 3, 3, 3], False, True),
+    "ITW2": (TASKS, [3, 1, 1, 1, 1], True, True),
+    "ITW3": (TASKS, [3, 3, 3, 3, 3], True, True),
+}
+
+
+def parameters_source(path: Path) -> str:
+    """Code of the cell that is tagged `parameters`."""
+    cells = nbformat.read(path, as_version=4).cells
+    return next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
+
+
+def parameters(path: Path) -> dict[str, object]:
+    """Names and default values of the parameters cell."""
+    body = ast.parse(parameters_source(path)).body
+    return {node.targets[0].id: ast.literal_eval(node.value) for node in body}
+
+
+def policy_of(config: RunConfig) -> policies.Policy:
+    names = policies.build.__annotations__.keys() - {"return"}
+    return policies.build(**{name: getattr(config, name) for name in names})
+
+
+def test_parameters_cell_has_the_fields_and_defaults_of_the_config_in_its_order():
+    assert list(parameters(EXPERIMENT).items()) == list(RunConfig().to_dict().items())
+
+
+def test_papermill_sees_every_parameter_with_the_help_of_its_field():
+    # papermill's parser passes over a line whose comment has an equals sign: such a parameter could not be set
+    seen = {name: entry["help"] for name, entry in papermill.inspect_notebook(str(EXPERIMENT)).items()}
+
+    assert seen == dict(re.findall(r"^    (\w+): .*  # (.*)$", inspect.getsource(RunConfig), re.MULTILINE))
+    assert list(seen) == [field.name for field in dataclasses.fields(RunConfig)]
+
+
+@pytest.mark.parametrize("path", PARAMS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_params_file_has_only_fields_with_valid_values(path):
+    content = {name: value for name, value in read_params(path).items() if name not in STUDY_KEYS}
+
+    RunConfig.from_mapping(content)
+
+
+@pytest.mark.parametrize("path", PARAMS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_params_file_opens_with_a_comment_that_gives_its_command(path):
+    lines = path.read_text(encoding="utf-8").splitlines()
+    comment = "\n".join(lines[: next(i for i, line in enumerate(lines) if not line.startswith("#"))])
+
+    assert "Command" in comment
+    assert "achine" in comment
+
+
+@pytest.mark.parametrize("path", PARAMS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_params_file_names_no_key_twice(path):
+    keys = [key.value for key, _ in yaml.compose(path.read_text(encoding="utf-8")).value]
+
+    assert len(set(keys)) == len(keys)
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_study_names_itself_and_experiments_that_exist(path):
+    content = read_params(path)
+
+    assert content["study"] == path.stem
+    assert set(content["experiments"]) <= set(EXPERIMENTS)
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_study_leaves_the_weights_to_table_2(path):
+    # a study's value would be overridden by the experiment's, or override it: neither is what it reads like
+    assert not set(read_params(path)) & OWN_KEYS
+
+
+def test_table_2_is_complete():
+    assert {path.stem for path in TABLE2.glob("*.yaml")} == set(EXPERIMENTS)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_table_2_file_gives_the_weights_of_table_2(name):
+    tasks, weights, pflp, itw = EXPERIMENTS[name]
+
+    config = RunConfig.from_mapping(read_params(TABLE2 / f"{name}.yaml"))
+
+    assert config.experiment == name
+    assert tuple(config.tasks) == tasks
+    assert config.weights == weights
+    assert (config.pflp, config.itw) == (pflp, itw)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_table_2_file_sets_only_what_tells_it_apart(name):
+    assert set(read_params(TABLE2 / f"{name}.yaml")) <= OWN_KEYS
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_table_2_file_builds_the_phases_of_table_2(name):
+    _, _, pflp, itw = EXPERIMENTS[name]
+    policy = policy_of(RunConfig.from_mapping(read_params(TABLE2 / f"{name}.yaml")))
+
+    phases = policies.timeline(policy, n_steps=100, steps_per_epoch=10)["phase"].tolist()
+
+    warm_up = "focus" if pflp else "balanced"
+    assert phases == ([warm_up] * 60 + ["transfer"] * 40 if itw else [warm_up] * 100)

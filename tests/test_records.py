@@ -1,0 +1,177 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from lungmtl import records
+
+TASKS = ["lung_cancer", "copd"]
+PATIENTS = ["patient-017", "patient-018"]
+
+
+def run_values(*, tasks=TASKS, experiment="MTL", seed=0):
+    steps = pd.DataFrame({"step": [0, 1], "epoch": [1, 1], "phase": ["balanced", "focus"], "focus": ["", tasks[0]]})
+    for position, task in enumerate(tasks):
+        steps[f"weight_{task}"] = [3.0, 0.1 * 3]
+        steps[f"loss_{task}"] = [0.7, np.nan if position else 0.6]
+    steps["loss"] = [2.1, 0.18]
+    rows = [(scan, p, "test", t, 1.0, 1 / 3) for scan, p in zip("ab", PATIENTS, strict=True) for t in tasks]
+    predictions = pd.DataFrame(rows, columns=list(records.PREDICTION_COLUMNS))
+    predictions.loc[0, "target"] = np.nan
+    auc = {"auc": np.float64(0.75), "low": np.nan, "high": np.nan, "n": np.int64(2), "positives": 1}
+    return {
+        "study": "trial",
+        "experiment": experiment,
+        "seed": seed,
+        "config": {"epochs": 2, "shape": (16, 16, 16)},
+        "tasks": tasks,
+        "cohort": {"sha256": "0" * 64, "counts": {"test": {"lung_cancer": {"n": 2, "positives": 1, "unknown": 0}}}},
+        "environment": records.environment(threads=1, precision="fp32"),
+        "seconds": {"prepare": 0.1, "train": 1.0, "evaluate": 0.2},
+        "selection": {"rule": "last", "epoch": 1},
+        "metrics": {"test": dict.fromkeys(tasks, auc)},
+        "steps": steps,
+        "history": pd.DataFrame([[1, "train", tasks[0], 0.7, np.nan, 1.0]], columns=list(records.HISTORY_COLUMNS)),
+        "predictions": predictions,
+        "model_state": {"head.weight": torch.arange(6.0).reshape(2, 3).T},
+    }
+
+
+def test_run_comes_back_as_written(tmp_path):
+    values = run_values()
+    path = records.write_run(tmp_path / "runs" / "MTL-s0", **values)
+
+    record = records.read_record(path.parent)
+
+    assert sorted(file.name for file in path.parent.iterdir()) == sorted(records.FILES)
+    assert record["config"] == {"epochs": 2, "shape": [16, 16, 16]}
+    assert record["metrics"]["test"]["copd"] == {"auc": 0.75, "low": None, "high": None, "n": 2, "positives": 1}
+    assert record["environment"]["peak_memory_mb"] > 1
+    assert torch.equal(records.read_model(path.parent)["head.weight"], values["model_state"]["head.weight"])
+
+
+def test_files_have_the_stable_columns_and_six_digits(tmp_path):
+    records.write_run(tmp_path, **run_values())
+
+    lines = (tmp_path / "predictions.csv").read_text().splitlines()
+    steps = (tmp_path / "steps.csv").read_text().splitlines()
+
+    assert lines[:3] == [
+        "scan,patient,split,task,target,probability",
+        "a,patient-017,test,lung_cancer,,0.333333",
+        "a,patient-017,test,copd,1,0.333333",
+    ]
+    assert steps == [
+        "step,epoch,phase,focus,weight_lung_cancer,weight_copd,loss_lung_cancer,loss_copd,loss",
+        "0,1,balanced,,3,3,0.7,0.7,2.1",
+        "1,1,focus,lung_cancer,0.3,0.3,0.6,,0.18",
+    ]
+    assert (tmp_path / "history.csv").read_text().startswith("epoch,split,task,loss,auc,seconds\n1,train,")
+
+
+def test_record_names_no_patient_and_no_path(tmp_path):
+    records.write_run(tmp_path, **run_values())
+
+    text = (tmp_path / "record.json").read_text()
+
+    assert not any(patient in text for patient in PATIENTS)
+    assert str(records.PROJECT) not in text
+    assert str(tmp_path) not in text
+    json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+def test_record_is_written_last(tmp_path, monkeypatch):
+    records.write_run(tmp_path, **run_values())
+    monkeypatch.setattr(records, "_write_model", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+
+    with pytest.raises(OSError, match="disk full"):
+        records.write_run(tmp_path, **run_values())
+
+    assert not (tmp_path / "record.json").exists()
+
+
+def _set(frame, column, value):
+    return frame.astype({column: object}).assign(**{column: [value, *frame[column][1:]]}).infer_objects()
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("steps", lambda f: f.drop(columns="loss_copd"), "Found no loss_copd in MTL-s0"),
+        ("steps", lambda f: _set(f, "weight_copd", np.nan), "`weight_copd` of steps.csv must be finite"),
+        ("steps", lambda f: _set(f, "loss_copd", np.inf), "`loss_copd` of steps.csv must be finite"),
+        ("steps", lambda f: _set(f, "step", 1), "must count from 0 without gaps"),
+        ("steps", lambda f: _set(f, "phase", "warm"), "Found \\['warm'\\]"),
+        ("steps", lambda f: f[:0], "at least one row"),
+        ("history", lambda f: f.drop(columns="auc"), "Found no auc in MTL-s0"),
+        ("predictions", lambda f: _set(f, "probability", 1.01), "inside \\[0, 1\\]"),
+        ("predictions", lambda f: _set(f, "probability", np.nan), "inside \\[0, 1\\]"),
+        ("predictions", lambda f: _set(f, "target", 2), "0, 1 or blank"),
+        ("predictions", lambda f: pd.concat([f, f]), "one prediction per task"),
+        ("seconds", lambda m: {"train": 1.0}, "Found no prepare, evaluate in MTL-s0"),
+        ("selection", lambda m: {}, "`selection` of a record must have rule, epoch"),
+        ("metrics", lambda m: {"test": {}}, "`metrics` of test must have lung_cancer, copd"),
+    ],
+)
+def test_incomplete_values_are_refused_and_write_nothing(tmp_path, name, change, message):
+    values = run_values()
+
+    with pytest.raises(ValueError, match=message):
+        records.write_run(tmp_path / "run", **{**values, name: change(values[name])})
+
+    assert not (tmp_path / "run").exists()
+
+
+def test_reading_a_run_without_record_says_so(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"A complete run has a record\.json\. Found none at"):
+        records.read_record(tmp_path)
+    with pytest.raises(FileNotFoundError, match="A checkpoint is needed"):
+        records.read_model(tmp_path)
+    (tmp_path / "record.json").write_text('{"study": ')
+    with pytest.raises(ValueError, match="A record must be JSON"):
+        records.read_record(tmp_path)
+
+
+def test_collect_joins_runs_with_different_tasks_and_names_the_incomplete(tmp_path):
+    records.write_run(tmp_path / "runs/MTL-s1", **run_values(seed=1))
+    records.write_run(tmp_path / "runs/STL-s0", **run_values(experiment="STL", tasks=TASKS[:1]))
+    (tmp_path / "runs/ITW3-s0").mkdir()
+
+    found = records.collect(tmp_path)
+
+    assert found.incomplete == ["ITW3-s0"]
+    assert list(found.runs["run"]) == ["MTL-s1", "STL-s0"]
+    assert list(found.runs["seconds_train"]) == [1.0, 1.0]
+    assert list(found.metrics["task"]) == ["lung_cancer", "copd", "lung_cancer"]
+    assert found.metrics["low"].isna().all()
+    assert found.predictions["target"].isna().sum() == 2
+    assert found.steps.groupby("run")["weight_copd"].count().to_dict() == {"MTL-s1": 2, "STL-s0": 0}
+    assert set(found.steps["focus"]) == {"", "lung_cancer"}
+    for frame in found[:5]:
+        assert list(frame.columns[:1]) == ["run"]
+        assert {"experiment", "seed"} <= set(frame.columns)
+
+
+def test_collect_works_from_what_git_keeps(tmp_path):
+    records.write_run(tmp_path / "runs/MTL-s0", **run_values())
+    for name in ("steps.csv", "history.csv", "model.safetensors"):
+        (tmp_path / "runs/MTL-s0" / name).unlink()
+
+    found = records.collect(tmp_path)
+
+    assert len(found.predictions) == 4
+    assert found.steps.empty
+    assert "loss" in found.history.columns
+
+
+def test_collect_of_nothing_says_where_it_looked(tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"at least one complete run. Found none in {tmp_path}"):
+        records.collect(tmp_path)
+
+
+def test_environment_survives_without_git(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+
+    assert records.environment(threads=2, precision="bf16")["commit"] == "unknown"

@@ -1,0 +1,245 @@
+import fcntl
+import json
+import logging
+import os
+
+import pytest
+import yaml
+from standin import write_notebook
+
+from lungmtl import study
+from lungmtl.config import RunConfig
+
+
+@pytest.fixture
+def params(tmp_path):
+    """Writes a study's params file and returns its path."""
+
+    def write(**settings):
+        path = tmp_path / "trial.yaml"
+        path.write_text(yaml.safe_dump({"experiments": ["STL", "ITW3"], "seeds": [0, 1]} | settings))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def notebooks(tmp_path, monkeypatch):
+    """A folder of stand-in notebooks instead of the project's."""
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    monkeypatch.setattr(study, "NOTEBOOKS", folder)
+    return folder
+
+
+def test_plan_expands_experiments_and_seeds(params):
+    runs = study.plan(params())
+
+    assert [study.name_of(config) for config in runs] == ["STL-s0", "ITW3-s0", "STL-s1", "ITW3-s1"]
+    assert runs[0].study == "trial"
+    assert runs[0].tasks == ["lung_cancer"]
+    assert (runs[1].itw, runs[1].pflp) == (True, True)
+
+
+def test_experiment_file_wins_over_the_study_and_both_over_the_defaults(params, tmp_path):
+    (tmp_path / "table2").mkdir()
+    (tmp_path / "table2/MINE.yaml").write_text("itw_start: 0.7\nepochs: 9\n")
+
+    (config,) = study.plan(params(experiments=["MINE"], epochs=7, batch_size=4), seeds=[5])
+
+    assert (config.experiment, config.seed) == ("MINE", 5)
+    assert (config.epochs, config.batch_size, config.itw_start) == (9, 4, 0.7)
+    assert config.learning_rate == RunConfig().learning_rate
+
+
+def test_places_replace_the_files(params, tmp_path):
+    config = study.plan(params(), places={"results_dir": str(tmp_path / "elsewhere")})[0]
+
+    assert study.run_dir(config) == tmp_path / "elsewhere" / "trial" / "runs" / "STL-s0"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epoch": 3}, "Found `epoch`. Did you mean `epochs`? In "),
+        ({"itw_start": 1.0}, "`itw_start` must be inside (0, 1). Found 1.0. In "),
+        ({"experiments": None}, "`experiments` must be a list of different str values. Found None in "),
+        ({"experiments": ["STL", "STL"]}, "`experiments` must be a list of different str values."),
+        ({"seeds": [0, True]}, "`seeds` must be a list of different int values."),
+        ({"seeds": []}, "`seeds` must be a list of different int values. Found [] in "),
+        ({"seed": 1}, "A study's file must list `seeds`. Found `seed` in "),
+        ({"tasks": ["lung_cancer", "copd"], "weights": [3.0, 1.0]}, "one weight per task, 2 in all. Found [3.0, 3.0,"),
+    ],
+)
+def test_wrong_params_are_refused_with_the_file(params, settings, message):
+    with pytest.raises(ValueError, match=r"trial\.yaml") as caught:
+        study.plan(params(**settings))
+
+    assert message in str(caught.value)
+
+
+def test_missing_files_are_named(params, tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"A study's params file must exist. Found none at {tmp_path}/none"):
+        study.plan(tmp_path / "none.yaml")
+    with pytest.raises(FileNotFoundError, match=r"experiment MTL9 must exist\. Found none at .*MTL9"):
+        study.plan(params(experiments=["MTL9"]))
+
+
+def test_runs_must_share_cohort_and_preparation(params, tmp_path):
+    (tmp_path / "table2").mkdir()
+    (tmp_path / "table2/COARSE.yaml").write_text("spacing_mm: [9.0, 9.0, 9.0]\n")
+
+    with pytest.raises(ValueError, match="`spacing_mm` must be the same for every run of a study"):
+        study.plan(params(experiments=["STL", "COARSE"]))
+
+
+def test_key_changes_with_what_decides_a_run_and_with_nothing_else(notebooks, tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "code_version", lambda without: "code")
+    cohort = tmp_path / "cohort.csv"
+    cohort.write_text("scan\na\n")
+    path = write_notebook(notebooks / "02_experiment.ipynb", "epochs = 3", "print(1)")
+    config = RunConfig()
+    key = study.run_key(config, cohort=cohort)
+
+    moved = RunConfig(results_dir="/elsewhere", cache_dir="/elsewhere")
+    notebook = json.loads(path.read_text())
+    notebook["cells"][1]["outputs"] = [{"output_type": "stream", "name": "stdout", "text": "1"}]
+    path.write_text(json.dumps(notebook))
+    assert study.run_key(moved, cohort=cohort) == key
+
+    assert study.run_key(RunConfig(seed=1), cohort=cohort) != key
+    cohort.write_text("scan\nb\n")
+    assert study.run_key(config, cohort=cohort) != key
+    cohort.write_text("scan\na\n")
+    write_notebook(path, "epochs = 3", "print(2)")
+    assert study.run_key(config, cohort=cohort) != key
+
+
+def test_code_version_is_blind_to_comments_and_docstrings(tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "PROJECT", tmp_path)
+    module = tmp_path / "lungmtl" / "model.py"
+    module.parent.mkdir()
+    versions = []
+    for text in ('"""One."""\nx = 1\n', '"""Two."""\n\nx = 1  # why\n', "x = 2\n"):
+        module.write_text(text)
+        versions.append(study.code_version())
+    (tmp_path / "lungmtl" / "cli.py").write_text("y = 1\n")
+
+    assert versions[0] == versions[1] != versions[2]
+    assert study.code_version(without=["cli.py"]) == versions[2]
+
+
+def test_notebook_runs_with_its_parameters_environment_and_folder(notebooks, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    write_notebook(
+        notebooks / "a.ipynb",
+        'lines = 1  # a comment = with a sign\nword = ""',
+        "import os\nfor i in range(lines): print('epoch', i, word, os.environ['OMP_NUM_THREADS'])\nprint('other')",
+        "open('here.txt', 'w').close()",
+    )
+    before = dict(os.environ)
+
+    study.execute(
+        notebooks / "a.ipynb",
+        tmp_path / "out.ipynb",
+        {"lines": 2, "word": "w"},
+        log=tmp_path / "log",
+        name="A-s0",
+        environment={"OMP_NUM_THREADS": "3"},
+    )
+
+    assert [line for line in caplog.messages if "epoch" in line] == ["A-s0       epoch 0 w 3", "A-s0       epoch 1 w 3"]
+    assert "other" in (tmp_path / "log").read_text()
+    assert (notebooks / "here.txt").is_file()
+    assert "epoch 1 w 3" in (tmp_path / "out.ipynb").read_text()
+    assert dict(os.environ) == before
+
+
+def test_unknown_notebook_parameter_is_refused(notebooks, tmp_path):
+    write_notebook(notebooks / "a.ipynb", "epochs = 1")
+
+    with pytest.raises(ValueError, match="Found epoch, itw_begin, unknown to a"):
+        study.execute(
+            notebooks / "a.ipynb",
+            tmp_path / "out.ipynb",
+            {"epochs": 2, "epoch": 2, "itw_begin": 1},
+            log=tmp_path / "log",
+            name="A",
+        )
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("raise ValueError('too few scans')", "A failed with ValueError: too few scans\n  log: "),
+        ("import os; os.kill(os.getpid(), 9)", "A failed: its kernel died, as when memory runs out\n  log: "),
+    ],
+)
+def test_notebook_that_fails_names_reason_and_log(notebooks, tmp_path, cell, message):
+    write_notebook(notebooks / "a.ipynb", "epochs = 1", cell)
+
+    with pytest.raises(study.RunError) as caught:
+        study.execute(notebooks / "a.ipynb", tmp_path / "out.ipynb", {}, log=tmp_path / "log", name="A")
+
+    assert str(caught.value) == f"{message}{tmp_path}/log"
+    assert (tmp_path / "out.ipynb").is_file()
+    assert (tmp_path / "log").read_text().strip()
+
+
+def test_run_is_executed_once_and_its_record_restored(notebooks, tmp_path, monkeypatch):
+    config = RunConfig(results_dir=str(tmp_path / "results"))
+    folder = study.run_dir(config)
+    cohort = tmp_path / "cohort.csv"
+    cohort.write_text("scan\na\n")
+    write_notebook(notebooks / "02_experiment.ipynb", "epochs = 1")
+    calls = []
+
+    def execute(notebook, out, parameters, **settings):
+        assert not (folder / "record.json").exists()
+        calls.append(settings["environment"]["OMP_NUM_THREADS"])
+        for name in study.records.FILES:
+            (folder / name).write_text(name)
+
+    monkeypatch.setattr(study, "execute", execute)
+
+    assert study.run(config, cohort=cohort)
+    (folder / "record.json").unlink()
+    assert not study.run(config, cohort=cohort)
+    assert (folder / "record.json").read_text() == "record.json"
+    (folder / "steps.csv").unlink()
+    assert study.run(config, cohort=cohort)
+    cohort.write_text("scan\nb\n")
+    assert study.run(config, cohort=cohort)
+
+    assert calls == ["1", "1", "1"]
+    assert len(list(folder.glob("complete.*.json"))) == 1
+
+
+def test_notebook_without_record_is_an_error(notebooks, tmp_path, monkeypatch):
+    (tmp_path / "cohort.csv").write_text("scan\na\n")
+    write_notebook(notebooks / "02_experiment.ipynb", "epochs = 1")
+    monkeypatch.setattr(study, "execute", lambda *_, **__: None)
+
+    with pytest.raises(study.RunError, match=r"A run must write a record\.json\. Found none of ITW3-s0"):
+        study.run(RunConfig(results_dir=str(tmp_path)), cohort=tmp_path / "cohort.csv")
+
+
+def test_lock_is_exclusive(tmp_path):
+    path = tmp_path / "a" / "lock"
+
+    with study.locked(path, "busy"), open(path) as second, pytest.raises(BlockingIOError):
+        fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with open(path) as second:
+        fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_every_run_gets_a_gpu_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(study.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(study, "_gpus", lambda: ["GPU-a", "GPU-b"])
+
+    with study.one_gpu() as first, study.one_gpu() as second:
+        assert {first["CUDA_VISIBLE_DEVICES"], second["CUDA_VISIBLE_DEVICES"]} == {"GPU-a", "GPU-b"}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    with study.one_gpu() as given:
+        assert given == {}

@@ -1,0 +1,139 @@
+"""The training loop: reproducible, selecting, augmenting, learning."""
+
+import pandas as pd
+import pytest
+import torch
+
+from lungmtl import train
+from lungmtl.model import MultiTaskNet
+from lungmtl.policies import BW, ITW, PFLP
+
+TASKS = ("lung_cancer", "emphysema")
+SETTINGS = {
+    "epochs": 2,
+    "batch_size": 4,
+    "learning_rate": 0.003,
+    "weight_decay": 0.01,
+    "warmup": 0.1,
+    "positive_weight": None,
+    "augment": True,
+    "selection": "best_auc",
+    "precision": "fp32",
+    "seed": 0,
+}
+
+
+def scans(n, *, seed=0, known=True):
+    """Volumes with a bright corner where the first label is 1, denser where the second is."""
+    generator = torch.Generator().manual_seed(seed)
+    target = (torch.arange(n)[:, None] // torch.tensor([1, 2]) % 2).float()
+    volume = 0.2 * torch.rand(n, 1, 16, 16, 16, generator=generator) + 0.2 * target[:, 1].view(-1, 1, 1, 1, 1)
+    volume[:, :, 4:10, 4:10, 4:10] += 0.5 * target[:, 0].view(-1, 1, 1, 1, 1)
+    return torch.utils.data.StackDataset(volume, target, torch.full((n, 2), known))
+
+
+def run(**changes):
+    train.seed_everything(changes.get("seed", 0))
+    policy = changes.pop("policy", PFLP(BW(TASKS, [3.0, 1.0]), period=2))
+    network = MultiTaskNet(TASKS, width=4)
+    return train.fit(network, scans(16), scans(8, seed=1), policy=policy, **SETTINGS | changes)
+
+
+def test_the_same_seed_twice_gives_the_same_bits():
+    first, second = run(), run()
+    pd.testing.assert_frame_equal(first.steps, second.steps, check_exact=True)
+    for name, value in first.model.state_dict().items():
+        assert torch.equal(value, second.model.state_dict()[name]), name
+
+
+def test_another_seed_gives_another_run():
+    assert not run().steps["loss"].equals(run(seed=1).steps["loss"])
+
+
+def test_steps_say_what_the_policy_did():
+    steps = run(policy=ITW(PFLP(BW(TASKS, [3.0, 1.0]), period=2), start=0.5)).steps
+    assert steps["step"].tolist() == list(range(8))
+    assert steps["phase"].tolist() == ["focus"] * 4 + ["transfer"] * 4
+    assert steps["weight_lung_cancer"].tolist() == pytest.approx([3, 3, 0.3, 0.3, 3, 3, 3, 3])
+    total = (steps["weight_lung_cancer"] * steps["loss_lung_cancer"]) + (
+        steps["weight_emphysema"] * steps["loss_emphysema"]
+    )
+    assert steps["loss"].to_numpy() == pytest.approx(total.to_numpy(), rel=1e-5)  # float32
+
+
+def test_the_kept_epoch_has_the_best_validation_auc():
+    fitted = run(epochs=4)
+    validation = fitted.history.query("split == 'validation' and task == 'lung_cancer'")
+    assert fitted.best_epoch == validation["auc"].to_numpy().argmax()
+
+
+def test_the_last_epoch_is_kept_on_request():
+    assert run(selection="last", epochs=3).best_epoch == 2
+
+
+def test_an_easy_signal_is_learnt_and_predicted_in_order():
+    fitted = run(epochs=12, policy=BW(TASKS, [1.0, 1.0]))
+    test = scans(16, seed=2)
+    probability = train.predict(fitted.model, test, batch_size=4, precision="fp32")
+    target = torch.stack([test[k][1] for k in range(16)])[:, 0].bool().numpy()
+    assert probability.shape == (16, 2)
+    assert probability[target, 0].min() > probability[~target, 0].max()
+
+
+def test_prediction_does_not_depend_on_the_batch():
+    fitted = run()
+    few = train.predict(fitted.model, scans(8), batch_size=2, precision="fp32")
+    many = train.predict(fitted.model, scans(8), batch_size=8, precision="fp32")
+    assert few == pytest.approx(many, abs=1e-5)  # float32 sums in another order
+
+
+def test_a_task_unknown_in_every_batch_is_blank_in_the_steps():
+    train.seed_everything(0)
+    fitted = train.fit(
+        MultiTaskNet(TASKS, width=4), scans(8, known=False), scans(8), policy=BW(TASKS, [1, 1]), **SETTINGS
+    )
+    assert fitted.steps["loss_lung_cancer"].isna().all()
+    assert (fitted.steps["loss"] == 0).all()
+
+
+@pytest.mark.parametrize("limit", ["MAX_SHIFT_FRACTION", "MAX_ROTATION_DEG", "MAX_SCALE", "MAX_NOISE"])
+def test_augmentation_without_limits_only_mirrors(monkeypatch, limit):
+    for name in ("MAX_SHIFT_FRACTION", "MAX_ROTATION_DEG", "MAX_SCALE", "MAX_NOISE"):
+        monkeypatch.setattr(train, name, 0.0)
+    volume = torch.rand(8, 1, 6, 10, 14, generator=torch.Generator().manual_seed(0))
+    moved = train._augmented(volume, torch.Generator().manual_seed(3))
+    mirrored = [not torch.allclose(a, b, atol=1e-5) for a, b in zip(moved, volume, strict=True)]
+    assert 0 < sum(mirrored) < 8
+    expected = torch.stack([v.flip(-1) if m else v for v, m in zip(volume, mirrored, strict=True)])
+    torch.testing.assert_close(moved, expected, atol=1e-5, rtol=0)  # interpolation at voxel centres
+    monkeypatch.setattr(train, limit, 0.2 if limit != "MAX_ROTATION_DEG" else 20.0)
+    assert not torch.allclose(train._augmented(volume, torch.Generator().manual_seed(3)), moved, atol=1e-3)
+
+
+def test_rotation_keeps_shapes_in_a_grid_that_is_not_square(monkeypatch):
+    for name in ("MAX_SHIFT_FRACTION", "MAX_SCALE", "MAX_NOISE"):
+        monkeypatch.setattr(train, name, 0.0)
+    monkeypatch.setattr(train, "MAX_ROTATION_DEG", 40.0)
+    y, x = torch.meshgrid(torch.arange(24) - 11.5, torch.arange(48) - 23.5, indexing="ij")
+    disc = ((y**2 + x**2) < 64).float().expand(4, 1, 3, 24, 48)
+    moved = train._augmented(disc, torch.Generator().manual_seed(0))
+    assert ((moved - disc).abs() > 0.75).sum() == 0  # a disc looks the same from every side
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"policy": BW(("a", "b"), [1, 1])}, "same tasks"),
+        ({"batch_size": 17}, "fill one batch of 17. Found 16 scans"),
+        ({"selection": "luck"}, "best_auc or last"),
+        ({"learning_rate": 1e30, "epochs": 3}, "stay finite"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        run(**change)
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(ValueError, match="auto, bf16 or fp32. Found 'fp16'"):
+        train.resolve_precision("fp16")

@@ -1,0 +1,174 @@
+import os
+import signal
+import time
+
+import pytest
+from standin import PROJECT, call, make_project, start
+
+from lungmtl import cli, records, study
+
+PATIENCE_S = 120
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    return make_project(tmp_path_factory.mktemp("project"))
+
+
+def executed(project):
+    """Names of the notebooks executed since the last call."""
+    file = project / "notebooks/started.txt"
+    lines = file.read_text().splitlines() if file.is_file() else []
+    file.unlink(missing_ok=True)
+    return sorted(line.split()[0] for line in lines)
+
+
+def complete(project):
+    return {path.parent.name for path in project.glob("results/standin/runs/*/record.json")}
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)
+
+
+def test_failed_run_leaves_the_others_running_and_is_named_with_its_log(project):
+    (project / "notebooks/fail-MTL-s0").touch()
+
+    status, output = call(project, "study", "params/standin.yaml")
+
+    assert status == 1
+    assert complete(project) == {"STL-s0"}
+    assert "MTL-s0 failed with ValueError: made to fail" in output
+    assert f"MTL-s0 has no record; {project}/results/standin/runs/MTL-s0/run.log" in output
+    assert "made to fail" in (project / "results/standin/runs/MTL-s0/run.log").read_text()
+    assert "STL-s0     epoch 2/2" in output
+    assert "1/2 runs" in output
+
+
+def test_report_compares_what_there_is(project):
+    executed(project)
+
+    status, output = call(project, "report", "params/standin.yaml")
+
+    assert status == 0
+    assert "Without MTL-s0: not complete." in output
+    assert executed(project) == ["comparison"]
+
+
+def test_next_call_completes_the_study_and_the_one_after_does_nothing(project):
+    (project / "notebooks/fail-MTL-s0").unlink()
+    executed(project)
+
+    first = call(project, "study", "params/standin.yaml")
+    done = executed(project)
+    (project / "notebooks/02_experiment.ipynb").touch()
+    second = call(project, "study", "params/standin.yaml")
+
+    assert (first[0], second[0]) == (0, 0)
+    assert done == ["MTL-s0", "comparison"]
+    assert "Study standin is complete." in first[1]
+    assert executed(project) == []
+    assert "up to date: there was nothing to do" in second[1]
+    assert "STL-s0,STL,0,test,lung_cancer,0.502" in second[1]
+
+
+def test_edited_params_redo_what_depends_on_them_and_no_more(project):
+    with (project / "params/table2/MTL.yaml").open("a") as file:
+        file.write("learning_rate: 0.1\n")
+
+    status, output = call(project, "study", "params/standin.yaml")
+
+    assert status == 0
+    assert executed(project) == ["MTL-s0", "comparison"]
+    assert "MTL-s0,MTL,0,test,lung_cancer,0.6," in output
+
+
+@pytest.mark.parametrize("survivor", ["nobody", "the run"])
+def test_killed_study_is_completed_without_redoing_finished_runs(tmp_path, survivor):
+    project = make_project(tmp_path / "project")
+    (project / "notebooks/wait-MTL-s0").touch()
+    first = start(project, "study", "params/standin.yaml", "--cores", "2")
+    wait_for(lambda: list(project.glob("results/standin/runs/STL-s0/complete.*.json")))
+    wait_for(lambda: "epoch 2/2" in log_of(project, "MTL-s0"))
+
+    kill(first, spare="lungmtl run" if survivor == "the run" else None)
+    second = start(project, "study", "params/standin.yaml")
+    time.sleep(3)
+    (project / "notebooks/wait-MTL-s0").unlink()
+    output, _ = second.communicate(timeout=PATIENCE_S)
+
+    assert second.returncode == 0, output
+    assert executed(project) == ["MTL-s0", "STL-s0", "comparison"]
+    assert complete(project) == {"STL-s0", "MTL-s0"}
+
+
+def log_of(project, run):
+    path = project / f"results/standin/runs/{run}/run.log"
+    return path.read_text() if path.is_file() else ""
+
+
+def kill(process, *, spare):
+    """Kill -9 every process of the group, but those whose command line holds `spare`."""
+    for folder in os.listdir("/proc"):
+        if folder.isdigit() and _group(int(folder)) == process.pid:
+            with open(f"/proc/{folder}/cmdline", "rb") as file:
+                line = file.read().replace(b"\0", b" ").decode()
+            if spare is None or spare not in line:
+                os.kill(int(folder), signal.SIGKILL)
+    process.wait()
+
+
+def _group(pid):
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["study", "none.yaml"], "error: A study's params file must exist. Found none at "),
+        (
+            ["study", "typo.yaml"],
+            "error: A parameter must be a field of RunConfig. Found `epoch`. Did you mean `epochs`?",
+        ),
+        (["study", "good.yaml", "--seeds", "0 x"], "error: Seeds must be whole numbers"),
+        (["run", "good.yaml", "--run", "MTL-s7"], "error: `--run` must be one of STL-s0. Found MTL-s7."),
+        (
+            ["run", "good.yaml", "--run", "STL-s0", "--cache-dir", "."],
+            "error: A run must have its cohort table. Found ",
+        ),
+    ],
+)
+def test_bad_input_is_one_sentence_and_status_2(tmp_path, monkeypatch, caplog, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "good.yaml").write_text(f"experiments: [STL]\nseeds: [0]\nresults_dir: {tmp_path}/results\n")
+    (tmp_path / "typo.yaml").write_text("experiments: [STL]\nseeds: [0]\nepoch: 3\n")
+
+    assert cli.main(arguments) == 2
+    assert caplog.messages[-1].startswith(message)
+
+
+def test_smoke_study_runs_from_the_cohort_to_the_figures(tmp_path):
+    places = {"results_dir": str(tmp_path / "results"), "cache_dir": str(tmp_path / "cache")}
+    options = [f"--{name.replace('_', '-')}={place}" for name, place in places.items()]
+    planned = {study.name_of(config): config for config in study.plan(PROJECT / "params/smoke.yaml", places=places)}
+
+    status, output = call(PROJECT, "study", "params/smoke.yaml", *options)
+
+    assert status == 0, output
+    found = records.collect(tmp_path / "results/smoke")
+    assert set(found.runs["run"]) == set(planned)
+    assert found.incomplete == []
+    for name, config in planned.items():
+        folder = study.run_dir(config)
+        assert {*records.FILES, study.EXECUTED_FILE} <= {path.name for path in folder.iterdir()}
+        assert records.read_record(folder)["config"] == config.to_dict()
+        assert set(found.predictions.loc[found.predictions["run"] == name, "split"]) == {"validation", "test"}
+    assert list((tmp_path / "results/smoke/figures").glob("*.png"))
+    assert str(tmp_path / "results/smoke/figures") in output
+    assert "10/10 runs" in output
