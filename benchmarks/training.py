@@ -1,9 +1,9 @@
 """A training step as the study runs it against the ordinary way, timed in turn in one process.
 
 `python -m benchmarks.training [--threads 1] [--size 64] [--batch 8]` prints the median of each and the ratio. The
-`python -m benchmarks.training [--threads 1] [--size 64] [--batch 8]` prints the median of each and the ratio. The
 ordinary way is float32 with channels first; the study's is bf16 autocast with channels_last_3d. Absolute times depend
 on what else the machine does, the ratio far less: the two ways take turns step by step.
+"""
 
 import argparse
 import statistics

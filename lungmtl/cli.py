@@ -1,7 +1,7 @@
 """Command line, `python -m lungmtl study | report | cohort | prepare | run | compare`: thin, over the other modules.
 
 `study` and `report` are for people (`make study`, `make report`); the workflow's rules call the other four.
-Exit status: 0 done, 1 a run failed, 2 bad input. Modules that take seconds to import are imported by the commands that need them.
+Exit status: 0 done, 1 a run failed, 2 bad input. Modules that take seconds to import are imported where they are used.
 """
 
 import argparse

@@ -67,6 +67,7 @@ FAMILY_MARKERS = {"STL": "D", "BW": "s", "PFLP": "o", "ITW": "^", "other": "X"}
 FAMILY_LINES = {"STL": (0, (5, 1.5)), "BW": (0, (1.2, 1.2)), "PFLP": "-", "ITW": "-", "other": (0, (4, 1, 1, 1))}
 OTHER_COLORS = ("#009E73", "#CC79A7", "#7F7F7F", "#5B3E96", "#A8B400")  # experiments outside Table 2, in order
 TASK_COLORS = ("#D1490C", "#009E73", "#E6A800", "#3A8CC8", "#A0559A")  # by position: the central task first
+SPLIT_COLORS = ("#3A8CC8", "#E6A800", "#7F7F7F")  # train, validation, test
 TARGET_COLOR, PEAK_COLOR = "#39D353", "#00D5FF"  # over grey slices and the warm attention colours
 SLICE_WHITE = 0.7  # of the window [0, 1]: soft tissue is white, and lung is not black
 
@@ -176,7 +177,7 @@ def attention_slices(views: Sequence[AttentionView], *, spacing_mm: Sequence[flo
         cell: Input voxels per feature voxel along each axis.
         caption: How many scans of which cohort, and what the outline is.
     """
-    figure, axes = new_figure(width_in=8.5, height_in=0.7 + 2.6 * len(views), rows=len(views), columns=3)
+    figure, axes = new_figure(width_in=8.5, height_in=1.0 + 2.6 * len(views), rows=len(views), columns=3)
     for row, view in zip(axes, views, strict=True):
         for axis, across, name in zip(row, range(3), ("axial", "coronal", "sagittal"), strict=True):
             mesh = _draw_slice(axis, view, across, spacing_mm, cell)
@@ -186,8 +187,8 @@ def attention_slices(views: Sequence[AttentionView], *, spacing_mm: Sequence[flo
         figure.colorbar(mesh, ax=row, label="attention / its maximum", shrink=0.8, pad=0.01)
     add_caption(
         figure,
-        f"{caption} Squares: feature voxels, transparent where attention is low. Cross: centre of the highest, projected "
-        "into each slice; even = every voxel the same. The patient's left is on the right in axial and coronal slices.",
+        f"{caption} Squares: feature voxels, transparent where attention is low. Cross: centre of the highest, "
+        "projected into each slice; even = every voxel the same. The patient's left is on the right in the first two.",
     )
     return figure
 
@@ -452,6 +453,142 @@ def published_aucs(published: pd.DataFrame) -> Figure:
         "candidates are shown.",
     )
     return figure
+
+
+@styled
+def prevalence(shares: pd.DataFrame) -> Figure:
+    """Share of positive scans of every diagnosis, a bar per split with its interval.
+
+    Args:
+        shares: split, task, n, positives, unknown, share, low, high.
+    """
+    tasks, splits = shares["task"].unique(), shares["split"].unique()
+    figure, axes = new_figure(width_in=7.5, height_in=2.9)
+    for index, split in enumerate(splits):
+        rows = shares[shares["split"] == split]
+        x = np.arange(len(tasks)) + (index - (len(splits) - 1) / 2) * 0.27
+        axes[0, 0].bar(x, rows["share"], width=0.25, color=SPLIT_COLORS[index % len(SPLIT_COLORS)], label=split)
+        errors = np.abs(rows[["low", "high"]].to_numpy().T - rows["share"].to_numpy())
+        axes[0, 0].errorbar(x, rows["share"], errors, fmt="none", ecolor="0.2", elinewidth=1)
+    axes[0, 0].set_xticks(range(len(tasks)), [_sentence(task) for task in tasks])
+    axes[0, 0].set(ylabel="share of positive scans", ylim=(0, 1))
+    axes[0, 0].grid(axis="x", visible=False)
+    axes[0, 0].legend(ncols=len(splits), loc="upper right")
+    n_scans = (shares["n"] + shares["unknown"]).groupby(shares["split"]).max()
+    caption = ", ".join(f"{n_scans[split]} {split}" for split in splits)
+    add_caption(figure, f"Scans: {caption}; scans without an answer are left out. Lines: 95 % Wilson interval.")
+    return figure
+
+
+@styled
+def cooccurrence(shares: pd.DataFrame, *, caption: str) -> Figure:
+    """Of the scans with the row's diagnosis, the share that also has the column's.
+
+    Args:
+        shares: Tasks by tasks, in [0, 1].
+        caption: How many scans of which cohort.
+    """
+    names = [_sentence(task) for task in shares]
+    figure, axes = new_figure(width_in=5.2, height_in=3.6)
+    axis = axes[0, 0]
+    image = axis.imshow(shares.to_numpy(), cmap="Blues", vmin=0, vmax=1)
+    for (row, column), share in np.ndenumerate(shares.to_numpy()):
+        axis.text(column, row, f"{share:.2f}", ha="center", va="center", color="white" if share > 0.6 else "0.15")
+    axis.set_xticks(range(len(names)), names, rotation=30, ha="right", rotation_mode="anchor")
+    axis.set_yticks(range(len(names)), names)
+    axis.set(xlabel="also has", ylabel="of the scans with")
+    axis.grid(False)
+    figure.colorbar(image, ax=axis, label="share of scans", shrink=0.9)
+    add_caption(figure, caption)
+    return figure
+
+
+@styled
+def histograms(scans: pd.DataFrame, *, labels: dict[str, str], reference: dict[str, float], caption: str) -> Figure:
+    """One histogram per quantity, with a line for a reference scan.
+
+    Args:
+        scans: One row per scan; NaN is left out.
+        labels: Column to axis label, quantity and unit.
+        reference: Column to the value of the reference scan; a column that is not there has no line.
+        caption: How many scans of which cohort, and what the line is.
+    """
+    figure, axes = new_figure(width_in=2.6 * len(labels), height_in=2.6, columns=len(labels), share_y=True)
+    for axis, (column, label) in zip(axes[0], labels.items(), strict=True):
+        axis.hist(scans[column].dropna(), bins=12, color=SPLIT_COLORS[0], edgecolor="white")
+        axis.xaxis.set_major_locator(MaxNLocator(5))
+        if column in reference:
+            axis.axvline(reference[column], color=COLORS["ITW2"], linestyle=(0, (4, 2)))
+        axis.set_xlabel(label)
+    axes[0, 0].set_ylabel("scans")
+    add_caption(figure, caption)
+    return figure
+
+
+class ScanView(NamedTuple):
+    """A scan and where to cut it."""
+
+    title: str
+    array: np.ndarray  # (Z, Y, X), HU or a prepared tensor
+    spacing_mm: tuple[float, float, float]  # (z, y, x)
+    lungs: np.ndarray  # bool (Z, Y, X), outlined; all False = no outline
+    center: tuple[int, int, int]  # voxel (z, y, x) through which the slices go
+
+
+@styled
+def scan_slices(views: Sequence[ScanView], *, window: Sequence[float], caption: str) -> Figure:
+    """Coronal slices above, axial slices below, one column per scan, all to one scale in mm and one grey window.
+
+    Args:
+        views: One column each.
+        window: Values drawn black and white.
+        caption: How many scans of which cohort; what is drawn is added.
+    """
+    z_mm, y_mm, x_mm = np.max([np.multiply(view.array.shape, view.spacing_mm) for view in views], axis=0)
+    height_in = 0.8 + 1.75 * (z_mm + y_mm) / x_mm
+    figure, axes = new_figure(width_in=1.75 * len(views), height_in=height_in, rows=2, columns=len(views))
+    for column, view in zip(axes.T, views, strict=True):
+        column[0].set_title(view.title, loc="center", fontsize=8.5)
+        for axis, across in zip(column, (1, 0), strict=True):
+            _draw_plane(axis, view, across, window)
+    for row, name in zip(axes, ("coronal", "axial"), strict=True):
+        row[0].set_ylabel(name)
+        _same_scale(row)
+    outline = " Outline: lung mask." if any(view.lungs.any() for view in views) else ""
+    grey = f"Grey from {window[0]:g} to {window[1]:g}, one scale."
+    add_caption(figure, f"{caption} {grey}{outline} The patient's left is on the right.")
+    return figure
+
+
+def _draw_plane(axis: Axes, view: ScanView, across: int, window: Sequence[float]) -> None:
+    """Draw the slice across one axis through `view.center`, its axes in mm."""
+    rows, columns = [a for a in range(3) if a != across]
+    array, lungs = (volume.take(view.center[across], axis=across) for volume in (view.array, view.lungs))
+    height_mm, width_mm = (array.shape[0] * view.spacing_mm[rows], array.shape[1] * view.spacing_mm[columns])
+    extent = (-width_mm / 2, width_mm / 2, -height_mm / 2, height_mm / 2)
+    axis.imshow(
+        array.astype(np.float32),
+        cmap="gray",
+        vmin=window[0],
+        vmax=window[1],
+        extent=extent,
+        origin="lower",
+        interpolation="nearest",
+    )
+    if lungs.any():
+        axis.contour(lungs, levels=[0.5], colors=PEAK_COLOR, linewidths=0.7, extent=extent, origin="lower")
+    axis.set(xticks=[], yticks=[], xlim=extent[:2], ylim=extent[2:] if across else (extent[3], extent[2]))
+    axis.grid(False)
+    axis.spines[:].set_visible(False)
+
+
+def _same_scale(axes: Sequence[Axes]) -> None:
+    """Give all axes the limits of the widest and highest, so that a mm has one length."""
+    half_x = max(abs(axis.get_xlim()[0]) for axis in axes)
+    half_y = max(abs(axis.get_ylim()[0]) for axis in axes)
+    for axis in axes:
+        upwards = axis.get_ylim()[0] < 0
+        axis.set(xlim=(-half_x, half_x), ylim=(-half_y, half_y) if upwards else (half_y, -half_y), facecolor="black")
 
 
 def _dots_with_intervals(

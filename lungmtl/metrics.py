@@ -9,6 +9,7 @@ Sources:
     2014, IEEE Signal Processing Letters 21:1389-1393. Referee: R pROC, tests/data/proc_reference.R.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -345,6 +346,28 @@ def peak_inside(attention: np.ndarray, target: np.ndarray, lungs: np.ndarray, *,
     return bool(touched[peak]), float((touched & inner).sum() / inner.sum())
 
 
+def swapped_chance(attentions: Sequence[np.ndarray], targets: Sequence[np.ndarray], *, cell: int) -> np.ndarray:
+    """Chance of a hit with another scan's attention map: what knowing the usual place alone is worth.
+
+    Args:
+        attentions: N maps (z, y, x).
+        targets: N masks, bool (Z, Y, X), on the network's input grid.
+        cell: Input voxels per feature voxel along each axis.
+    Returns:
+        (N,), per scan the share of the other scans' peaks that touch its target.
+    Raises:
+        ValueError: If there are not two scans at least.
+    """
+    if len(attentions) != len(targets) or len(targets) < 2:
+        raise ValueError(
+            f"Swapping needs one map per target and two scans. Found {len(attentions)} maps, {len(targets)} targets."
+        )
+    peaks = [np.unravel_index(np.argmax(attention), attention.shape) for attention in attentions]
+    touched = [touched_cells(target, cell=cell) for target in targets]
+    hits = np.array([[cells[peak] for peak in peaks] for cells in touched], dtype=np.float64)  # (N targets, N maps)
+    return (hits.sum(axis=1) - np.diag(hits)) / (len(targets) - 1)
+
+
 def hit_rate(hit: np.ndarray, chance: np.ndarray, *, level: float = 0.95) -> HitRate:
     """Share of hits with Wilson's interval, against the mean chance of a hit.
 
@@ -429,14 +452,15 @@ def _patient_weights(
 def _weighted_auc(target: np.ndarray, probability: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """AUC of one predictor under the scan weights of every replicate, (R,)."""
     positive = target == 1
-    order = np.argsort(probability[~positive], kind="stable")
-    negatives = probability[~positive][order]
+    rows_negative = np.flatnonzero(~positive)[np.argsort(probability[~positive], kind="stable")]
+    negatives = probability[rows_negative]
     below = np.zeros((len(negatives) + 1, weight.shape[1]))
-    np.cumsum(weight[~positive][order], axis=0, out=below[1:])  # row i: weight of the i lowest negatives
+    np.cumsum(weight[rows_negative], axis=0, out=below[1:])  # row i: weight of the i lowest negatives
     first = np.searchsorted(negatives, probability[positive], side="left")
     last = np.searchsorted(negatives, probability[positive], side="right")
-    of_positives = np.einsum("pr,pr->r", weight[positive], below[first] + below[last]) / 2
-    return of_positives / (weight[positive].sum(axis=0) * below[-1])
+    drawn = weight[positive]
+    pairs = np.einsum("pr,pr->r", drawn, below[first] + below[last]) / 2
+    return pairs / (drawn.sum(axis=0) * below[-1])
 
 
 def _error(areas: np.ndarray, draws: np.ndarray) -> tuple[float, float]:

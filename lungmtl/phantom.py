@@ -142,7 +142,7 @@ def diagnoses(truth: pd.DataFrame, *, seed: int, label_noise: float) -> pd.DataF
     """
     generator = np.random.default_rng([seed, 1_000_003])
     table = pd.DataFrame({"scan": truth["scan"]})
-    table["patient"] = table["scan"].str.replace("scan", "patient")
+    table["patient"] = table["scan"].str.replace("s", "p")
     table["image"] = "images/" + table["scan"] + ".nii.gz"
     for task in TASKS:
         wrong, blank = generator.random((2, len(truth)))
@@ -209,7 +209,7 @@ def _map(function: Any, jobs: list[tuple], *, workers: int, progress: bool) -> l
 
 def _make_scan(job: tuple[Path, int, int]) -> dict[str, Any]:
     folder, seed, index = job
-    scan = f"scan{index:05d}"
+    scan = f"s{index:05d}"
     record = folder / "truth" / f"{scan}.json"
     if record.exists():
         return json.loads(record.read_text())

@@ -44,7 +44,9 @@ SHARED = (  # every run of a study works on the same scans, prepared in the same
     *("study", *PLACES, "cohort", "phantom_scans", "phantom_seed", "phantom_label_noise"),
     *("split_fractions", "split_seed", "spacing_mm", "shape", "window_hu"),
 )
-CODE_AROUND_RUNS = ("__main__.py", "cli.py", "figures.py", "nlst.py", "study.py")  # computes nothing that a run records
+CODE_AROUND_RUNS = (  # modules that compute nothing that a run records
+    *("__main__.py", "attention.py", "cli.py", "figures.py", "nlst.py", "study.py", "tables.py"),
+)
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 PROGRESS_START = "epoch "  # lines of a notebook that begin so are shown while it runs
 GPU_POLL_S = 2.0

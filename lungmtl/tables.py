@@ -359,7 +359,7 @@ def _scans(predictions: pd.DataFrame, split: str) -> dict[tuple[str, str], Scans
     """Scans of every experiment and task of a split, in the paper's order."""
     rows = predictions[predictions["split"] == split]
     groups = dict(list(rows.groupby(["experiment", "task"])))
-    places = product(in_order(rows["experiment"]), dict.fromkeys(rows["task"]))
+    places = product(in_order(rows["experiment"].unique()), rows["task"].unique())
     return {place: _of_group(groups[place]) for place in places if place in groups}
 
 

@@ -219,9 +219,10 @@ def _augmented(volume: Tensor, generator: torch.Generator) -> Tensor:
     grid = functional.affine_grid(torch.stack(rows, dim=1), planes.shape, align_corners=False)
     moved = functional.grid_sample(planes, grid, align_corners=False)
     shifts = draw(MAX_SHIFT_FRACTION * n_z).round().long().tolist()
-    moved = torch.stack([_shifted(one, shift) for one, shift in zip(moved, shifts, strict=True)])
-    noise = torch.randn(moved.shape, generator=generator) * (draw(MAX_NOISE).abs()[:, None, None, None])
-    return (moved + noise * (moved > 0)).clamp_(0, 1)[:, None]
+    for k, shift in enumerate(shifts):
+        moved[k] = _shifted(moved[k], shift)
+    noise = torch.randn(moved.shape, generator=generator).mul_(draw(MAX_NOISE).abs()[:, None, None, None])
+    return noise.mul_(moved > 0).add_(moved).clamp_(0, 1)[:, None]
 
 
 def _shifted(planes: Tensor, shift: int) -> Tensor:

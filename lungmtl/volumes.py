@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 import SimpleITK as sitk  # noqa: N813
 from scipy import ndimage
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 AIR_HU = -1024  # lowest value kept: scanners pad the outside of the field of view with less
 BODY_HU = -320  # between lung and soft tissue
@@ -351,6 +351,11 @@ def lung_mask(volume: Volume) -> np.ndarray:
     return _unblock(_block_lungs(blocks, volume.spacing_mm, factors), factors, volume.hu.shape)
 
 
+def middle_voxel(mask: np.ndarray) -> tuple[int, int, int]:
+    """Middle (z, y, x) of the box around a mask's voxels, of which there is at least one."""
+    return tuple((b.start + b.stop - 1) // 2 for b in _box(mask))
+
+
 def _blocks(volume: Volume) -> tuple[np.ndarray, tuple[int, int, int]]:
     """Mean HU of blocks of at most LUNG_GRID_MM; what does not fill a block at the far end is left out."""
     factors = tuple(max(1, int(LUNG_GRID_MM / s)) for s in volume.spacing_mm)
@@ -616,7 +621,8 @@ def _outside(mask: np.ndarray, spacing_mm: Sequence[float], grid: Grid) -> float
 
 
 SCANS_PER_WORKER = 32  # a process takes as long to start as some 30 phantom scans take to prepare
-REPORT_COLUMNS = ("scan", "status", "reason", "lung_volume_l", "cropped_fraction", "seconds")
+MEASURES = ("slice_mm", "pixel_mm", "lung_volume_l", "cropped_fraction")
+REPORT_COLUMNS = ("scan", "status", "reason", *MEASURES, "seconds")
 
 
 def prepare_cohort(
@@ -646,8 +652,9 @@ def prepare_cohort(
         workers: Processes.
         progress: Whether to show a bar.
     Returns:
-        The folder with `<scan>.npy`, and the report: `scan`, `status` (ok or failed), `reason`, `lung_volume_l`,
-        `cropped_fraction` (share of the lungs outside the grid), `seconds` (NaN where kept from an earlier call).
+        The folder with `<scan>.npy`, and the report: `scan`, `status` (ok or failed), `reason`, `slice_mm` (from
+        slice to slice), `pixel_mm` (the larger of y and x), `lung_volume_l`, `cropped_fraction` (share of the lungs
+        outside the grid) and `seconds` (NaN where kept from an earlier call).
     Raises:
         RuntimeError: If a worker process was killed; the next call goes on from there.
     """
@@ -728,11 +735,13 @@ def _prepare_job(job: tuple) -> dict:
     scan, image, folder, spec = job
     start = time.perf_counter()
     try:
-        prepared = prepare_scan(read_volume(image), **spec)
+        volume = read_volume(image)
+        prepared = prepare_scan(volume, **spec)
     except (ScanError, OSError) as error:
         (Path(folder) / f"{scan}.npy").unlink(missing_ok=True)
         return {"scan": scan, "status": "failed", "reason": str(error), "seconds": time.perf_counter() - start}
-    measured = {"lung_volume_l": prepared.lung_volume_l, "cropped_fraction": prepared.cropped_fraction}
+    sizes_mm = (volume.spacing_mm[0], max(volume.spacing_mm[1:]))
+    measured = dict(zip(MEASURES, (*sizes_mm, prepared.lung_volume_l, prepared.cropped_fraction), strict=True))
     _write(Path(folder) / f"{scan}.json", json.dumps(measured).encode())
     _write_array(Path(folder) / f"{scan}.npy", prepared.tensor)
     return {"scan": scan, "status": "ok", "reason": "", **measured, "seconds": time.perf_counter() - start}

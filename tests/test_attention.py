@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lungmtl.metrics import hit_rate, peak_inside, touched_cells
+from lungmtl.metrics import hit_rate, peak_inside, swapped_chance, touched_cells
 from lungmtl.model import REDUCTION, MultiTaskNet
 
 
@@ -79,6 +79,27 @@ def test_drawn_peaks_hit_as_often_as_chance_says():
 
     # standard error of the share: sqrt(0.33 * 0.67 / 2000) = 0.011
     assert np.mean([hit for hit, _ in scores]) == pytest.approx(scores[0][1], abs=0.035)
+
+
+def test_map_that_always_peaks_in_one_place_is_as_good_when_swapped():
+    attention = np.zeros((2, 3, 4))
+    attention[1, 2, 3] = 1
+    targets = [mask_at((8, 16, 24)), mask_at((8, 16, 24)), mask_at((0, 0, 0))]
+
+    assert swapped_chance([attention] * 3, targets, cell=8).tolist() == [1, 1, 0]
+
+
+def test_swapping_leaves_out_the_scans_own_map():
+    attentions = np.zeros((3, 2, 3, 4))
+    attentions[0, 1, 2, 3] = attentions[1, 1, 2, 3] = attentions[2, 0, 0, 0] = 1
+    targets = [mask_at((8, 16, 24)), mask_at((0, 0, 0)), mask_at((0, 0, 0))]
+
+    assert swapped_chance(list(attentions), targets, cell=8).tolist() == [0.5, 0.5, 0]
+
+
+def test_one_scan_cannot_be_swapped():
+    with pytest.raises(ValueError, match="Swapping needs one map per target and two scans"):
+        swapped_chance([np.zeros((2, 3, 4))], [mask_at((0, 0, 0))], cell=8)
 
 
 def test_hit_rate_is_wilsons_interval_and_a_binomial_test():

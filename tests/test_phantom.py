@@ -43,7 +43,7 @@ def test_a_started_cohort_is_completed_without_redoing_scans(made, tmp_path):
     (tmp_path / "images").mkdir()
     for index in range(4):
         phantom._make_scan((tmp_path, SETTINGS["seed"], index))
-    kept = tmp_path / "images" / "scan00002.nii.gz"
+    kept = tmp_path / "images" / "s00002.nii.gz"
     before = kept.stat().st_mtime_ns
     phantom.make_cohort(tmp_path, **SETTINGS, progress=False)
     assert kept.stat().st_mtime_ns == before
@@ -110,7 +110,7 @@ def test_labels_are_coupled_through_exposure_and_have_signs():
 
 
 def test_diagnoses_are_wrong_and_blank_as_often_as_asked():
-    truth = draw_many(4000).assign(scan=[f"scan{k:05d}" for k in range(4000)])
+    truth = draw_many(4000).assign(scan=[f"s{k:05d}" for k in range(4000)])
     table = phantom.diagnoses(truth, seed=3, label_noise=0.2)
     assert (table["lung_cancer"] == truth["true_lung_cancer"]).all()
     known = table["copd"].notna()
@@ -120,7 +120,7 @@ def test_diagnoses_are_wrong_and_blank_as_often_as_asked():
 
 
 def test_without_label_noise_the_diagnoses_are_the_truth():
-    truth = draw_many(200).assign(scan=[f"scan{k:05d}" for k in range(200)])
+    truth = draw_many(200).assign(scan=[f"s{k:05d}" for k in range(200)])
     table = phantom.diagnoses(truth, seed=3, label_noise=0.0)
     for task in TASKS:
         known = table[task].notna()

@@ -201,6 +201,7 @@ def test_run_is_executed_once_and_its_record_restored(notebooks, tmp_path, monke
             (folder / name).write_text(name)
 
     monkeypatch.setattr(study, "execute", execute)
+    monkeypatch.setattr(study, "code_version", lambda without: "code")
 
     assert study.run(config, cohort=cohort)
     (folder / "record.json").unlink()
