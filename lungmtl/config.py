@@ -62,10 +62,10 @@ class RunConfig:
     batch_size: int = 8  # scans per optimiser step
     learning_rate: float = 0.002  # peak of the schedule
     weight_decay: float = 0.01  # AdamW
-    warmup: float = 0.1  # fraction of the steps with a rising learning rate; then cosine to 0
+    warmup: float = 0.1  # fraction of the steps with a rising learning rate; it falls over the last quarter
     class_balance: str = "positives"  # positives (weigh positives by negatives/positives) or none
     augment: bool = True  # flip, shift, rotate, scale and noise, in training only
-    selection: str = "best_auc"  # rule for the epoch kept: best_auc (central task, validation) or last
+    selection: str = "last"  # rule for the epoch kept: last, or best_auc (central task, validation)
     precision: str = "auto"  # auto, bf16 or fp32; auto is bf16 where the processor has it
     threads: int = 1  # CPU threads of this run
 

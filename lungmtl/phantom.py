@@ -24,7 +24,7 @@ import pandas as pd
 import SimpleITK as sitk  # noqa: N813
 import torch
 from scipy import ndimage
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from lungmtl.config import CENTRAL_TASK, TASKS
 

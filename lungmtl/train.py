@@ -31,7 +31,8 @@ MAX_SHIFT_FRACTION = 0.05  # of the grid, along each axis
 MAX_ROTATION_DEG = 8.0  # about the body's long axis
 MAX_SCALE = 0.06
 MAX_NOISE = 0.015  # standard deviation on the [0, 1] scale
-MAX_GRADIENT_NORM = 5.0
+MAX_GRADIENT_NORM = 100.0  # a safety net: a lower limit would level the loss scales that the policies set
+DECAY = 0.25  # final fraction of the steps with a falling learning rate; before it ITW's stage learns at full rate
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +96,8 @@ def fit(
         policy: Progress to weights per task; its tasks are the model's, in the same order.
         epochs: Passes over the training scans; the last batch is dropped where it is not full.
         batch_size: Scans per optimiser step.
-        learning_rate: Peak of the schedule: linear rise over `warmup` of the steps, then cosine to 0.
+        learning_rate: Peak of the schedule: linear rise over `warmup` of the steps, constant, linear fall to 0 over the last
+            quarter.
         weight_decay: Of AdamW.
         warmup: Fraction of all steps, in [0, 1).
         positive_weight: Weight of a positive scan per task, (T,), or None.
@@ -161,10 +163,10 @@ def _check(model: nn.Module, train_set: Dataset, policy: Policy, batch_size: int
 
 
 def _rate(step: int, n_steps: int, warmup: float) -> float:
-    n_warmup = warmup * n_steps
-    if step < n_warmup:
-        return (step + 1) / (n_warmup + 1)
-    return 0.5 * (1 + math.cos(math.pi * (step - n_warmup) / max(1.0, n_steps - n_warmup)))
+    """Share of the peak learning rate: rise, plateau, fall."""
+    rise = (step + 1) / (warmup * n_steps + 1)
+    fall = (n_steps - step) / (DECAY * n_steps)
+    return min(1.0, rise, fall)
 
 
 def _forward(model: nn.Module, volume: Tensor, precision: str) -> Tensor:

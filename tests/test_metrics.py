@@ -1,0 +1,349 @@
+"""Metrics against hand-worked numbers, R pROC, scikit-learn, scipy and simulation."""
+
+import csv
+import math
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from sklearn.metrics import roc_auc_score
+
+from lungmtl import metrics
+
+DATA = Path(__file__).parent / "data"
+TARGET = np.array([1, 1, 1, 0, 0, 0, 0])
+PROBABILITY = np.array([0.9, 0.5, 0.2, 0.5, 0.3, 0.1, 0.1])  # pairs won by a positive: 4 + 3.5 + 2 of 12
+PATIENT = np.arange(7)
+AGREEMENT = 1e-10  # rounding of float64 over 90 scans stays below 1e-13
+
+
+def scans(n=300, *, seed=0, n_seeds=1, effect=1.0, seed_sd=0.0):
+    """Targets, probabilities (S, N) and patients; every row shares the difficulty of its scans."""
+    generator = np.random.default_rng(seed)
+    target = (np.arange(n) < n // 4).astype(float)
+    shift = effect + seed_sd * generator.normal(size=(n_seeds, 1))
+    logit = shift * target + generator.normal(size=n) + 0.5 * generator.normal(size=(n_seeds, n))
+    return target, 1 / (1 + np.exp(-logit)), np.arange(n)
+
+
+def reference_rows(path):
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def largest_gap(rows):
+    """Largest distance of our AUCs, covariance and p value from pROC's."""
+    gaps = []
+    for row in rows:
+        target, a, b = (np.array(row[name].split(), float) for name in ("target", "probability_a", "probability_b"))
+        areas, covariance = metrics.delong_covariance(target, np.stack([a, b]))
+        ours = [*areas, covariance[0, 0], covariance[1, 1], covariance[0, 1], metrics.compare_auc(target, a, b).p]
+        names = ("auc_a", "auc_b", "variance_a", "variance_b", "covariance", "p")
+        gaps.append(np.abs(np.subtract(ours, [float(row[name]) for name in names])).max())
+    return max(gaps)
+
+
+def test_auc_counts_pairs_and_halves_ties():
+    assert metrics.auc(TARGET, PROBABILITY) == pytest.approx(9.5 / 12)
+
+
+def test_auc_agrees_with_scikit_learn():
+    target, probability, _ = scans()
+
+    assert metrics.auc(target, probability[0].round(1)) == pytest.approx(roc_auc_score(target, probability[0].round(1)))
+
+
+def test_auc_changes_neither_with_order_nor_with_a_monotone_map():
+    target, probability, _ = scans()
+    shuffled = np.random.default_rng(1).permutation(len(target))
+
+    assert metrics.auc(target[shuffled], probability[0][shuffled] ** 3) == metrics.auc(target, probability[0])
+
+
+def test_auc_of_reversed_probabilities_is_the_complement():
+    assert metrics.auc(TARGET, 1 - PROBABILITY) == pytest.approx(1 - metrics.auc(TARGET, PROBABILITY))
+
+
+def test_delong_variance_of_a_hand_worked_case():
+    # shares won: positives 1 and 0.5, negatives 1 and 0.5; variances 0.125 each, over 2 scans each
+    areas, covariance = metrics.delong_covariance([1, 1, 0, 0], np.array([0.9, 0.4, 0.2, 0.6]))
+
+    assert areas == pytest.approx([0.75])
+    assert covariance == pytest.approx(0.125)
+
+
+def test_delong_agrees_with_frozen_proc_values():
+    rows = reference_rows(DATA / "proc_reference.csv")
+
+    assert len(rows) >= 200
+    assert {"0", "0.5", "1"} <= {row["auc_a"] for row in rows}
+    assert largest_gap(rows) < AGREEMENT
+
+
+@pytest.mark.skipif(shutil.which("Rscript") is None, reason="needs R with pROC")
+def test_delong_agrees_with_proc_run_now(tmp_path):
+    output = tmp_path / "reference.csv"
+    done = subprocess.run(["Rscript", DATA / "proc_reference.R", output], capture_output=True, text=True, check=False)
+    if "no package called" in done.stderr:
+        pytest.skip("R has no pROC")
+
+    assert done.returncode == 0, done.stderr
+    assert largest_gap(reference_rows(output)) < AGREEMENT
+
+
+def test_interval_lies_inside_0_and_1_and_around_the_auc():
+    target, probability, _ = scans(40, effect=4.0)
+    value, low, high = metrics.auc_interval(target, probability[0])
+
+    assert 0 < low < value < high < 1
+    assert high - value < value - low  # on the logit scale the side towards 1 is the shorter one
+
+
+def test_interval_is_the_logit_delong_interval():
+    areas, covariance = metrics.delong_covariance(TARGET, PROBABILITY)
+    half = stats.norm.ppf(0.975) * math.sqrt(covariance[0, 0]) / (areas[0] * (1 - areas[0]))
+    expected = [1 / (1 + math.exp(-(math.log(areas[0] / (1 - areas[0])) + side * half))) for side in (-1, 1)]
+
+    assert metrics.auc_interval(TARGET, PROBABILITY)[1:] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("n_negatives", [5, 50])
+def test_full_separation_leaves_an_open_side(n_negatives):
+    target = np.array([1] * 5 + [0] * n_negatives)
+    best = metrics.auc_interval(target, target * 0.5)
+    worst = metrics.auc_interval(target, 1 - target * 0.5)
+
+    assert best == pytest.approx((1, 0.025 ** (1 / 5), 1))  # 5 independent pairs, whatever the larger class
+    assert worst == pytest.approx((0, 1 - 0.025 ** (1 / 5), 0 + 1 - 0.025 ** (1 / 5)))
+
+
+def test_comparison_changes_sign_with_its_sides():
+    target, probability, _ = scans(n_seeds=2)
+    forth = metrics.compare_auc(target, *probability)
+    back = metrics.compare_auc(target, *probability[::-1])
+
+    assert (back.difference, back.low, back.high, back.p) == pytest.approx(
+        (-forth.difference, -forth.high, -forth.low, forth.p)
+    )
+
+
+def test_two_perfect_predictors_do_not_differ():
+    assert metrics.compare_auc(TARGET, TARGET * 0.9, TARGET * 0.4) == (0, 0, 0, 1)
+
+
+def test_perfect_against_worst_predictor_differs():
+    assert metrics.compare_auc(TARGET, TARGET * 0.9, 1 - TARGET * 0.9) == (1, 1, 1, 0)
+
+
+def test_bootstrap_of_one_run_agrees_with_delong():
+    target, probability, patient = scans(600, n_seeds=2)
+    single = metrics.bootstrap_auc(target, probability[0], patient, seed=0, replicates=4000)
+    paired = metrics.bootstrap_difference(target, *probability, patient, seed=0, replicates=4000)
+
+    # 4,000 replicates leave 1 % error in a half-width; leaving out the pairing would change it by a third
+    assert single == pytest.approx(metrics.auc_interval(target, probability[0]), abs=0.002)
+    assert paired[:3] == pytest.approx(metrics.compare_auc(target, *probability)[:3], abs=0.002)
+
+
+def test_bootstrap_error_does_not_shrink_with_replicates():
+    target, probability, patient = scans()
+    few, many = (metrics.bootstrap_auc(target, probability, patient, seed=0, replicates=r) for r in (500, 5000))
+
+    assert many.high - many.low == pytest.approx(few.high - few.low, rel=0.1)  # 5 deviations of 500 replicates
+
+
+def test_same_seed_draws_the_same_and_another_does_not():
+    target, probability, patient = scans(n_seeds=3)
+    first, again, other = (metrics.bootstrap_auc(target, probability, patient, seed=seed) for seed in (1, 1, 2))
+
+    assert first == again
+    assert first != other
+
+
+def test_a_predictor_never_differs_from_itself():
+    target, probability, patient = scans(n_seeds=3)
+
+    assert metrics.bootstrap_difference(target, probability, probability, patient, seed=0) == (0, 0, 0, 1)
+
+
+def test_scans_of_a_patient_are_drawn_together():
+    target, probability, _ = scans(100)
+    four_times = [np.tile(values, 4) for values in (target, probability[0])]
+    once = metrics.bootstrap_auc(target, probability[0], np.arange(100), seed=0)
+    together = metrics.bootstrap_auc(*four_times, np.tile(np.arange(100), 4), seed=0)
+    apart = metrics.bootstrap_auc(*four_times, np.arange(400), seed=0)
+
+    assert together == pytest.approx(once)
+    assert (once.high - once.low) / (apart.high - apart.low) == pytest.approx(2, rel=0.1)
+
+
+def test_every_replicate_keeps_the_class_counts():
+    target = np.array([1.0, 1, 0, 0, 0])
+    weight = metrics._patient_weights(target, np.arange(5), 200, np.random.default_rng(0))
+
+    assert (weight[:2].sum(axis=0) == 2).all()
+    assert (weight[2:].sum(axis=0) == 3).all()
+
+
+def test_weighted_auc_equals_the_auc_of_repeated_scans():
+    weight = np.array([[2, 1], [0, 1], [1, 1], [3, 1], [1, 1], [0, 1], [1, 1]], dtype=float)
+    repeated = np.repeat(np.arange(7), weight[:, 0].astype(int))
+
+    assert metrics._weighted_auc(TARGET.astype(float), PROBABILITY, weight) == pytest.approx(
+        [metrics.auc(TARGET[repeated], PROBABILITY[repeated]), metrics.auc(TARGET, PROBABILITY)]
+    )
+
+
+def test_identical_seeds_add_nothing_to_the_interval():
+    target, probability, patient = scans()
+    one = metrics.bootstrap_auc(target, probability, patient, seed=0)
+
+    assert metrics.bootstrap_auc(target, np.repeat(probability, 3, axis=0), patient, seed=0) == pytest.approx(one)
+
+
+def test_varying_seeds_widen_the_interval():
+    target, probability, patient = scans(600, n_seeds=4, seed_sd=0.6)
+    both = metrics.bootstrap_auc(target, probability, patient, seed=0)
+    areas = [metrics.auc(target, values) for values in probability]
+    seeds_alone = stats.t.ppf(0.975, 3) * np.std(areas, ddof=1) / math.sqrt(4)
+
+    assert both.value == pytest.approx(np.mean(areas))
+    assert both.high - both.low > 1.5 * seeds_alone
+    assert both.high - both.low < 3 * seeds_alone
+
+
+def coverage(n_seeds, seed_sd, *, n_studies=300):
+    """Share of simulated studies whose interval of the mean difference holds the true one."""
+    generator = np.random.default_rng(0)
+    effects, n = (1.3, 1.5), 300
+    true = [stats.norm.cdf(effect / math.sqrt(2 * (1 + 0.25 + 0.25) + seed_sd**2)) for effect in effects]
+    hits = 0
+    for study in range(n_studies):
+        target = (np.arange(n) < n // 3).astype(float)
+        shared = generator.normal(size=n)
+        rows = []
+        for effect in effects:
+            shift = effect + seed_sd * generator.normal(size=(n_seeds, 1))
+            noise = 0.5 * generator.normal(size=n) + 0.5 * generator.normal(size=(n_seeds, n))
+            rows.append(1 / (1 + np.exp(-(shift * target + shared + noise))))
+        found = metrics.bootstrap_difference(target, *rows, np.arange(n), replicates=200, seed=study)
+        hits += found.low <= true[0] - true[1] <= found.high
+    return hits / n_studies
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("n_seeds", "seed_sd"), [(1, 0.0), (3, 0.1), (5, 0.1), (5, 0.3)])
+def test_interval_of_a_difference_covers_the_truth(n_seeds, seed_sd):
+    # 300 studies leave a deviation of 0.013; resampling seeds and patients is conservative where seeds agree
+    assert 0.91 <= coverage(n_seeds, seed_sd) <= 0.99
+
+
+def test_scores_keep_counts_where_a_class_is_missing():
+    rows = [("test", "copd", 1, 0.4), ("test", "copd", 1, 0.6), ("test", "asthma", 1, 0.9), ("test", "asthma", 0, 0.1)]
+    rows += [("test", "asthma", 0, 0.2), ("test", "asthma", np.nan, 0.2)]
+    table = metrics.scores(pd.DataFrame(rows, columns=["split", "task", "target", "probability"]))["test"]
+
+    assert {name: table["copd"][name] for name in ("n", "positives")} == {"n": 2, "positives": 2}
+    assert np.isnan(table["copd"]["auc"])
+    assert (table["asthma"]["auc"], table["asthma"]["n"], table["asthma"]["positives"]) == (1, 3, 1)
+    assert np.isnan(table["asthma"]["low"])  # one positive scan has no interval
+
+
+def test_brier_and_average_precision_of_hand_worked_cases():
+    assert metrics.brier([1, 0], [0.8, 0.4]) == pytest.approx((0.04 + 0.16) / 2)
+    assert metrics.average_precision([1, 0, 1, 0], [0.9, 0.8, 0.7, 0.1]) == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_calibration_finds_the_distortion_that_was_made():
+    generator = np.random.default_rng(0)
+    logit = generator.normal(size=40_000)
+    target = generator.random(40_000) < 1 / (1 + np.exp(-logit))
+    perfect = metrics.calibration(target, 1 / (1 + np.exp(-logit)))
+    overconfident = metrics.calibration(target, 1 / (1 + np.exp(-2 * logit)))
+    shifted = metrics.calibration(target, 1 / (1 + np.exp(-(logit - 0.7))))
+
+    assert (perfect.slope.value, perfect.intercept.value) == pytest.approx((1, 0), abs=0.05)  # 4 standard errors
+    assert overconfident.slope.value == pytest.approx(0.5, abs=0.025)
+    assert (shifted.slope.value, shifted.intercept.value) == pytest.approx((1, 0.7), abs=0.05)
+    assert perfect.slope.low < 1 < perfect.slope.high
+
+
+def test_sensitivity_at_specificity_of_a_hand_worked_case():
+    target = [1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+    probability = [0.95, 0.9, 0.7, 0.2, 0.8, 0.6, 0.5, 0.4, 0.3, 0.1, 0.1, 0.1, 0.1, 0.1]
+
+    assert metrics.sensitivity_at_specificity(target, probability, specificity=0.95) == 0.5
+    assert metrics.sensitivity_at_specificity(target, probability, specificity=0.9) == 0.75
+
+
+def test_youden_threshold_of_a_hand_worked_case():
+    assert metrics.youden_threshold([0, 0, 1, 1, 0], [0.1, 0.3, 0.4, 0.8, 0.5]) == 0.4
+    assert metrics.youden_threshold([0, 1], [0.9, 0.1]) == 0.1  # no better than chance: everybody is positive
+
+
+def test_roc_curve_takes_the_upper_end_of_a_rise():
+    found = metrics.roc_curve([1, 1, 0, 0], [0.9, 0.4, 0.6, 0.1], false_positive_rate=np.array([0, 0.25, 0.5, 1]))
+
+    assert found == pytest.approx([0.5, 0.5, 1, 1])
+
+
+def test_mcnemar_counts_discordant_scans():
+    target = np.array([1, 1, 1, 0, 0, 0, 0, 0])
+    a = np.array([1, 1, 0, 0, 0, 0, 0, 1])
+    b = np.array([0, 1, 0, 1, 1, 1, 0, 0])
+    found = metrics.mcnemar_exact(target, a, b)
+
+    assert (found.only_a_right, found.only_b_right) == (4, 1)
+    assert found.p == pytest.approx(2 * (1 + 5) / 2**5)
+    assert metrics.mcnemar_exact(target, a, a) == (0, 0, 1)
+
+
+def test_holm_of_a_hand_worked_family():
+    assert metrics.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert metrics.holm([]).size == 0
+
+
+@pytest.mark.parametrize(
+    ("target", "probability", "message"),
+    [
+        ([1, 1], [0.1, 0.2], "Both classes are required. Found 2 positive and 0 negative scans"),
+        ([], [], "Both classes are required. Found 0 positive"),
+        ([1, 0], [0.1, np.nan], r"numbers in \[0, 1\]. Found 1 others, first nan"),
+        ([1, 0], [0.1, 1.2], r"numbers in \[0, 1\]. Found 1 others, first 1.2"),
+        ([1, 0, 1], [0.1, 0.2], "one value per scan, 3 in all. Found shape"),
+        ([1, 2], [0.1, 0.2], r"`target` must be 0 or 1, unknown scans left out. Found \[2.0\]"),
+        ([1, np.nan], [0.1, 0.2], r"`target` must be 0 or 1, unknown scans left out. Found \[nan\]"),
+        ([1, 0], [[0.1, 0.2], [0.3, 0.1]], r"of one predictor, \(N,\). Found shape \(2, 2\)"),
+    ],
+)
+@pytest.mark.parametrize("metric", [metrics.auc, metrics.brier, metrics.average_precision, metrics.youden_threshold])
+def test_bad_arrays_are_named(metric, target, probability, message):
+    with pytest.raises(ValueError, match=message):
+        metric(target, probability)
+
+
+def test_bad_requests_are_named():
+    with pytest.raises(ValueError, match="two scans of each class. Found 1 positive and 2 negative"):
+        metrics.auc_interval([1, 0, 0], [0.4, 0.1, 0.2])
+    with pytest.raises(ValueError, match="same seeds and scans on both sides. Found shapes"):
+        metrics.bootstrap_difference(TARGET, PROBABILITY, PROBABILITY[None], PATIENT, seed=0)
+    with pytest.raises(ValueError, match="one value per scan. Found 6 for 7 scans"):
+        metrics.bootstrap_auc(TARGET, PROBABILITY, PATIENT[1:], seed=0)
+    with pytest.raises(ValueError, match="at least 100 replicates. Found 10"):
+        metrics.bootstrap_auc(TARGET, PROBABILITY, PATIENT, seed=0, replicates=10)
+    with pytest.raises(ValueError, match="must hold both classes. Found"):
+        metrics.bootstrap_auc([1, 1, 0, 0], [0.1, 0.2, 0.3, 0.4], np.array([0, 1, 0, 2]) * 0 + [0, 1, 0, 1], seed=0)
+    with pytest.raises(ValueError, match="classes that overlap. Found AUC 1 over 2"):
+        metrics.calibration([1, 0], [0.9, 0.1])
+    with pytest.raises(ValueError, match=r"`specificity` must be inside \(0, 1\). Found 90"):
+        metrics.sensitivity_at_specificity(TARGET, PROBABILITY, specificity=90)
+    with pytest.raises(ValueError, match=r"`level` must be inside \(0, 1\). Found 95"):
+        metrics.auc_interval(TARGET, PROBABILITY, level=95)
+    with pytest.raises(ValueError, match="`decision_b` must be 0 or 1"):
+        metrics.mcnemar_exact(TARGET, TARGET, PROBABILITY)
+    with pytest.raises(ValueError, match=r"numbers in \[0, 1\]. Found \[0.5, nan\]"):
+        metrics.holm([0.5, np.nan])
