@@ -60,7 +60,7 @@ class RunConfig:
     # training
     epochs: int = 3  # passes over the training scans
     batch_size: int = 8  # scans per optimiser step
-    learning_rate: float = 0.002  # peak of the schedule
+    learning_rate: float = 0.001  # peak of the schedule
     weight_decay: float = 0.01  # AdamW
     warmup: float = 0.1  # fraction of the steps with a rising learning rate; it falls over the last quarter
     class_balance: str = "positives"  # positives (weigh positives by negatives/positives) or none

@@ -252,7 +252,7 @@ def auc_by_task(aucs: pd.DataFrame) -> Figure:
         _dots_with_intervals(axis, rows, "auc", positions, looks(experiments))
         axis.axvline(0.5, color="0.6", linewidth=0.9, linestyle=":")
         first = rows.iloc[0]
-        axis.set_title(f"{task_label(task)}\n")
+        axis.set_title(task_label(task), pad=17)
         axis.text(0, 1.015, f"{first['positives']} of {first['n']} scans", transform=axis.transAxes, color="0.35")
         axis.set_xlabel("test AUC")
     _name_rows(axes[0, 0], experiments)

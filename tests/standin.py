@@ -1,7 +1,9 @@
 """A copy of the project whose cohort and notebooks are stand-ins that take a second: to try the workflow itself."""
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ import nbformat
 from lungmtl.config import RunConfig
 
 PROJECT = Path(__file__).resolve().parents[1]
+TIMEOUT_S = 600
 STUB_MODULES = {
     "phantom.py": """
         from pathlib import Path
@@ -128,5 +131,9 @@ def start(project: Path, *arguments: str) -> subprocess.Popen:
 def call(project: Path, *arguments: str) -> tuple[int, str]:
     """Run `python -m lungmtl` to its end; exit status and what it said."""
     process = start(project, *arguments)
-    output, _ = process.communicate(timeout=600)
+    try:
+        output, _ = process.communicate(timeout=TIMEOUT_S)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     return process.returncode, output

@@ -61,7 +61,9 @@ def test_auc_changes_neither_with_order_nor_with_a_monotone_map():
     target, probability, _ = scans()
     shuffled = np.random.default_rng(1).permutation(len(target))
 
-    assert metrics.auc(target[shuffled], probability[0][shuffled] ** 3) == metrics.auc(target, probability[0])
+    cubed = metrics.auc(target[shuffled], probability[0][shuffled] ** 3)
+
+    assert cubed == pytest.approx(metrics.auc(target, probability[0]))
 
 
 def test_auc_of_reversed_probabilities_is_the_complement():
@@ -96,7 +98,7 @@ def test_delong_agrees_with_proc_run_now(tmp_path):
 
 
 def test_interval_lies_inside_0_and_1_and_around_the_auc():
-    target, probability, _ = scans(40, effect=4.0)
+    target, probability, _ = scans(40, effect=2.0)
     value, low, high = metrics.auc_interval(target, probability[0])
 
     assert 0 < low < value < high < 1
@@ -118,7 +120,7 @@ def test_full_separation_leaves_an_open_side(n_negatives):
     worst = metrics.auc_interval(target, 1 - target * 0.5)
 
     assert best == pytest.approx((1, 0.025 ** (1 / 5), 1))  # 5 independent pairs, whatever the larger class
-    assert worst == pytest.approx((0, 1 - 0.025 ** (1 / 5), 0 + 1 - 0.025 ** (1 / 5)))
+    assert worst == pytest.approx((0, 0, 1 - 0.025 ** (1 / 5)))
 
 
 def test_comparison_changes_sign_with_its_sides():
@@ -141,12 +143,12 @@ def test_perfect_against_worst_predictor_differs():
 
 def test_bootstrap_of_one_run_agrees_with_delong():
     target, probability, patient = scans(600, n_seeds=2)
-    single = metrics.bootstrap_auc(target, probability[0], patient, seed=0, replicates=4000)
-    paired = metrics.bootstrap_difference(target, *probability, patient, seed=0, replicates=4000)
+    single = metrics.bootstrap_auc(target, probability[0], patient, seed=0, replicates=2000)
+    paired = metrics.bootstrap_difference(target, *probability, patient, seed=0, replicates=2000)
 
-    # 4,000 replicates leave 1 % error in a half-width; leaving out the pairing would change it by a third
-    assert single == pytest.approx(metrics.auc_interval(target, probability[0]), abs=0.002)
-    assert paired[:3] == pytest.approx(metrics.compare_auc(target, *probability)[:3], abs=0.002)
+    # 2,000 replicates leave 1.6 % error in a half-width; leaving out the pairing would change it by a third
+    assert single == pytest.approx(metrics.auc_interval(target, probability[0]), abs=0.003)
+    assert paired[:3] == pytest.approx(metrics.compare_auc(target, *probability)[:3], abs=0.003)
 
 
 def test_bootstrap_error_does_not_shrink_with_replicates():
@@ -260,15 +262,15 @@ def test_brier_and_average_precision_of_hand_worked_cases():
 
 def test_calibration_finds_the_distortion_that_was_made():
     generator = np.random.default_rng(0)
-    logit = generator.normal(size=40_000)
-    target = generator.random(40_000) < 1 / (1 + np.exp(-logit))
+    logit = generator.normal(size=20_000)
+    target = generator.random(20_000) < 1 / (1 + np.exp(-logit))
     perfect = metrics.calibration(target, 1 / (1 + np.exp(-logit)))
     overconfident = metrics.calibration(target, 1 / (1 + np.exp(-2 * logit)))
     shifted = metrics.calibration(target, 1 / (1 + np.exp(-(logit - 0.7))))
 
-    assert (perfect.slope.value, perfect.intercept.value) == pytest.approx((1, 0), abs=0.05)  # 4 standard errors
-    assert overconfident.slope.value == pytest.approx(0.5, abs=0.025)
-    assert (shifted.slope.value, shifted.intercept.value) == pytest.approx((1, 0.7), abs=0.05)
+    assert (perfect.slope.value, perfect.intercept.value) == pytest.approx((1, 0), abs=0.07)  # 4 standard errors
+    assert overconfident.slope.value == pytest.approx(0.5, abs=0.035)
+    assert (shifted.slope.value, shifted.intercept.value) == pytest.approx((1, 0.7), abs=0.07)
     assert perfect.slope.low < 1 < perfect.slope.high
 
 
@@ -327,23 +329,23 @@ def test_bad_arrays_are_named(metric, target, probability, message):
 
 
 def test_bad_requests_are_named():
-    with pytest.raises(ValueError, match="two scans of each class. Found 1 positive and 2 negative"):
+    with pytest.raises(ValueError, match=r"two scans of each class. Found 1 positive and 2 negative"):
         metrics.auc_interval([1, 0, 0], [0.4, 0.1, 0.2])
-    with pytest.raises(ValueError, match="same seeds and scans on both sides. Found shapes"):
+    with pytest.raises(ValueError, match=r"same seeds and scans on both sides. Found shapes"):
         metrics.bootstrap_difference(TARGET, PROBABILITY, PROBABILITY[None], PATIENT, seed=0)
-    with pytest.raises(ValueError, match="one value per scan. Found 6 for 7 scans"):
+    with pytest.raises(ValueError, match=r"one value per scan. Found 6 for 7 scans"):
         metrics.bootstrap_auc(TARGET, PROBABILITY, PATIENT[1:], seed=0)
-    with pytest.raises(ValueError, match="at least 100 replicates. Found 10"):
+    with pytest.raises(ValueError, match=r"at least 100 replicates. Found 10"):
         metrics.bootstrap_auc(TARGET, PROBABILITY, PATIENT, seed=0, replicates=10)
-    with pytest.raises(ValueError, match="must hold both classes. Found"):
-        metrics.bootstrap_auc([1, 1, 0, 0], [0.1, 0.2, 0.3, 0.4], np.array([0, 1, 0, 2]) * 0 + [0, 1, 0, 1], seed=0)
-    with pytest.raises(ValueError, match="classes that overlap. Found AUC 1 over 2"):
+    with pytest.raises(ValueError, match=r"must hold both classes. Found"):
+        metrics.bootstrap_auc([1, 1, 0, 0], [0.1, 0.2, 0.3, 0.4], np.array([0, 1, 1, 1]), seed=0)
+    with pytest.raises(ValueError, match=r"classes that overlap. Found AUC 1 over 2"):
         metrics.calibration([1, 0], [0.9, 0.1])
     with pytest.raises(ValueError, match=r"`specificity` must be inside \(0, 1\). Found 90"):
         metrics.sensitivity_at_specificity(TARGET, PROBABILITY, specificity=90)
     with pytest.raises(ValueError, match=r"`level` must be inside \(0, 1\). Found 95"):
         metrics.auc_interval(TARGET, PROBABILITY, level=95)
-    with pytest.raises(ValueError, match="`decision_b` must be 0 or 1"):
+    with pytest.raises(ValueError, match=r"`decision_b` must be 0 or 1"):
         metrics.mcnemar_exact(TARGET, TARGET, PROBABILITY)
     with pytest.raises(ValueError, match=r"numbers in \[0, 1\]. Found \[0.5, nan\]"):
         metrics.holm([0.5, np.nan])
