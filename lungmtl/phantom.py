@@ -15,7 +15,6 @@ import dataclasses
 import hashlib
 import json
 import os
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ import torch
 from scipy import ndimage
 from tqdm import tqdm
 
+from lungmtl import volumes
 from lungmtl.config import CENTRAL_TASK, TASKS
 
 CODE_VERSION = 1  # raise it when a change alters the voxels: old cohorts are then left alone and a new one is made
@@ -124,7 +124,14 @@ def make_cohort(
     (folder / "truth").mkdir(exist_ok=True)
     splits = np.repeat(["train", "validation", "test"], [n_train, n_validation, n_test])
     jobs = [(folder, seed, index) for index in range(len(splits))]
-    truth = pd.DataFrame(_map(_make_scan, jobs, workers=workers, progress=progress))
+    rows = tqdm(
+        volumes.run_jobs(_make_scan, jobs, workers=workers),
+        total=len(jobs),
+        desc="phantom scans",
+        unit="scan",
+        disable=not progress,
+    )
+    truth = pd.DataFrame(sorted(rows, key=lambda row: row["scan"]))
     _write_table(truth, folder / "truth.csv")
     _write_table(diagnoses(truth, seed=seed, label_noise=label_noise).assign(split=splits), table_path)
     return table_path
@@ -199,22 +206,12 @@ def make_volume(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray,
     return _acquire(hu, patient, generator), labels, space, patient
 
 
-def _map(function: Any, jobs: list[tuple], *, workers: int, progress: bool) -> list:
-    bar = {"total": len(jobs), "desc": "phantom scans", "unit": "scan", "disable": not progress}
-    if workers == 1:
-        return list(tqdm(map(function, jobs), **bar))
-    with ProcessPoolExecutor(workers) as pool:
-        return list(tqdm(pool.map(function, jobs, chunksize=4), **bar))
-
-
 def _make_scan(job: tuple[Path, int, int]) -> dict[str, Any]:
     folder, seed, index = job
     scan = f"s{index:05d}"
     record = folder / "truth" / f"{scan}.json"
     if record.exists():
         return json.loads(record.read_text())
-    torch.set_num_threads(1)
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     generator = np.random.default_rng([seed, index])
     hu, labels, space, truth = make_volume(generator)
     orientation = str(generator.choice(["LPS", "RAS", "LAS", "RPI"]))

@@ -321,6 +321,30 @@ def format_table(aucs: pd.DataFrame) -> str:
     return f"{wide.reset_index().to_string(index=False)}\n{notes}\nScans: {scans}."
 
 
+def summary(aucs: pd.DataFrame, comparisons: pd.DataFrame) -> str:
+    """The result on the central task as a Markdown table: AUC, and the paired difference to each reference.
+
+    Args:
+        aucs: As `auc_table` returns it, or its csv; the first task is the central one.
+        comparisons: As `comparison_table` returns it, or its csv.
+    """
+    references = list(dict.fromkeys(comparisons["reference"]))
+    heads = [f"minus {reference}, Holm's p" for reference in references]
+    lines = [f"| experiment | test AUC | {' | '.join(heads)} |", "|---" * (2 + len(heads)) + "|"]
+    pairs = comparisons.set_index(["experiment", "reference"])
+    for row in aucs[aucs["task"] == aucs["task"].iloc[0]].itertuples():
+        cells = [_difference_cell(pairs, row.experiment, reference) for reference in references]
+        lines.append(f"| {row.experiment} | {_cell(row.auc, row.low, row.high)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _difference_cell(pairs: pd.DataFrame, experiment: str, reference: str) -> str:
+    if (experiment, reference) not in pairs.index:
+        return ""
+    pair = pairs.loc[experiment, reference]
+    return f"{pair['difference']:+.3f} [{pair['low']:+.3f}, {pair['high']:+.3f}], p {pair['p_holm']:.2g}"
+
+
 def _comparison(pair: Pair, test: Callable[[Scans, Scans], metrics.Difference]) -> dict[str, object]:
     a, b = pair.test
     values = test(a, b) if a.has_both else (np.nan,) * 4

@@ -96,8 +96,8 @@ def fit(
         policy: Progress to weights per task; its tasks are the model's, in the same order.
         epochs: Passes over the training scans; the last batch is dropped where it is not full.
         batch_size: Scans per optimiser step.
-        learning_rate: Peak of the schedule: linear rise over `warmup` of the steps, constant, linear fall to 0 over the last
-            quarter.
+        learning_rate: Peak of the schedule: linear rise over `warmup` of the steps, constant, linear fall to 0 over
+            the last quarter.
         weight_decay: Of AdamW.
         warmup: Fraction of all steps, in [0, 1).
         positive_weight: Weight of a positive scan per task, (T,), or None.

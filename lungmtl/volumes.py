@@ -15,9 +15,10 @@ import logging
 import math
 import multiprocessing
 import os
+import threading
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -45,6 +46,8 @@ MIN_LUNGS_L = 1.0  # four chest CTs hold 2.9 to 4.1 L, an abdomen 0.27 L
 GAP_TOLERANCE = 0.05  # of the median slice gap
 TILT_TOLERANCE_DEG = 0.5
 IN_PLANE = np.array([[[0, 0, 0]] * 3, [[0, 1, 0], [1, 1, 1], [0, 1, 0]], [[0, 0, 0]] * 3], dtype=bool)
+
+PARENT_POLL_S = 1.0
 
 logger = logging.getLogger(__name__)
 
@@ -694,21 +697,45 @@ def _run_jobs(jobs: Sequence[tuple], workers: int) -> Iterator[dict]:
             todo.append(job)
         else:
             yield kept
-    n_workers = min(workers, len(todo) // SCANS_PER_WORKER)
-    if n_workers < 2:
-        yield from (_prepare_job(job) for job in todo)
+    yield from run_jobs(_prepare_job, todo, workers=min(workers, len(todo) // SCANS_PER_WORKER))
+
+
+def run_jobs(function: Callable[[tuple], dict], jobs: Sequence[tuple], *, workers: int) -> Iterator[dict]:
+    """Yield the result of every job in the order in which they finish.
+
+    Workers are started afresh (a fork would copy the threads of torch), compute with one thread each, and end when
+    the process that started them ends, even if it was killed.
+
+    Args:
+        function: A function of a module, which a new process can import.
+        jobs: One argument per call.
+        workers: Processes; below two everything runs in this one.
+    Raises:
+        RuntimeError: If a worker was killed.
+    """
+    if workers < 2:
+        yield from map(function, jobs)
         return
-    context = multiprocessing.get_context("spawn")  # fork would copy the threads of torch
-    with ProcessPoolExecutor(n_workers, mp_context=context, initializer=_one_thread) as pool:
-        try:
-            for future in as_completed([pool.submit(_prepare_job, job) for job in todo]):
-                yield future.result()
-        except BrokenProcessPool as error:
-            raise RuntimeError("Every worker must live to the end. Found one killed; call again to go on.") from error
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    try:
+        for future in as_completed([pool.submit(function, job) for job in jobs]):
+            yield future.result()
+    except BrokenProcessPool as error:
+        raise RuntimeError("Every worker must live to the end. Found one killed; call again to go on.") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _one_thread() -> None:
+def _start_worker() -> None:
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(PARENT_POLL_S)
+    os._exit(1)
 
 
 def _kept(scan: str, image: str, folder: str) -> dict | None:

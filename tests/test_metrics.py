@@ -218,6 +218,16 @@ def test_varying_seeds_widen_the_interval():
     assert both.high - both.low < 3 * seeds_alone
 
 
+def test_seed_part_of_the_error_is_not_understated():
+    target, probability, patient = scans(2000, n_seeds=3, seed_sd=1.0)
+    areas = np.array([metrics.auc(target, values) for values in probability])
+    draws = metrics._draws(target, probability, patient, replicates=2000, seed=0)
+    seed_variance = areas.var(ddof=1) / 3
+
+    # patients add 0.1 of it; as many draws as seeds would leave 2/3
+    assert 1 < metrics._error(areas, draws)[0] ** 2 / seed_variance < 1.3
+
+
 def coverage(n_seeds, seed_sd, *, n_studies=300):
     """Share of simulated studies whose interval of the mean difference holds the true one."""
     generator = np.random.default_rng(0)

@@ -1,6 +1,9 @@
 import itertools
 import os
 import struct
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -545,3 +548,37 @@ def test_a_killed_process_is_reported(cohort, tmp_path, monkeypatch):
     monkeypatch.setattr(volumes, "_prepare_job", die)
     with pytest.raises(RuntimeError, match=r"Found one killed; call again to go on"):
         prepare(cohort, tmp_path, workers=2)
+
+
+def test_workers_end_when_the_process_that_started_them_is_killed(tmp_path):
+    script = tmp_path / "job.py"
+    script.write_text(
+        "import os, pathlib, sys, time\n"
+        "from lungmtl import volumes\n"
+        "def job(folder):\n"
+        "    (pathlib.Path(folder) / str(os.getpid())).touch()\n"
+        "    time.sleep(60)\n"
+        "if __name__ == '__main__':\n"
+        "    list(volumes.run_jobs(job, [sys.argv[1]] * 2, workers=2))\n"
+    )
+    started = tmp_path / "started"
+    started.mkdir()
+    parent = subprocess.Popen([sys.executable, str(script), str(started)])
+    _wait_until(lambda: len(list(started.iterdir())) == 2)
+    parent.kill()
+    parent.wait()
+    _wait_until(lambda: not any(_is_running(int(file.name)) for file in started.iterdir()))
+
+
+def _wait_until(holds, *, limit_s=60):
+    end = time.monotonic() + limit_s
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+def _is_running(pid):
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
