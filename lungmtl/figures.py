@@ -381,7 +381,7 @@ def learning_curves(history: pd.DataFrame, *, task: str = "", value: str = "loss
     add_caption(
         figure,
         f"{_sentence(task)}, {_seeds(seeds)}. Thin: one seed; thick: mean over seeds. {splits}"
-        "No interval: these curves choose the epoch and are not a result.",
+        "No interval: validation curves are not a result.",
     )
     return figure
 

@@ -224,8 +224,11 @@ def test_seed_part_of_the_error_is_not_understated():
     draws = metrics._draws(target, probability, patient, replicates=2000, seed=0)
     seed_variance = areas.var(ddof=1) / 3
 
-    # patients add 0.1 of it; as many draws as seeds would leave 2/3
-    assert 1 < metrics._error(areas, draws)[0] ** 2 / seed_variance < 1.3
+    error, freedom = metrics._error(areas, draws)
+
+    # patients add little here; as many draws as seeds would leave 2/3
+    assert 1 < error**2 / seed_variance < 1.3
+    assert 2 <= freedom < 2 * 1.3**2  # S - 1 where the seeds are all that varies
 
 
 def coverage(n_seeds, seed_sd, *, n_studies=300):
@@ -294,6 +297,7 @@ def test_sensitivity_at_specificity_of_a_hand_worked_case():
 
 def test_youden_threshold_of_a_hand_worked_case():
     assert metrics.youden_threshold([0, 0, 1, 1, 0], [0.1, 0.3, 0.4, 0.8, 0.5]) == 0.4
+    assert metrics.youden_threshold([1, 1, 1, 0, 0, 0], [0.9, 0.8, 0.1, 0.4, 0.3, 0.2]) == 0.8  # 2/3 sensitive
     assert metrics.youden_threshold([0, 1], [0.9, 0.1]) == 0.1  # no better than chance: everybody is positive
 
 
