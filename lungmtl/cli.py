@@ -1,10 +1,12 @@
-"""Command line, `python -m lungmtl study | report | cohort | prepare | run | compare`: thin, over the other modules.
+"""Command line, `python -m lungmtl study | report | cohort | prepare | run | compare | nlst | sample`: thin.
 
-`study` and `report` are for people (`make study`, `make report`); the workflow's rules call the other four.
+`study` and `report` are for people (`make study`, `make report`); `nlst` and `sample` make a cohort table of real CT;
+the workflow's rules call the other four.
 Exit status: 0 done, 1 a run failed, 2 bad input. Modules that take seconds to import are imported where they are used.
 """
 
 import argparse
+import json
 import logging
 import os
 import re
@@ -35,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(words[:end])
     options.snakemake = words[end + 1 :]
     try:
+        if "params" not in options:
+            return options.command(options)
         runs = study.plan(options.params, seeds=seeds(options.seeds), places=_places(options))
         return options.command(options, runs)
     except (ValueError, FileNotFoundError) as error:
@@ -137,6 +141,53 @@ def compare(options: argparse.Namespace, runs: list[RunConfig]) -> int:
     return 0
 
 
+def nlst_cohort(options: argparse.Namespace) -> int:
+    """Make the cohort table of NLST from the official tables, and the manifest of what is still to be downloaded."""
+    from lungmtl import cohort, nlst
+
+    if options.manifest and options.index is None:
+        raise ValueError("`--manifest` must come with `--index`. Found it alone.")
+    people = nlst.read_participants(options.participants, screen=options.round)
+    abnormalities = nlst.read_abnormalities(options.abnormalities) if options.abnormalities else None
+    has_index = options.index is not None
+    series = nlst.read_index(options.index or None) if has_index else nlst.read_headers(options.images)
+    chosen = nlst.choose_series(
+        series,
+        screen=options.round,
+        kernels=options.kernels,
+        max_thickness_mm=options.max_thickness_mm,
+        slices=options.slices,
+    )
+    rows = nlst.add_labels(
+        chosen,
+        people,
+        abnormalities,
+        screen=options.round,
+        horizon_years=options.horizon_years,
+        asthma=options.asthma,
+        emphysema=options.emphysema,
+    )
+    if options.patients:
+        rows = nlst.draw(rows, n_patients=options.patients, seed=options.seed)
+    if options.split:
+        rows = cohort.assign_splits(rows, fractions=nlst.SPLIT_FRACTIONS, seed=options.seed)
+    rows = nlst.locate(rows, options.images, root=options.out.absolute().parent)
+    counts = nlst.write_cohort(rows, options.out, facts=nlst.facts(vars(options), people))
+    _logger.info("%s: %s", options.out.name, json.dumps(counts, indent=2))
+    if options.manifest:
+        n_series = nlst.write_manifest(rows, options.images, options.manifest)
+        _logger.info("%s: %d series to download", options.manifest.name, n_series)
+    return 0
+
+
+def sample(options: argparse.Namespace) -> int:
+    """Fetch a real chest CT (LIDC-IDRI-0001, DICOM, 35 MB) and write a cohort table of one row beside it."""
+    from lungmtl import nlst
+
+    print(nlst.fetch_sample(options.folder))
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m lungmtl", description="Run a study, or one part of it.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -162,7 +213,33 @@ def _parser() -> argparse.ArgumentParser:
             part.add_argument("--cores", type=int, default=_n_cores(), help="CPU cores to use at a time")
             part.add_argument("--profile", default="local", help="local, slurm, or a folder with a Snakemake profile")
             part.epilog = "Options after -- go to Snakemake, e.g. -- --dry-run"
+    _add_nlst(commands.add_parser("nlst", help=nlst_cohort.__doc__, description=nlst_cohort.__doc__))
+    part = commands.add_parser("sample", help=sample.__doc__, description=sample.__doc__)
+    part.set_defaults(command=sample)
+    part.add_argument("folder", type=Path, help="where the scan and its table go")
     return parser
+
+
+def _add_nlst(part: argparse.ArgumentParser) -> None:
+    from lungmtl import nlst
+
+    part.set_defaults(command=nlst_cohort)
+    part.add_argument("--participants", type=Path, required=True, help="CDAS's Participant table, or IDC's nlst_prsn")
+    part.add_argument("--abnormalities", type=Path, help="CDAS's CT abnormalities, or IDC's nlst_ctab")
+    part.add_argument("--images", type=Path, required=True, help="folder of the DICOM series, in the table's folder")
+    part.add_argument("--out", type=Path, required=True, help="cohort.csv; a json file beside it says how it was made")
+    part.add_argument("--index", nargs="?", const="", help="choose from the IDC index, not from what is there")
+    part.add_argument("--manifest", type=Path, help="with --index: what is still to be downloaded, for s5cmd")
+    part.add_argument("--round", type=int, choices=range(3), default=0, help="screening round of the scans")
+    part.add_argument("--kernels", nargs="+", default=list(nlst.SOFT_KERNELS), help="kernels that fit, or any")
+    part.add_argument("--max-thickness-mm", type=float, default=nlst.MAX_THICKNESS_MM, help="of a slice, %(default)s")
+    part.add_argument("--slices", type=int, nargs=2, default=list(nlst.SLICES), help="fewest and most, %(default)s")
+    part.add_argument("--horizon-years", type=float, default=nlst.HORIZON_YEARS, help="lung cancer within, %(default)s")
+    part.add_argument("--asthma", choices=nlst.ASTHMA, default="either", help="diagnosed when, %(default)s")
+    part.add_argument("--emphysema", choices=nlst.EMPHYSEMA, default="report", help="said by whom, %(default)s")
+    part.add_argument("--patients", type=int, help="draw so many, with all lung cancers; all patients if not given")
+    part.add_argument("--seed", type=int, default=0, help="seeds the draw and the split")
+    part.add_argument("--no-split", dest="split", action="store_false", help="leave the split to the study")
 
 
 def _n_cores() -> int:

@@ -179,11 +179,10 @@ def attention_slices(views: Sequence[AttentionView], *, spacing_mm: Sequence[flo
     """
     figure, axes = new_figure(width_in=8.5, height_in=1.0 + 2.6 * len(views), rows=len(views), columns=3)
     for row, view in zip(axes, views, strict=True):
+        headings = (view.title, f"highest voxel {view.attention.max():.3f}", f"even {1 / view.attention.size:.3f}")
         for axis, across, name in zip(row, range(3), ("axial", "coronal", "sagittal"), strict=True):
             mesh = _draw_slice(axis, view, across, spacing_mm, cell)
-            axis.set_title(name)
-        highest, even = view.attention.max(), 1 / view.attention.size
-        row[0].set_title(f"{view.title}: highest voxel {highest:.3f}, even {even:.3f}\naxial")
+            axis.set_title(f"{headings[across]}\n{name}")
         figure.colorbar(mesh, ax=row, label="attention / its maximum", shrink=0.8, pad=0.01)
     add_caption(
         figure,

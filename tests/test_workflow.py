@@ -6,6 +6,7 @@ import pytest
 from standin import PROJECT, call, make_project, start
 
 from lungmtl import cli, records, study
+from lungmtl.config import RunConfig
 
 PATIENCE_S = 120
 
@@ -72,7 +73,7 @@ def test_next_call_completes_the_study_and_the_one_after_does_nothing(project):
     assert "Study standin is complete." in first[1]
     assert executed(project) == []
     assert "up to date: there was nothing to do" in second[1]
-    assert "STL-s0,STL,0,test,lung_cancer,0.502" in second[1]
+    assert f"STL-s0,STL,0,test,lung_cancer,{0.5 + RunConfig().learning_rate}" in second[1]
 
 
 def test_edited_params_redo_what_depends_on_them_and_no_more(project):
