@@ -28,6 +28,7 @@ import numpy as np
 import pandas as pd
 import SimpleITK as sitk  # noqa: N813
 from scipy import ndimage
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 AIR_HU = -1024  # lowest value kept: scanners pad the outside of the field of view with less
@@ -728,6 +729,8 @@ def run_jobs(function: Callable[[tuple], dict], jobs: Sequence[tuple], *, worker
 
 
 def _start_worker() -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"  # for libraries still to be loaded, such as torch
+    threadpool_limits(1)  # for those that are; two workers that each spin on all cores are twice as slow
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
 
