@@ -66,7 +66,7 @@ class RunConfig:
     class_balance: str = "positives"  # positives (weigh positives by negatives/positives) or none
     augment: bool = True  # flip, shift, rotate, scale and noise, in training only
     selection: str = "last"  # rule for the epoch kept: last, or best_auc (central task, validation)
-    precision: str = "auto"  # auto, bf16 or fp32; auto is bf16 where the processor has it
+    precision: str = "fp32"  # auto, bf16 or fp32; auto is bf16 where the processor has it
     threads: int = 1  # CPU threads of this run
 
     @classmethod
