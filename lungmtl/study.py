@@ -453,6 +453,7 @@ class _ProgressLines:
         self.rest = ""
 
     def write(self, text: str) -> None:
+        """Show the whole lines of the text that tell of progress."""
         *lines, self.rest = (self.rest + text).split("\n")
         for line in lines:
             if line.startswith(PROGRESS_START):
@@ -462,6 +463,7 @@ class _ProgressLines:
         """Nothing waits but an unfinished line."""
 
     def close(self) -> None:
+        """End an unfinished line."""
         self.write("\n")
 
 
