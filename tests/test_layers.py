@@ -12,10 +12,13 @@ PROGRAMS = sorted([*ROOT.glob("benchmarks/*.py"), *ROOT.glob("workflow/*.py")])
 # module -> modules of the package that it may import; `config` for its constants, but for study and cli
 LAYERS = {
     "config": set(),
-    "volumes": set(),
+    "reading": set(),
+    "volumes": {"reading"},
     "phantom": {"config", "volumes"},
     "cohort": {"config", "volumes"},
     "nlst": {"config", "volumes"},
+    "checks": {"cohort", "config", "reading", "volumes"},
+    "html": set(),
     "model": set(),
     "policies": set(),
     "train": {"model", "policies"},

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
-from lungmtl import cli, cohort, nlst, study, volumes
+from lungmtl import cli, cohort, nlst, reading, study, volumes
 from lungmtl.config import TASKS, RunConfig, read_params
 
 ROOT = Path(__file__).parents[1]
@@ -676,7 +676,7 @@ def test_a_real_chest_fits_the_grid_of_the_params_file():
     params = read_params(PARAMS)
 
     found = volumes.prepare_scan(
-        volumes.read_volume(CHEST), spacing_mm=params["spacing_mm"], shape=params["shape"], window_hu=(-1000, 400)
+        reading.read_volume(CHEST), spacing_mm=params["spacing_mm"], shape=params["shape"], window_hu=(-1000, 400)
     )
 
     assert list(found.tensor.shape) == params["shape"]

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lungmtl import cohort, phantom, volumes
+from lungmtl import cohort, phantom, reading, volumes
 from lungmtl.config import TASKS
 
 SETTINGS = {"n_train": 6, "n_validation": 3, "n_test": 3, "seed": 7, "label_noise": 0.1}
@@ -58,8 +58,8 @@ def test_the_table_passes_the_checks_of_a_patients_table(made):
 
 def test_the_mask_finds_the_true_lungs(made, truth):
     for row in truth.head(6).itertuples():
-        volume = volumes.read_volume(made.parent / "images" / f"{row.scan}.nii.gz")
-        lungs = volumes.read_mask(made.parent / "truth" / f"{row.scan}.nii.gz") > 0
+        volume = reading.read_volume(made.parent / "images" / f"{row.scan}.nii.gz")
+        lungs = reading.read_mask(made.parent / "truth" / f"{row.scan}.nii.gz") > 0
         found = volumes.lung_mask(volume)
         dice = 2 * (found & lungs).sum() / (found.sum() + lungs.sum())
         assert dice >= 0.97, row.scan
@@ -76,8 +76,8 @@ def test_the_nodule_in_the_truth_mask_has_its_diameter(made, truth):
     ill = truth[truth["true_lung_cancer"] == 1]
     assert len(ill) >= 2
     for row in ill.itertuples():
-        volume = volumes.read_volume(made.parent / "images" / f"{row.scan}.nii.gz")
-        labels = volumes.read_mask(made.parent / "truth" / f"{row.scan}.nii.gz")
+        volume = reading.read_volume(made.parent / "images" / f"{row.scan}.nii.gz")
+        labels = reading.read_mask(made.parent / "truth" / f"{row.scan}.nii.gz")
         extent_mm = np.ptp(np.argwhere(labels == phantom.TRUTH_MALIGNANT), axis=0) * volume.spacing_mm
         assert 8 <= row.diameter_mm <= 30
         # a voxel of slack on both sides: the mask counts whole voxels; a nodule at the wall is cut by it
@@ -86,7 +86,7 @@ def test_the_nodule_in_the_truth_mask_has_its_diameter(made, truth):
 
 def test_healthy_scans_have_no_malignant_nodule(made, truth):
     for scan in truth.loc[truth["true_lung_cancer"] == 0, "scan"]:
-        labels = volumes.read_mask(made.parent / "truth" / f"{scan}.nii.gz")
+        labels = reading.read_mask(made.parent / "truth" / f"{scan}.nii.gz")
         assert not (labels == phantom.TRUTH_MALIGNANT).any(), scan
 
 
