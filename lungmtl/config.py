@@ -52,9 +52,11 @@ class RunConfig:
     pflp_unit: str = "step"  # step or epoch
     pflp_order: list[str] = dataclasses.field(default_factory=list)  # order of focus; empty is the order of tasks
     pflp_keep_mean: bool = False  # rescale so that the mean weight over a cycle stays the base's
+    pflp_shuffle: bool = False  # a new random order of focus in every cycle, drawn from `seed`
     itw: bool = True  # Internal-Transfer Weighting: final stage on the central task
-    itw_start: float = 0.6  # fraction of the steps after which ITW begins, inside (0, 1)
+    itw_start: float = 0.6  # fraction of the steps after which ITW begins, inside [0, 1)
     itw_factor: float = 0.01  # multiplies the auxiliary weights in the final stage
+    itw_restart: bool = False  # begin the final stage with a fresh optimiser and learning rate schedule
     # network
     width: int = 8  # channels of the first encoder stage
     # training
@@ -173,7 +175,7 @@ def _rules(config: RunConfig) -> list[tuple[str, bool, str]]:
         ("pflp_period", c.pflp_period >= 1, "at least 1"),
         ("pflp_unit", c.pflp_unit in ("step", "epoch"), "step or epoch"),
         ("pflp_order", set(order) <= set(c.tasks), f"names from {c.tasks}"),
-        ("itw_start", 0 < c.itw_start < 1, "inside (0, 1)"),
+        ("itw_start", 0 <= c.itw_start < 1, "inside [0, 1)"),
         ("itw_factor", 0 <= c.itw_factor <= 1, "inside [0, 1]"),
         ("width", c.width >= 4 and c.width % 4 == 0, "a positive multiple of 4"),
         ("epochs", c.epochs >= 1, "at least 1"),

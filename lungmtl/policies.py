@@ -16,6 +16,7 @@ not published: chosen by us.
 
 import dataclasses
 import math
+import random
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -114,6 +115,8 @@ class PFLP:
         unit: step or epoch.
         order: Tasks in order of focus; a task may have several turns or none. Empty = order of `tasks`.
         keep_mean: Rescale, per task, to the base's mean over a cycle.
+        shuffle_seed: Seeds a new random order of the turns in every cycle; None = always `order`. chosen by us: a
+            control for the order of focus.
     Raises:
         ValueError: If a value is outside its range, `order` names an unknown task, `before` has a schedule of
             its own, or `keep_mean` meets a task whose weight would always be 0.
@@ -127,6 +130,7 @@ class PFLP:
     unit: str = "step"
     order: Sequence[str] = ()
     keep_mean: bool = False
+    shuffle_seed: int | None = None
 
     def __post_init__(self):
         scheduled = isinstance(self.before, PFLP | ITW)
@@ -155,10 +159,16 @@ class PFLP:
     def __call__(self, progress: Progress) -> Decision:
         """The weights of `before`, those of the tasks out of focus multiplied by `factor`."""
         count = progress.step if self.unit == "step" else progress.epoch
-        focus = self.order[count // self.period % len(self.order)]
+        cycle, turn = divmod(count // self.period, len(self.order))
+        focus = self._turns(cycle)[turn]
         shares = self._shares() if self.keep_mean else [1.0] * len(self.tasks)
         factors = [(1.0 if task == focus else self.factor) / s for task, s in zip(self.tasks, shares, strict=True)]
         return Decision(_products(self.before(progress).weights, factors), "focus", focus)
+
+    def _turns(self, cycle: int) -> Sequence[str]:
+        if self.shuffle_seed is None:
+            return self.order
+        return random.Random(f"{self.shuffle_seed}, cycle {cycle}").sample(self.order, len(self.order))
 
     def _shares(self) -> list[float]:
         """Mean over a cycle of each task's factor: (turns + (K - turns) factor) / K."""
@@ -175,7 +185,8 @@ class ITW:
 
     Args:
         before: Policy of the warm-up: BW, or PFLP over BW.
-        start: Fraction of all steps that the warm-up takes, inside (0, 1). chosen by us: not published.
+        start: Fraction of all steps that the warm-up takes, inside [0, 1); 0 = no warm-up. chosen by us: not
+            published.
         factor: Multiplies the auxiliary base weights in the final stage; inside [0, 1]. chosen by us: not published.
         central: The task to transfer to; empty = the first.
     Raises:
@@ -191,7 +202,7 @@ class ITW:
 
     def __post_init__(self):
         object.__setattr__(self, "central", self.central or self.tasks[0])
-        _require(0 < self.start < 1, "`start` of ITW must be inside (0, 1)", self.start)
+        _require(0 <= self.start < 1, "`start` of ITW must be inside [0, 1)", self.start)
         _require(0 <= self.factor <= 1, "`factor` must be inside [0, 1]", self.factor)
         _require(self.central in self.tasks, f"`central` must be a name from {self.tasks}", self.central)
 
@@ -230,9 +241,11 @@ def build(
     pflp_unit: str,
     pflp_order: Sequence[str],
     pflp_keep_mean: bool,
+    pflp_shuffle: bool,
     itw: bool,
     itw_start: float,
     itw_factor: float,
+    seed: int,
 ) -> Policy:
     """Compose the policy of an experiment from flat settings, named as in a params file.
 
@@ -241,6 +254,7 @@ def build(
         weights: Base weights, one per task.
         pflp: Whether tasks take turns in focus; the `pflp_` settings are those of `PFLP`.
         itw: Whether the final stage transfers to the central task; the `itw_` settings are those of `ITW`.
+        seed: Seeds the order of focus where `pflp_shuffle` asks for a new one in every cycle.
     """
     policy: Policy = BW(tasks, weights)
     if pflp:
@@ -251,6 +265,7 @@ def build(
             unit=pflp_unit,
             order=pflp_order,
             keep_mean=pflp_keep_mean,
+            shuffle_seed=seed if pflp_shuffle else None,
         )
     return ITW(policy, start=itw_start, factor=itw_factor) if itw else policy
 

@@ -45,7 +45,17 @@ SHARED = (  # every run of a study works on the same scans, prepared in the same
     *("split_fractions", "split_seed", "spacing_mm", "shape", "window_hu"),
 )
 CODE_AROUND_RUNS = (  # modules that compute nothing that a run records
-    *("__main__.py", "attention.py", "cli.py", "figures.py", "nlst.py", "study.py", "tables.py"),
+    *(
+        "__main__.py",
+        "attention.py",
+        "checks.py",
+        "cli.py",
+        "figures.py",
+        "nlst.py",
+        "report.py",
+        "study.py",
+        "tables.py",
+    ),
 )
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 PROGRESS_START = "epoch "  # lines of a notebook that begin so are shown while it runs
@@ -71,8 +81,9 @@ def plan(
 ) -> list[RunConfig]:
     """Expand a study's params file into its runs, seed by seed, experiments in the file's order.
 
-    A run's parameters are RunConfig's defaults, then the study's file, then `table2/<experiment>.yaml` beside it (or
-    the project's), which wins; then the seed.
+    A run's parameters are RunConfig's defaults, then the study's file, then the experiment's, which wins; then the
+    seed. The experiment's file is `<study>/<experiment>.yaml` or `table2/<experiment>.yaml` beside the study's, or the
+    project's. A variant, `<base>.<change>`, has the base's parameters where its own file says nothing.
 
     Args:
         params: File with the lists `experiments` and `seeds` and any fields of RunConfig.
@@ -317,16 +328,27 @@ def _check_settings(settings: Mapping[str, Any], path: Path) -> None:
 
 
 def _config(settings: Mapping[str, Any], experiment: str, seed: int, path: Path) -> RunConfig:
-    folders = [path.parent / "table2", PROJECT / "params" / "table2"]
-    files = [folder / f"{experiment}.yaml" for folder in folders]
-    file = next((file for file in files if file.is_file()), files[-1])
+    file = _experiment_file(experiment, path)
     own = _read_existing(file, f"The params file of experiment {experiment}")
     if own.get("experiment", experiment) != experiment:
         raise ValueError(f"`experiment` must be the file's name. Found {own['experiment']!r} in {file}.")
     try:
-        return RunConfig.from_mapping({**settings, **own, "experiment": experiment, "seed": seed})
+        return RunConfig.from_mapping({**settings, **_base(experiment, path), **own, "seed": seed})
     except ValueError as error:
         raise ValueError(f"{error} In {path.name} with {file.name}.") from error
+
+
+def _experiment_file(experiment: str, path: Path) -> Path:
+    folders = [path.parent / path.stem, path.parent / "table2", PROJECT / "params" / "table2"]
+    files = [folder / f"{experiment}.yaml" for folder in folders]
+    return next((file for file in files if file.is_file()), files[-1])
+
+
+def _base(experiment: str, path: Path) -> dict[str, Any]:
+    """Parameters that a variant such as `ITW2.start0.5` takes from the experiment before its first dot."""
+    file = _experiment_file(experiment.partition(".")[0], path)
+    base = read_params(file) if "." in experiment and file.is_file() else {}
+    return base | {"experiment": experiment}
 
 
 def _check_shared(runs: Sequence[RunConfig], path: Path) -> None:

@@ -85,6 +85,7 @@ def fit(
     positive_weight: Tensor | None,
     augment: bool,
     selection: str,
+    restart_at_transfer: bool = False,
     precision: str,
     seed: int,
 ) -> Fitted:
@@ -103,6 +104,7 @@ def fit(
         positive_weight: Weight of a positive scan per task, (T,), or None.
         augment: Flip, shift, rotate, scale and noise, in training only.
         selection: best_auc = highest validation AUC of the first task, the earliest of equals; last = last epoch.
+        restart_at_transfer: Begin the policy's final stage with a fresh optimiser and schedule, as fine-tuning does.
         precision: bf16 or fp32.
         seed: Seeds batch order and augmentation.
     Returns:
@@ -116,8 +118,8 @@ def fit(
     generator = torch.Generator().manual_seed(seed)
     loader = DataLoader(train_set, batch_size, shuffle=True, drop_last=True, generator=generator)
     n_steps = epochs * len(loader)
-    optimiser = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, n_steps, warmup))
+    rates = {"learning_rate": learning_rate, "weight_decay": weight_decay, "warmup": warmup}
+    optimiser, schedule = _optimiser(model, n_steps, **rates)
     positive_weight = None if positive_weight is None else positive_weight.to(device)
     steps, history, kept, best_score = [], [], (0, {}), -math.inf
     for epoch in range(epochs):
@@ -130,6 +132,8 @@ def fit(
             logits = _forward(model, volume, precision)
             losses = task_losses(logits, target, known, positive_weight=positive_weight)  # (T,)
             decision = policy(Progress(step=len(steps), n_steps=n_steps, epoch=epoch, n_epochs=epochs))
+            if restart_at_transfer and decision.phase == "transfer" and (not steps or steps[-1]["phase"] != "transfer"):
+                optimiser, schedule = _optimiser(model, n_steps - len(steps), **rates)
             loss = (losses * losses.new_tensor(decision.weights)).sum()
             _update(model, loss, optimiser, schedule, step=len(steps))
             steps.append(_step_row(len(steps), epoch, decision, losses, loss, model.tasks, known))
@@ -160,6 +164,13 @@ def _check(model: nn.Module, train_set: Dataset, policy: Policy, batch_size: int
         raise ValueError(f"Training must fill one batch of {batch_size}. Found {len(train_set)} scans.")
     if selection not in ("best_auc", "last"):
         raise ValueError(f"`selection` must be best_auc or last. Found {selection!r}.")
+
+
+def _optimiser(
+    model: nn.Module, n_steps: int, *, learning_rate: float, weight_decay: float, warmup: float
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    optimiser = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=weight_decay)
+    return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, n_steps, warmup))
 
 
 def _rate(step: int, n_steps: int, warmup: float) -> float:

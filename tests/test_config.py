@@ -36,10 +36,9 @@ BAD_VALUES = [
     ({"pflp_period": 0}, "`pflp_period` must be at least 1. Found 0"),
     ({"pflp_unit": "batch"}, "`pflp_unit` must be step or epoch. Found 'batch'"),
     ({"pflp_order": ["lung_cancer", "tuberculosis"]}, r"`pflp_order` must be names from .*Found .*tuberculosis"),
-    ({"itw_start": 0}, r"`itw_start` must be inside \(0, 1\). Found 0"),
-    ({"itw_start": 1.0}, r"`itw_start` must be inside \(0, 1\). Found 1.0"),
-    ({"itw_start": -0.6}, r"`itw_start` must be inside \(0, 1\). Found -0.6"),
-    ({"itw_start": 60}, r"`itw_start` must be inside \(0, 1\). Found 60"),
+    ({"itw_start": 1.0}, r"`itw_start` must be inside \[0, 1\). Found 1.0"),
+    ({"itw_start": -0.6}, r"`itw_start` must be inside \[0, 1\). Found -0.6"),
+    ({"itw_start": 60}, r"`itw_start` must be inside \[0, 1\). Found 60"),
     ({"itw_factor": -0.01}, r"`itw_factor` must be inside \[0, 1\]"),
     ({"width": 0}, "`width` must be a positive multiple"),
     ({"epochs": 0}, "`epochs` must be at least 1"),
@@ -88,7 +87,17 @@ def test_wrong_type_is_refused(parameters, message):
 
 
 def test_every_rule_has_a_bad_value():
-    any_value = {"results_dir", "cache_dir", "cohort", "pflp", "pflp_keep_mean", "itw", "augment"}
+    any_value = {
+        "results_dir",
+        "cache_dir",
+        "cohort",
+        "pflp",
+        "pflp_keep_mean",
+        "pflp_shuffle",
+        "itw",
+        "itw_restart",
+        "augment",
+    }
 
     covered = {name for row, _ in BAD_VALUES for name in row} | any_value
 

@@ -11,14 +11,15 @@ import papermill
 import pytest
 import yaml
 
-from lungmtl import policies
+from lungmtl import policies, study
 from lungmtl.config import STUDY_KEYS, TASKS, RunConfig, read_params
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENT = ROOT / "notebooks" / "02_experiment.ipynb"
 TABLE2 = ROOT / "params" / "table2"
 PARAMS = sorted((ROOT / "params").rglob("*.yaml"))
-STUDIES = [path for path in PARAMS if path.parent != TABLE2]
+STUDIES = [path for path in PARAMS if path.parent == TABLE2.parent]
+VARIANTS = sorted((ROOT / "params" / "sensitivity").glob("*.yaml"))
 OWN_KEYS = {"experiment", "tasks", "weights", "pflp", "itw"}  # what tells one experiment of Table 2 from another
 
 # Table 2: tasks, base weights, PFLP, ITW
@@ -93,7 +94,8 @@ def test_study_names_itself_and_experiments_that_exist(path):
     content = read_params(path)
 
     assert content["study"] == path.stem
-    assert set(content["experiments"]) <= set(EXPERIMENTS)
+    assert {name for name in content["experiments"] if "." not in name} <= set(EXPERIMENTS)
+    assert study.plan(path)
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
@@ -104,6 +106,25 @@ def test_study_leaves_the_weights_to_table_2(path):
 
 def test_table_2_is_complete():
     assert {path.stem for path in TABLE2.glob("*.yaml")} == set(EXPERIMENTS)
+
+
+def test_sensitivity_runs_every_variant_and_its_base():
+    experiments = read_params(ROOT / "params" / "sensitivity.yaml")["experiments"]
+
+    assert {name for name in experiments if "." in name} == {path.stem for path in VARIANTS}
+    assert {name.partition(".")[0] for name in experiments} <= set(experiments)
+
+
+@pytest.mark.parametrize("path", VARIANTS, ids=lambda path: path.stem)
+def test_a_variant_changes_its_base_and_nothing_but_the_policy(path):
+    runs = {run.experiment: run.to_dict() for run in study.plan(ROOT / "params" / "sensitivity.yaml", seeds=[0])}
+    variant, base = runs[path.stem], runs[path.stem.partition(".")[0]]
+
+    changed = {name for name, value in variant.items() if value != base[name]} - {"experiment"}
+
+    assert changed == set(read_params(path)) - {"experiment"}
+    assert changed
+    assert all(name == "weights" or name.startswith(("pflp_", "itw_")) for name in changed)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

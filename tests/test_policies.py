@@ -146,12 +146,47 @@ def test_keep_mean_keeps_the_ratios_inside_a_step():
     assert kept / plain == pytest.approx(np.full(5, 1 / 0.28))
 
 
+def test_a_shuffled_order_gives_every_task_its_turn_in_every_cycle():
+    policy = PFLP(BW(TASKS, BASES["MTL2"]), period=2, shuffle_seed=0)
+
+    orders = [tuple(policy(at(10 * cycle + 2 * turn)).focus for turn in range(5)) for cycle in range(20)]
+
+    assert all(sorted(order) == sorted(TASKS) for order in orders)
+    assert len(set(orders)) > 10
+    assert policy(at(1)) == policy(at(0))
+
+
+def test_the_shuffled_order_follows_its_seed_alone():
+    policies = [PFLP(BW(TASKS, BASES["MTL2"]), shuffle_seed=seed) for seed in (0, 0, 1)]
+
+    first, again, other = ([policy(at(step)).focus for step in range(200)] for policy in policies)
+
+    assert first == again
+    assert first != other
+
+
+def test_keep_mean_holds_in_a_shuffled_order():
+    policy = PFLP(BW(TASKS, BASES["MTL2"]), keep_mean=True, shuffle_seed=3)
+
+    assert cycle_mean(policy) == pytest.approx(np.array(BASES["MTL2"]))
+
+
 # Internal transfer
 
 
 @pytest.mark.parametrize(
     ("start", "n_steps", "first"),
-    [(0.6, 10, 6), (0.6, 11, 7), (0.5, 7, 4), (0.55, 100, 55), (0.7, 10, 7), (0.99, 10, 9), (0.01, 10, 1), (0.6, 1, 0)],
+    [
+        (0.6, 10, 6),
+        (0.6, 11, 7),
+        (0.5, 7, 4),
+        (0.55, 100, 55),
+        (0.7, 10, 7),
+        (0.99, 10, 9),
+        (0.01, 10, 1),
+        (0.6, 1, 0),
+        (0, 10, 0),
+    ],
 )
 def test_first_transfer_step_is_the_start_rounded_up(start, n_steps, first):
     policy = ITW(BW(TASKS, BASES["ITW1"]), start=start)
@@ -217,6 +252,8 @@ def test_build_composes_the_policy_that_the_flat_settings_name(pflp, itw, expect
         itw=itw,
         itw_start=0.7,
         itw_factor=0.1,
+        pflp_shuffle=False,
+        seed=4,
     )
 
     assert policy == expected
@@ -244,9 +281,9 @@ def test_policies_import_without_torch_and_the_rest_of_the_package():
 # Bad settings
 
 
-@pytest.mark.parametrize("start", [-0.1, 0, 1, 1.5, math.nan])
+@pytest.mark.parametrize("start", [-0.1, 1, 1.5, math.nan])
 def test_itw_refuses_a_start_outside_0_to_1(start):
-    with pytest.raises(ValueError, match=r"`start` of ITW must be inside \(0, 1\). Found"):
+    with pytest.raises(ValueError, match=r"`start` of ITW must be inside \[0, 1\). Found"):
         ITW(BW("ab", [1, 1]), start=start)
 
 

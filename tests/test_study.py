@@ -52,6 +52,17 @@ def test_experiment_file_wins_over_the_study_and_both_over_the_defaults(params, 
     assert config.learning_rate == RunConfig().learning_rate
 
 
+def test_a_variant_takes_from_its_base_what_it_does_not_say(params, tmp_path):
+    (tmp_path / "trial").mkdir()
+    (tmp_path / "trial/ITW2.late.yaml").write_text("experiment: ITW2.late\nitw_start: 0.9\n")
+
+    variant, base = study.plan(params(experiments=["ITW2.late", "ITW2"]), seeds=[0])
+
+    assert (variant.experiment, variant.itw_start, base.itw_start) == ("ITW2.late", 0.9, 0.6)
+    assert variant.weights == base.weights == [3, 1, 1, 1, 1]
+    assert variant.pflp is variant.itw is True
+
+
 def test_places_replace_the_files(params, tmp_path):
     config = study.plan(params(), places={"results_dir": str(tmp_path / "elsewhere")})[0]
 
@@ -62,7 +73,7 @@ def test_places_replace_the_files(params, tmp_path):
     ("settings", "message"),
     [
         ({"epoch": 3}, "Found `epoch`. Did you mean `epochs`? In "),
-        ({"itw_start": 1.0}, "`itw_start` must be inside (0, 1). Found 1.0. In "),
+        ({"itw_start": 1.0}, "`itw_start` must be inside [0, 1). Found 1.0. In "),
         ({"experiments": None}, "`experiments` must be a list of different str values. Found None in "),
         ({"experiments": ["STL", "STL"]}, "`experiments` must be a list of different str values."),
         ({"seeds": [0, True]}, "`seeds` must be a list of different int values."),

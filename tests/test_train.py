@@ -61,6 +61,22 @@ def test_steps_say_what_the_policy_did():
     assert steps["loss"].to_numpy() == pytest.approx(total.to_numpy(), rel=1e-5)  # float32
 
 
+def steps_of(*, restart: bool, start: float = 0.5):
+    policy = ITW(BW(TASKS, [3.0, 1.0]), start=start)
+    return run(policy=policy, restart_at_transfer=restart, epochs=3, warmup=0.5).steps["loss"].to_numpy()
+
+
+def test_a_restart_changes_the_steps_after_the_switch_only():
+    plain, restarted = steps_of(restart=False), steps_of(restart=True)
+    # the switch is step 6 of 12; that step's loss comes before its update
+    assert (plain[:7] == restarted[:7]).all()
+    assert (plain[7:] != restarted[7:]).all()
+
+
+def test_a_restart_at_the_first_step_changes_nothing():
+    assert (steps_of(restart=True, start=0) == steps_of(restart=False, start=0)).all()
+
+
 def test_the_kept_epoch_has_the_best_validation_auc():
     fitted = run(epochs=4)
     validation = fitted.history.query("split == 'validation' and task == 'lung_cancer'")
