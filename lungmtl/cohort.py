@@ -20,33 +20,41 @@ from statsmodels.stats.proportion import proportion_confint
 from lungmtl.config import CENTRAL_TASK, TASKS
 
 SPLITS = ("train", "validation", "test")
+ANSWERS = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "": np.nan}
+MAX_LISTED = 20  # problems of a table named at once
+ATTRIBUTES = ("nodule_mm", "noise_hu", "thickness_mm", "n_slices", "kernel", "manufacturer", "sex", "age_years")
 SCAN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # it becomes a file name
 
 
-def read_cohort(path: str | Path, *, tasks: Sequence[str] = TASKS, allow_outside: bool = False) -> pd.DataFrame:
+def read_cohort(
+    path: str | Path, *, tasks: Sequence[str] = TASKS, allow_outside: bool = False, allow_missing: bool = False
+) -> pd.DataFrame:
     """Read a cohort table and check everything that can be wrong with it.
 
     Args:
         path: The csv file; its images are relative to its folder.
         tasks: Columns that hold a diagnosis.
         allow_outside: Whether an image may lie outside the table's folder.
+        allow_missing: Whether an image may be missing, for a caller that lists such scans itself.
     Returns:
         All rows and columns in the file's order: diagnoses float (0, 1, NaN = not known), the rest text, with
         `split` and `excluded` added where the file lacks them ("" = none).
     Raises:
         FileNotFoundError: If the table or an image is missing.
-        ValueError: If a column is missing, or a value of a row is not what its column must hold.
+        ValueError: If a column is missing, or values of rows are not what their columns must hold: all are named.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"A cohort must be an existing csv file. Found nothing at {path}.")
     frame = _read_text(path, tasks)
-    for name in tasks:
-        frame[name] = _labels(frame, name, path)
-    _check_names(frame, path)
-    _check_given_splits(frame, path)
-    _check_images(included(frame), path, allow_outside)
-    return frame
+    problems = [*_name_problems(frame), *(text for name in tasks for text in _label_problems(frame, name))]
+    problems += [*_split_problems(frame), *_place_problems(included(frame), path, allow_outside)]
+    if problems:
+        raise ValueError(_listed(problems, path))
+    missing = [] if allow_missing else _missing_images(included(frame), path)
+    if missing:
+        raise FileNotFoundError(_listed(missing, path))
+    return frame.assign(**{name: frame[name].map(ANSWERS).astype(float) for name in tasks})
 
 
 def included(frame: pd.DataFrame) -> pd.DataFrame:
@@ -152,6 +160,28 @@ def examples(frame: pd.DataFrame, truth: pd.DataFrame, *, tasks: Sequence[str]) 
     return found
 
 
+def attributes(frame: pd.DataFrame, truth: pd.DataFrame | None = None) -> pd.DataFrame:
+    """What the table tells of its scans beside the diagnoses, for subgroups: `scan` and those of `ATTRIBUTES` it has.
+
+    Other columns stay behind: they may name a patient.
+
+    Args:
+        frame: A cohort table.
+        truth: Columns `scan`, `diameter_mm` (of the malignant nodule) and `noise_hu`, where a generator knows them.
+    Returns:
+        One row per scan; numbers where a column holds nothing but numbers and blanks, else text.
+    """
+    if truth is not None:
+        known = truth.rename(columns={"diameter_mm": "nodule_mm"})[["scan", "nodule_mm", "noise_hu"]]
+        frame = frame.merge(known, on="scan", how="left")
+    scans = frame[["scan", *(name for name in ATTRIBUTES if name in frame)]].copy()
+    for name in scans.columns.drop("scan"):
+        numbers = pd.to_numeric(scans[name], errors="coerce")
+        is_number = numbers.notna() | scans[name].isna() | (scans[name] == "")
+        scans[name] = numbers if is_number.all() else scans[name]
+    return scans
+
+
 def sha256(path: str | Path) -> str:
     """Hash of a file's bytes, 64 hex digits."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
@@ -232,9 +262,10 @@ def _read_text(path: Path, tasks: Sequence[str]) -> pd.DataFrame:
     if len(set(header)) < len(header):
         raise ValueError(f"Column names must differ. Found {', '.join(header)} in {path}.")
     frame = pd.DataFrame(rows[1:], columns=header, dtype=str)
-    missing = [name for name in ("scan", "patient", "image", *tasks) if name not in frame]
+    missing = [f"`{name}`" for name in ("scan", "patient", "image", *tasks) if name not in frame]
     if missing:
-        raise ValueError(f"A cohort must have the column `{missing[0]}`. Found {', '.join(frame)} in {path}.")
+        columns = f"column{'s' if len(missing) > 1 else ''} {', '.join(missing)}"
+        raise ValueError(f"A cohort must have the {columns}. Found {', '.join(frame) or 'none'} in {path}.")
     for name in ("split", "excluded"):
         frame[name] = frame.get(name, "")
     if frame.empty:
@@ -242,56 +273,72 @@ def _read_text(path: Path, tasks: Sequence[str]) -> pd.DataFrame:
     return frame
 
 
-def _labels(frame: pd.DataFrame, name: str, path: Path) -> pd.Series:
-    meaning = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "": np.nan}
-    wrong = frame[~frame[name].isin(list(meaning))]
-    if len(wrong):
-        row = wrong.iloc[0]
-        raise ValueError(
-            f"`{name}` must be 0, 1 or blank. Found {row[name]!r} in scan {row['scan']} of {path} ({len(wrong)} rows)."
-        )
-    return frame[name].map(meaning).astype(float)
+def _listed(problems: Sequence[str], path: Path) -> str:
+    """One problem as a sentence, several as a list."""
+    if len(problems) == 1:
+        return f"{problems[0]} In {path}."
+    more = [f"... and {len(problems) - MAX_LISTED} more"] if len(problems) > MAX_LISTED else []
+    return "\n  - ".join([f"{path} has {len(problems)} problems:", *problems[:MAX_LISTED], *more])
 
 
-def _check_names(frame: pd.DataFrame, path: Path) -> None:
-    for scan in frame["scan"]:
-        if not SCAN_NAME.fullmatch(scan):
-            raise ValueError(
-                f"A scan's name must be letters, digits, dot, dash and underscore. Found {scan!r} in {path}."
-            )
+def _label_problems(frame: pd.DataFrame, name: str) -> list[str]:
+    wrong = frame[~frame[name].isin(list(ANSWERS))]
+    return [
+        f"`{name}` must be 0, 1 or blank. Found {value!r} in scan {scan}."
+        for value, scan in zip(wrong[name], wrong["scan"], strict=True)
+    ]
+
+
+def _name_problems(frame: pd.DataFrame) -> list[str]:
+    rows = enumerate(frame["scan"], start=2)  # the header is row 1
     twice = frame["scan"][frame["scan"].str.lower().duplicated()]  # some file systems ignore case
-    if len(twice):
-        raise ValueError(f"Every scan must have one row. Found {twice.iloc[0]} again in {path} ({len(twice)} rows).")
-    blank = frame[frame["patient"] == ""]
-    if len(blank):
-        raise ValueError(f"Every scan must have a patient. Found none in scan {blank.iloc[0]['scan']} of {path}.")
+    return [
+        *(
+            f"A scan's name must be letters, digits, dot, dash and underscore. Found {scan!r} in row {row}."
+            for row, scan in rows
+            if not SCAN_NAME.fullmatch(scan)
+        ),
+        *(f"Every scan must have one row. Found {scan} again." for scan in twice),
+        *(
+            f"Every scan must have a patient. Found none in scan {scan}."
+            for scan in frame.loc[frame["patient"] == "", "scan"]
+        ),
+    ]
 
 
-def _check_given_splits(frame: pd.DataFrame, path: Path) -> None:
+def _split_problems(frame: pd.DataFrame) -> list[str]:
     unknown = frame[~frame["split"].isin(["", *SPLITS])]
-    if len(unknown):
-        row = unknown.iloc[0]
-        raise ValueError(
-            f"`split` must be train, validation, test or blank. Found {row['split']!r} in scan {row['scan']} of {path}."
-        )
-    splits = frame[frame["split"] != ""].groupby("patient")["split"].unique()
-    shared = splits[splits.map(len) > 1]
-    if len(shared):
-        raise ValueError(
-            f"A patient must be in one split. Found {shared.index[0]} in {' and '.join(shared.iloc[0])} of {path}."
-        )
+    given = frame[frame["split"].isin(SPLITS)].drop_duplicates(["patient", "split"])
+    shared = given[given["patient"].duplicated(keep=False)].groupby("patient", sort=False)["split"].agg(" and ".join)
+    return [
+        *(
+            f"`split` must be train, validation, test or blank. Found {split!r} in scan {scan}."
+            for split, scan in zip(unknown["split"], unknown["scan"], strict=True)
+        ),
+        *(f"A patient must be in one split. Found {patient} in {splits}." for patient, splits in shared.items()),
+    ]
 
 
-def _check_images(frame: pd.DataFrame, path: Path, allow_outside: bool) -> None:
+def _place_problems(frame: pd.DataFrame, path: Path, allow_outside: bool) -> list[str]:
+    problems = []
     root = os.path.abspath(path.parent)
     for scan, image in zip(frame["scan"], frame["image"], strict=True):
         place = os.path.normpath(os.path.join(root, image))
         if image == "":
-            raise ValueError(f"Every scan must have an image. Found none in scan {scan} of {path}.")
-        if not allow_outside and not place.startswith(root + os.sep):
-            raise ValueError(f"An image must lie in the table's folder. Found {image} in scan {scan} of {path}.")
-        if not os.path.exists(place):
-            raise FileNotFoundError(f"Every image must exist. Found nothing at {place}, scan {scan} of {path}.")
+            problems.append(f"Every scan must have an image. Found none in scan {scan}.")
+        elif not allow_outside and not place.startswith(root.rstrip(os.sep) + os.sep):
+            problems.append(f"An image must lie in the table's folder. Found {image} in scan {scan}.")
+    return problems
+
+
+def _missing_images(frame: pd.DataFrame, path: Path) -> list[str]:
+    root = os.path.abspath(path.parent)
+    places = [os.path.normpath(os.path.join(root, image)) for image in frame["image"]]
+    return [
+        f"Every image must exist. Found nothing at {place}, scan {scan}."
+        for scan, place in zip(frame["scan"], places, strict=True)
+        if not os.path.exists(place)
+    ]
 
 
 def _draw(positive: pd.Series, fractions: Sequence[float], seed: int) -> dict[str, str]:

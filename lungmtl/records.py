@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 RECORD_FILE = "record.json"
+SCANS_FILE = "scans.csv"  # in the study's folder
 STEPS_FILE = "steps.csv"
 HISTORY_FILE = "history.csv"
 PREDICTIONS_FILE = "predictions.csv"
@@ -184,6 +185,27 @@ def collect(study_dir: str | Path) -> Collection:
         steps=_concat(pairs, STEPS_FILE, ("step", "epoch", "phase", "focus", "loss")),
         incomplete=[folder.name for folder in folders if folder not in complete],
     )
+
+
+def write_scans(study_dir: str | Path, scans: pd.DataFrame) -> Path:
+    """Write what is known of the scans beside their labels, for subgroups: `scan` and any further columns.
+
+    Raises:
+        ValueError: If there is no column `scan`, a scan stands there twice, or a column names patients or files.
+    """
+    _check_keys(dict.fromkeys(scans.columns), ("scan",), f"The columns of {SCANS_FILE}", str(study_dir))
+    private = sorted({"patient", "image"} & set(scans.columns))
+    if private or scans["scan"].duplicated().any():
+        found = ", ".join(private) or scans.loc[scans["scan"].duplicated(), "scan"].iloc[0]
+        raise ValueError(f"{SCANS_FILE} must name each scan once, and neither patients nor files. Found {found}.")
+    Path(study_dir).mkdir(parents=True, exist_ok=True)
+    return _write_csv(scans, Path(study_dir) / SCANS_FILE, float_format="%.6g")
+
+
+def read_scans(study_dir: str | Path) -> pd.DataFrame:
+    """What is known of the scans of a study, one row per scan; no row and the column `scan` alone without the file."""
+    path = Path(study_dir) / SCANS_FILE
+    return _read_csv(path) if path.is_file() else pd.DataFrame({"scan": pd.Series(dtype=str)})
 
 
 def environment(*, threads: int, precision: str) -> dict[str, Any]:

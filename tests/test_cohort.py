@@ -313,3 +313,26 @@ def test_a_scan_that_is_not_prepared_is_named(prepared):
     (folder / "scan2.npy").unlink()
     with pytest.raises(FileNotFoundError, match=r"Found 1 of 3 missing, first .*scan2.npy"):
         cohort.ScanDataset(frame, folder, tasks=["copd"])
+
+
+# ---------------------------------------------------------------- attributes
+
+
+def test_attributes_are_numbers_or_text_and_leave_patients_behind():
+    frame = table(3, kernel=["STANDARD", "B30f", ""], thickness_mm=["2.5", "", "1"], name=["A", "B", "C"])
+
+    found = cohort.attributes(frame)
+
+    assert found.columns.tolist() == ["scan", "thickness_mm", "kernel"]
+    assert found["thickness_mm"].tolist() == pytest.approx([2.5, np.nan, 1], nan_ok=True)
+    assert found["kernel"].tolist() == ["STANDARD", "B30f", ""]
+
+
+def test_the_truth_of_a_generator_is_matched_by_scan():
+    truth = pd.DataFrame({"scan": ["scan2", "scan0"], "diameter_mm": [8.0, None], "noise_hu": [20.0, 30.0], "x": 1})
+
+    found = cohort.attributes(table(3), truth).set_index("scan")
+
+    assert found.columns.tolist() == ["nodule_mm", "noise_hu"]
+    assert found["noise_hu"].tolist() == pytest.approx([30, np.nan, 20], nan_ok=True)
+    assert found["nodule_mm"].tolist() == pytest.approx([np.nan, np.nan, 8], nan_ok=True)

@@ -175,3 +175,29 @@ def test_environment_survives_without_git(monkeypatch):
     monkeypatch.setenv("PATH", "")
 
     assert records.environment(threads=2, precision="bf16")["commit"] == "unknown"
+
+
+def test_scans_are_read_as_they_were_written(tmp_path):
+    scans = pd.DataFrame({"scan": ["007", "008"], "noise_hu": [20.5, np.nan], "kernel": ["STANDARD", "B30f"]})
+
+    records.write_scans(tmp_path, scans)
+
+    pd.testing.assert_frame_equal(records.read_scans(tmp_path), scans)
+
+
+def test_without_a_file_nothing_is_known_of_the_scans(tmp_path):
+    assert records.read_scans(tmp_path).columns.tolist() == ["scan"]
+    assert records.read_scans(tmp_path).empty
+
+
+@pytest.mark.parametrize(
+    ("scans", "message"),
+    [
+        (pd.DataFrame({"scan": ["a", "a"]}), "must name each scan once, and neither patients nor files. Found a"),
+        (pd.DataFrame({"scan": ["a"], "patient": ["p"]}), "neither patients nor files. Found patient"),
+        (pd.DataFrame({"noise_hu": [1]}), "must have scan"),
+    ],
+)
+def test_scans_without_names_or_with_patients_are_refused(tmp_path, scans, message):
+    with pytest.raises(ValueError, match=message):
+        records.write_scans(tmp_path, scans)
