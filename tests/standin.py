@@ -128,11 +128,11 @@ def start(project: Path, *arguments: str) -> subprocess.Popen:
     )
 
 
-def call(project: Path, *arguments: str) -> tuple[int, str]:
+def call(project: Path, *arguments: str, timeout_s: float = TIMEOUT_S) -> tuple[int, str]:
     """Run `python -m lungmtl` to its end; exit status and what it said."""
     process = start(project, *arguments)
     try:
-        output, _ = process.communicate(timeout=TIMEOUT_S)
+        output, _ = process.communicate(timeout=timeout_s)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
