@@ -36,7 +36,8 @@ def main() -> None:
     for _ in range(options.steps + 2):  # the first two warm up
         for way, network in networks.items():
             seconds[way].append(_step(network, volume.contiguous(memory_format=WAYS[way][0]), bf16=WAYS[way][1]))
-    print(f"{_device_name(device)}, {options.threads} thread(s), auto precision {resolve_precision('auto')}")
+    auto = resolve_precision("auto", shape=[options.size] * 3)
+    print(f"{_device_name(device)}, {options.threads} thread(s), auto precision {auto}")
     print(f"{options.batch} x {options.size}^3, width {options.width}, median of {options.steps} steps")
     ordinary = statistics.median(seconds[ORDINARY][2:])
     for way, values in seconds.items():

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
-from lungmtl.model import task_losses
+from lungmtl.model import REDUCTION, task_losses
 from lungmtl.policies import Decision, Policy, Progress
 
 # chosen by us: what a scanner and a patient's position vary, small against what a disease changes
@@ -33,6 +33,8 @@ MAX_SCALE = 0.06
 MAX_NOISE = 0.015  # standard deviation on the [0, 1] scale
 MAX_GRADIENT_NORM = 100.0  # a safety net: a lower limit would level the loss scales that the policies set
 DECAY = 0.25  # final fraction of the steps with a falling learning rate; before it ITW's stage learns at full rate
+
+MIN_BF16_VOXELS = 2 * REDUCTION + 1  # along every axis, on a CPU; `_forward` says why
 
 logger = logging.getLogger(__name__)
 
@@ -57,9 +59,12 @@ def pick_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def resolve_precision(precision: str) -> str:
-    """Turn `auto` into bf16 where the device in use computes it natively, else fp32.
+def resolve_precision(precision: str, *, shape: Sequence[int]) -> str:
+    """Turn `auto` into bf16 where the device in use computes a grid of this shape natively and rightly, else fp32.
 
+    Args:
+        precision: auto, bf16 or fp32.
+        shape: Voxels of the model's grid, (z, y, x).
     Raises:
         ValueError: If `precision` is not auto, bf16 or fp32.
     """
@@ -67,8 +72,9 @@ def resolve_precision(precision: str) -> str:
         raise ValueError(f"`precision` must be auto, bf16 or fp32. Found {precision!r}.")
     if precision != "auto":
         return precision
-    native = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else torch.cpu._is_avx512_bf16_supported()
-    return "bf16" if native else "fp32"
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() and min(shape) >= MIN_BF16_VOXELS else "fp32"
 
 
 def fit(
@@ -110,7 +116,8 @@ def fit(
     Returns:
         The model with the weights of the kept epoch, the steps, the history and that epoch.
     Raises:
-        ValueError: If tasks differ, fewer than one full batch is there, or the loss stops being finite.
+        ValueError: If tasks differ, fewer than one full batch is there, the grid is too small for bf16 on a CPU, or
+            the loss stops being finite.
     """
     _check(model, train_set, policy, batch_size, selection)
     device = pick_device()
@@ -181,6 +188,17 @@ def _rate(step: int, n_steps: int, warmup: float) -> float:
 
 
 def _forward(model: nn.Module, volume: Tensor, precision: str) -> Tensor:
+    """Logits (B, T) of volumes (B, 1, Z, Y, X).
+
+    Raises:
+        ValueError: If a grid is too small for bf16 on a CPU. There oneDNN 3.12 (torch 2.13) computes the weight
+            gradient of a 3 x 3 x 3 convolution over 2 slices wrongly: the source pointer ends one slice too far, in
+            memory of anything, even NaN. Strided ones over 1 row or column fail too; 3 feature voxels are right.
+            Source: `compute_od_loop_common` in oneDNN's jit_avx512_core_bf16_conv_kernel.cpp.
+    """
+    if precision == "bf16" and volume.device.type == "cpu" and min(volume.shape[2:]) < MIN_BF16_VOXELS:
+        least, found = MIN_BF16_VOXELS, tuple(volume.shape[2:])
+        raise ValueError(f"bf16 on a CPU must have at least {least} voxels along every axis. Found {found}: use fp32.")
     volume = volume.contiguous(memory_format=torch.channels_last_3d)
     with torch.autocast(volume.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
         return model(volume)[0]

@@ -152,4 +152,36 @@ def test_what_cannot_be_trained_is_refused(change, message):
 
 def test_an_unknown_precision_is_refused():
     with pytest.raises(ValueError, match=r"auto, bf16 or fp32\. Found .fp16."):
-        train.resolve_precision("fp16")
+        train.resolve_precision("fp16", shape=(64, 64, 64))
+
+
+def test_auto_precision_takes_fp32_where_bf16_would_be_wrong(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    assert train.resolve_precision("auto", shape=(17, 17, 17)) == "bf16"
+    assert train.resolve_precision("auto", shape=(64, 16, 64)) == "fp32"
+
+
+def test_bf16_on_a_cpu_is_refused_for_two_slices_of_features():
+    volume = torch.zeros(4, 1, 16, 24, 24)
+    with pytest.raises(ValueError, match=r"at least 17 voxels along every axis\. Found \(16, 24, 24\): use fp32"):
+        train._forward(MultiTaskNet(TASKS, width=4), volume, "bf16")
+
+
+def test_bf16_weight_gradients_are_right_on_the_smallest_grid_allowed():
+    torch.manual_seed(0)
+    network = MultiTaskNet(TASKS, width=4)
+    convolutions = [layer for layer in network.encoder.modules() if isinstance(layer, torch.nn.Conv3d)]
+    seen = {}
+    for layer in convolutions:
+        layer.register_forward_hook(lambda layer, inputs, output: _keep(seen, layer, inputs[0], output))
+    train._forward(network, torch.rand(4, 1, *3 * [train.MIN_BF16_VOXELS]), "bf16").sum().backward()
+    for layer in convolutions:
+        source, slope = (part.bfloat16().double() for part in seen[layer])
+        expected = torch.nn.grad.conv3d_weight(source, layer.weight.shape, slope, layer.stride, layer.padding)
+        tolerance = 0.02 * expected.abs().max().item()  # bf16 keeps 8 bits; with two slices the error is the maximum
+        torch.testing.assert_close(layer.weight.grad.double(), expected, atol=tolerance, rtol=0)
+
+
+def _keep(seen, layer, source, output):
+    output.register_hook(lambda slope: seen.update({layer: (source.detach(), slope)}))
