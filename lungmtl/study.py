@@ -25,13 +25,14 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
-from lungmtl import records
+from lungmtl import records, report
 from lungmtl.config import STUDY_KEYS, RunConfig, read_params
 
 PROJECT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = PROJECT / "notebooks"  # where every notebook runs, and what relative paths in params start from
 EXPERIMENT_NOTEBOOK = "02_experiment.ipynb"
 COMPARISON_NOTEBOOK = "03_comparison.ipynb"
+REPORT_FILE = "report.html"  # the executed comparison for readers, in the study's folder
 COMPARISON_TABLE = "tables/auc.csv"  # what a finished comparison has written, in the study's folder
 
 EXECUTED_FILE = "notebook.ipynb"
@@ -152,7 +153,8 @@ def run_key(config: RunConfig, *, cohort: Path) -> str:
 def comparison_key(runs: Sequence[RunConfig]) -> str:
     """Hash of all that decides the comparison but the records: its notebook, the code and the names of the runs."""
     code = code_version(("__main__.py", "cli.py", "study.py"))
-    return _hash(_cells(NOTEBOOKS / COMPARISON_NOTEBOOK), code, *(name_of(config) for config in runs))
+    page = (PROJECT / "lungmtl" / report.TEMPLATE).read_text(encoding="utf-8")
+    return _hash(_cells(NOTEBOOKS / COMPARISON_NOTEBOOK), code, page, *(name_of(config) for config in runs))
 
 
 def code_version(without: Sequence[str] = ()) -> str:
@@ -199,7 +201,7 @@ def run(config: RunConfig, *, cohort: Path) -> bool:
 
 
 def compare(runs: Sequence[RunConfig]) -> Path:
-    """Execute the comparison notebook over the records of these runs; returns the study's folder."""
+    """Execute the comparison notebook over the records of these runs and write its page; returns the folder."""
     folder = study_dir(runs[0])
     (folder / "logs").mkdir(parents=True, exist_ok=True)
     parameters = {
@@ -214,6 +216,10 @@ def compare(runs: Sequence[RunConfig]) -> Path:
         parameters,
         log=folder / "logs" / "comparison.log",
         name="comparison",
+    )
+    links = report.record_links(folder, [name_of(config) for config in runs])
+    report.write_html(
+        folder / "logs" / COMPARISON_NOTEBOOK, folder / REPORT_FILE, title=f"Study {runs[0].study}", links=links
     )
     return folder
 

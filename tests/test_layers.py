@@ -12,13 +12,14 @@ PROGRAMS = sorted([*ROOT.glob("benchmarks/*.py"), *ROOT.glob("workflow/*.py")])
 # module -> modules of the package that it may import; `config` for its constants, but for study and cli
 LAYERS = {
     "config": set(),
-    "reading": set(),
+    "dicom": set(),
+    "reading": {"dicom"},
     "volumes": {"reading"},
     "phantom": {"config", "volumes"},
     "cohort": {"config", "volumes"},
     "nlst": {"config", "volumes"},
     "checks": {"cohort", "config", "reading", "volumes"},
-    "html": set(),
+    "report": {"records"},
     "model": set(),
     "policies": set(),
     "train": {"model", "policies"},
@@ -26,11 +27,11 @@ LAYERS = {
     "tables": {"metrics"},
     "figures": set(),
     "records": {"config"},
-    "study": {"config", "records"},
+    "study": {"config", "records", "report"},
     "cli": set(MODULES) - {"cli", "__main__"},
     "__main__": {"cli"},
 }
-WITHOUT_TORCH = ("config", "policies", "metrics", "tables", "figures")
+WITHOUT_TORCH = ("config", "policies", "metrics", "report", "tables", "figures")
 RUNCONFIG_READERS = ("config", "study", "cli")
 MODULE_LEVEL = (ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.FunctionDef, ast.ClassDef)
 
