@@ -1,8 +1,10 @@
-"""Command line, `python -m lungmtl study | report | cohort | prepare | run | compare | nlst | sample`: thin.
+"""Command line, `python -m lungmtl study | report | check | prepare | verify | nlst | sample | ...`: thin.
 
-`study` and `report` are for people (`make study`, `make report`); `nlst` and `sample` make a cohort table of real CT;
-the workflow's rules call the other four.
-Exit status: 0 done, 1 a run failed, 2 bad input. Modules that take seconds to import are imported where they are used.
+`study` and `report` are for people (`make study`, `make report`); `check`, `prepare` and `verify` take a cohort table
+(or a study's params file); `nlst` and `sample` make such a table of real CT; the workflow's rules call `cohort`,
+`prepare`, `run` and `compare`.
+Exit status: 0 done, 1 a run failed, or `check` or `verify` found something wrong, 2 bad input.
+Modules that take seconds to import are imported where they are used.
 """
 
 import argparse
@@ -12,8 +14,10 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -22,7 +26,12 @@ from lungmtl.config import RunConfig
 
 SNAKEFILE = study.PROJECT / "workflow" / "Snakefile"
 PROFILES = study.PROJECT / "workflow" / "profiles"
-REPORT_FILE = "preparation.csv"  # in the study's folder: what became of every scan
+REPORT_FILE = "preparation.csv"  # in the study's folder, or the table's: what became of every scan
+NOTE_FILE = "preparation.json"  # beside it: where in the cache the scans are, and on which grid
+CHECK_NOTEBOOK = "01_cohort.ipynb"
+PAGE_FILE = "report.html"
+PAGE_LOG = "report.log"  # only where the page could not be made
+N_SHOWN = 10  # reasons and problems printed at the end
 BAR_WIDTH = 20
 BAD_INPUT = 2
 
@@ -39,8 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if "params" not in options:
             return options.command(options)
-        runs = study.plan(options.params, seeds=seeds(options.seeds), places=_places(options))
-        return options.command(options, runs)
+        return options.command(options, _plan(options.params, options))
     except (ValueError, FileNotFoundError) as error:
         _logger.error("error: %s", error)
         return BAD_INPUT
@@ -97,15 +105,59 @@ def make_cohort(options: argparse.Namespace, runs: list[RunConfig]) -> int:
     return 0
 
 
-def prepare(options: argparse.Namespace, runs: list[RunConfig]) -> int:
-    """Check the cohort and prepare every scan that is not prepared yet; write what became of each."""
-    from lungmtl import cohort, volumes
+class Source(NamedTuple):
+    """A cohort that a command is asked to work on."""
 
-    config, table = runs[0], cohort_path(runs[0])
-    frame = cohort.assign_splits(cohort.read_cohort(table), fractions=config.split_fractions, seed=config.split_seed)
-    cohort.check_splits(frame, tasks=list(dict.fromkeys(task for run in runs for task in run.tasks)))
+    config: RunConfig  # grid, split, tasks and cache
+    table: Path
+    folder: Path  # of what is reported
+
+
+def source(options: argparse.Namespace) -> Source:
+    """The cohort table given and its settings, or those of a study's params file.
+
+    Raises:
+        ValueError: If a setting is out of range, or a grid is given beside a params file.
+    """
+    given = {name: getattr(options, name, None) for name in ("spacing_mm", "shape", "window_hu")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if not _is_table(options.source):
+        if given:
+            raise ValueError(f"The grid must come from the params file. Found {', '.join(given)} beside it.")
+        config = _plan(options.source, options)[0]
+        return Source(config, cohort_path(config), study.study_dir(config))
+    config = _plan(options.study, options)[0] if options.study else RunConfig.from_mapping(_places(options))
+    table = options.source.absolute()
+    folder = (options.out or table.parent / f"{table.stem}-check").absolute()
+    return Source(RunConfig.from_mapping(config.to_dict() | given), table, folder)
+
+
+def check(options: argparse.Namespace) -> int:
+    """Check a cohort table and every image of it: tables, thumbnails and a page, beside the table."""
+    from lungmtl import checks
+
+    config, table, folder = source(options)
+    frame = _read_table(options, config)
+    frame, notes = checks.split(frame, fractions=config.split_fractions, seed=config.split_seed)
+    with study.locked(folder / ".check.lock", "Another process checks this cohort: waiting for it."):
+        checked = checks.check_cohort(
+            frame, table.parent, out=folder, tasks=config.tasks, workers=options.workers, progress=_is_terminal()
+        )
+        _print_verdicts(checked.scans, [*notes, *checked.notes])
+        if options.page:
+            _write_page(config, table, folder, allow_outside=options.allow_outside)
+    print(f"Report: {folder / (PAGE_FILE if options.page else checks.SCANS_FILE)}")
+    return int((checked.scans["verdict"] == "failed").any() or checked.shared["leaks"].any())
+
+
+def prepare(options: argparse.Namespace) -> int:
+    """Prepare every scan of a cohort that is not prepared yet; write what became of each."""
+    from lungmtl import checks, volumes
+
+    config, table, folder = source(options)
+    frame = _read_table(options, config) if _is_table(options.source) else _read_of_study(options, table)
     with study.locked(cache_dir(config) / "prepare.lock", "Another process prepares scans: waiting for it."):
-        _, outcome = volumes.prepare_cohort(
+        prepared, outcome = volumes.prepare_cohort(
             frame,
             table.parent,
             cache_dir=cache_dir(config),
@@ -114,13 +166,37 @@ def prepare(options: argparse.Namespace, runs: list[RunConfig]) -> int:
             window_hu=config.window_hu,
             workers=options.workers,
         )
-    folder = study.study_dir(config)
     folder.mkdir(parents=True, exist_ok=True)
+    outcome = checks.without_folders(outcome, frame, table.parent)
     outcome.to_csv(folder / REPORT_FILE, index=False)
-    n_failed = int((outcome["status"] == "failed").sum())
-    if n_failed:
-        _logger.warning("%d of %d scans cannot be used: %s", n_failed, len(outcome), folder / REPORT_FILE)
+    grid = {name: getattr(config, name) for name in ("spacing_mm", "shape", "window_hu")}
+    place = os.path.relpath(prepared, cache_dir(config))
+    (folder / NOTE_FILE).write_text(json.dumps({"folder": place, **grid}, indent=2) + "\n", encoding="utf-8")
+    _print_prepared(outcome, folder / REPORT_FILE)
     return 0
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Verify that all images are there with the slices the table says, and that what was prepared is whole."""
+    from lungmtl import checks, cohort, nlst
+
+    config, table, folder = source(options)
+    frame = _read_table(options, config)
+    wanted = frame[(frame["excluded"] == "") | frame["excluded"].str.startswith(nlst.DOWNLOAD)]
+    problems = checks.verify_images(wanted, table.parent)
+    summary = f"{len(wanted)} images, {len(frame) - len(wanted)} excluded by the table"
+    if (folder / NOTE_FILE).is_file():
+        note = json.loads((folder / NOTE_FILE).read_text(encoding="utf-8"))
+        outcome = pd.read_csv(folder / REPORT_FILE, dtype={"scan": str})
+        failed = set(outcome.loc[outcome["status"] == "failed", "scan"])
+        used = cohort.included(frame)
+        used = used[~used["scan"].isin(failed)]
+        place = cache_dir(config) / note["folder"]
+        problems += checks.verify_prepared(used, table.parent, place, shape=note["shape"], progress=_is_terminal())
+        summary += f"; {len(used)} prepared scans, {len(failed)} that could not be prepared"
+    print("\n".join(problems) or "Everything is there and whole.")
+    print(f"verified {summary}: {len(problems)} problems")
+    return int(bool(problems))
 
 
 def run(options: argparse.Namespace, runs: list[RunConfig]) -> int:
@@ -195,7 +271,6 @@ def _parser() -> argparse.ArgumentParser:
         "study": run_study,
         "report": report,
         "cohort": make_cohort,
-        "prepare": prepare,
         "run": run,
         "compare": compare,
     }.items():
@@ -205,7 +280,7 @@ def _parser() -> argparse.ArgumentParser:
         part.add_argument("--seeds", default="", help='seeds instead of the file\'s, e.g. "0 1 2"')
         part.add_argument("--results-dir", type=Path, help="folder of all studies instead of the file's")
         part.add_argument("--cache-dir", type=Path, help="folder of cohorts and prepared scans instead of the file's")
-        if name in ("cohort", "prepare"):
+        if name == "cohort":
             part.add_argument("--workers", type=int, default=_n_cores(), help="processes")
         if name == "run":
             part.add_argument("--run", required=True, help="name of the run, e.g. ITW3-s0")
@@ -213,11 +288,33 @@ def _parser() -> argparse.ArgumentParser:
             part.add_argument("--cores", type=int, default=_n_cores(), help="CPU cores to use at a time")
             part.add_argument("--profile", default="local", help="local, slurm, or a folder with a Snakemake profile")
             part.epilog = "Options after -- go to Snakemake, e.g. -- --dry-run"
+    for command in (check, prepare, verify):
+        _add_table(commands.add_parser(command.__name__, help=command.__doc__, description=command.__doc__), command)
     _add_nlst(commands.add_parser("nlst", help=nlst_cohort.__doc__, description=nlst_cohort.__doc__))
     part = commands.add_parser("sample", help=sample.__doc__, description=sample.__doc__)
     part.set_defaults(command=sample)
     part.add_argument("folder", type=Path, help="where the scan and its table go")
     return parser
+
+
+def _add_table(part: argparse.ArgumentParser, command: Callable[[argparse.Namespace], int]) -> None:
+    part.set_defaults(command=command, seeds="", results_dir=None)
+    part.add_argument("source", type=Path, metavar="TABLE", help="cohort.csv, or a study's params file")
+    part.add_argument("--params", dest="study", type=Path, help="with cohort.csv: settings from a study's params file")
+    part.add_argument("--out", type=Path, help="folder of the report; <table>-check beside the table if not given")
+    part.add_argument("--cache-dir", type=Path, help="folder of prepared scans")
+    part.add_argument("--allow-outside", action="store_true", help="the table may name images outside its folder")
+    if command is not verify:
+        part.add_argument("--workers", type=int, default=_n_cores(), help="processes, %(default)s")
+    if command is check:
+        part.add_argument("--no-page", dest="page", action="store_false", help="tables and thumbnails alone, no page")
+    if command is prepare:
+        defaults = RunConfig()
+        part.add_argument("--seeds", default="", help="with a params file, of the study")
+        part.add_argument("--results-dir", type=Path, help="with a params file: folder of all studies")
+        part.add_argument("--spacing-mm", type=float, nargs=3, help=f"voxel size, z y x; {defaults.spacing_mm}")
+        part.add_argument("--shape", type=int, nargs=3, help=f"voxels, z y x; {defaults.shape}")
+        part.add_argument("--window-hu", type=float, nargs=2, help=f"HU mapped to 0 and 1; {defaults.window_hu}")
 
 
 def _add_nlst(part: argparse.ArgumentParser) -> None:
@@ -252,6 +349,10 @@ def seeds(text: str) -> list[int] | None:
     if not all(re.fullmatch(r"\d+", word) for word in words):
         raise ValueError(f'Seeds must be whole numbers, e.g. "0 1 2". Found {text!r}.')
     return [int(word) for word in words] or None
+
+
+def _plan(params: Path, options: argparse.Namespace) -> list[RunConfig]:
+    return study.plan(params, seeds=seeds(options.seeds), places=_places(options))
 
 
 def _places(options: argparse.Namespace) -> dict[str, str]:
@@ -318,6 +419,72 @@ def _print_results(folder: Path) -> None:
 def _outcome(config: RunConfig) -> str:
     record = records.read_record(study.run_dir(config))
     return f"done in {sum(record['seconds'].values()):.0f} s"
+
+
+def _is_terminal() -> bool:
+    return sys.stderr.isatty()
+
+
+def _is_table(path: Path) -> bool:
+    return path.suffix.lower() == ".csv"
+
+
+def _read_table(options: argparse.Namespace, config: RunConfig) -> pd.DataFrame:
+    """Read the table given; an image that is missing is left to the command to list."""
+    from lungmtl import cohort
+
+    table = source(options).table
+    return cohort.read_cohort(table, tasks=config.tasks, allow_outside=options.allow_outside, allow_missing=True)
+
+
+def _read_of_study(options: argparse.Namespace, table: Path) -> pd.DataFrame:
+    """Read a study's cohort and check that every split has both classes of every task."""
+    from lungmtl import cohort
+
+    runs = _plan(options.source, options)
+    frame = cohort.read_cohort(table)
+    frame = cohort.assign_splits(frame, fractions=runs[0].split_fractions, seed=runs[0].split_seed)
+    cohort.check_splits(frame, tasks=list(dict.fromkeys(task for run in runs for task in run.tasks)))
+    return frame
+
+
+def _print_prepared(outcome: pd.DataFrame, path: Path) -> None:
+    failed = outcome[outcome["status"] == "failed"]
+    print(f"{len(outcome) - len(failed)} of {len(outcome)} scans are prepared, {len(failed)} failed.")
+    for row in failed.head(N_SHOWN).itertuples():
+        print(f"  {row.scan}: {row.reason}")
+    print(f"What became of every scan: {path}")
+
+
+def _print_verdicts(scans: pd.DataFrame, notes: Sequence[str]) -> None:
+    counts = [f"{(scans['verdict'] == verdict).sum()} {verdict}" for verdict in ("ok", "look", "failed")]
+    unusual = scans[scans["verdict"] != "ok"].sort_values("verdict", kind="stable")
+    print(f"{len(scans)} scans: {', '.join(counts)}")
+    for row in unusual.head(N_SHOWN).itertuples():
+        print(f"  {row.verdict:6}  {row.scan}: {row.reason}")
+    if len(unusual) > N_SHOWN:
+        print(f"  ... and {len(unusual) - N_SHOWN} more")
+    print("\n".join(notes) or "Nothing is in the way of a study.")
+
+
+def _write_page(config: RunConfig, table: Path, folder: Path, *, allow_outside: bool) -> None:
+    """Execute the cohort notebook on what was checked, and make a page of it; the executed notebook names paths."""
+    from lungmtl import report
+
+    names = ("split_fractions", "split_seed", "tasks", "spacing_mm", "shape", "window_hu")
+    parameters = {"cohort": str(table), "check_dir": str(folder), "allow_outside": allow_outside}
+    parameters |= {"cache_dir": str(cache_dir(config)), **{name: getattr(config, name) for name in names}}
+    with tempfile.TemporaryDirectory(prefix="lungmtl-") as place:
+        executed, log = Path(place) / CHECK_NOTEBOOK, Path(place) / PAGE_LOG
+        try:
+            study.execute(study.NOTEBOOKS / CHECK_NOTEBOOK, executed, parameters, log=log, name="check")
+        except study.RunError as error:
+            text = log.read_text(encoding="utf-8")
+            for path, name in ((table.parent, "TABLE"), (folder, "REPORT"), (study.PROJECT, "PROJECT"), (place, "TMP")):
+                text = text.replace(str(path), name)
+            (folder / PAGE_LOG).write_text(text, encoding="utf-8")
+            raise study.RunError(f"The page cannot be made; log: {folder / PAGE_LOG}") from error
+        report.write_html(executed, folder / PAGE_FILE, title="Check of a cohort")
 
 
 def _bar(count: study.Count) -> str:

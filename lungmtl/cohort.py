@@ -264,8 +264,8 @@ def _read_text(path: Path, tasks: Sequence[str]) -> pd.DataFrame:
     frame = pd.DataFrame(rows[1:], columns=header, dtype=str)
     missing = [f"`{name}`" for name in ("scan", "patient", "image", *tasks) if name not in frame]
     if missing:
-        columns = f"column{'s' if len(missing) > 1 else ''} {', '.join(missing)}"
-        raise ValueError(f"A cohort must have the {columns}. Found {', '.join(frame) or 'none'} in {path}.")
+        found = ", ".join(frame) or "none"
+        raise ValueError(f"A cohort must have the column {' and '.join(missing)}. Found {found} in {path}.")
     for name in ("split", "excluded"):
         frame[name] = frame.get(name, "")
     if frame.empty:

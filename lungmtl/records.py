@@ -29,6 +29,7 @@ FILES = (STEPS_FILE, HISTORY_FILE, PREDICTIONS_FILE, MODEL_FILE, RECORD_FILE)  #
 HISTORY_COLUMNS = ("epoch", "split", "task", "loss", "auc", "seconds")
 PREDICTION_COLUMNS = ("scan", "patient", "split", "task", "target", "probability")
 METRIC_KEYS = ("auc", "low", "high", "n", "positives")
+PLACES = ("cohort", "results_dir", "cache_dir")  # settings that are paths
 PHASES = ("balanced", "focus", "transfer")
 SECTIONS = {  # sections of record.json that are mappings, and the keys each must have
     "cohort": ("sha256", "counts"),
@@ -89,7 +90,8 @@ def write_run(
         study: Name of the study.
         experiment: Name of the experiment.
         seed: Seed of the run.
-        config: Every field of the run's config, defaults included.
+        config: Every field of the run's config, defaults included; of an absolute path the name alone is written,
+            since folders may name people.
         tasks: Names, central task first.
         cohort: `sha256` of the table and `counts` per split and label; no patient identifiers.
         environment: As `environment` returns it; the peak memory of this process is added as `peak_memory_mb`.
@@ -110,7 +112,7 @@ def write_run(
         "study": study,
         "experiment": experiment,
         "seed": seed,
-        "config": dict(config),
+        "config": _without_folders(config),
         "tasks": list(tasks),
         "cohort": dict(cohort),
         "environment": {**environment, "peak_memory_mb": peak_memory_mb()},
@@ -286,6 +288,11 @@ def _check_predictions(predictions: pd.DataFrame, where: str) -> None:
         raise ValueError(f"`target` must be 0, 1 or blank. Found another value in {where}.")
     if predictions.duplicated(["scan", "task"]).any():
         raise ValueError(f"A scan must have one prediction per task. Found a second one in {where}.")
+
+
+def _without_folders(config: Mapping[str, Any]) -> dict[str, Any]:
+    places = {name: Path(config[name]) for name in PLACES if name in config}
+    return {**config, **{name: place.name for name, place in places.items() if place.is_absolute()}}
 
 
 def _whole_targets(predictions: pd.DataFrame) -> pd.DataFrame:

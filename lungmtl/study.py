@@ -59,6 +59,8 @@ CODE_AROUND_RUNS = (  # modules that compute nothing that a run records
     ),
 )
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+PAPERMILL_PATHS = ("input_path", "output_path")  # in the metadata of an executed notebook
+PAPERMILL_LINES = ("Input Notebook:", "Output Notebook:", "Working directory:")  # in its log
 PROGRESS_START = "epoch "  # lines of a notebook that begin so are shown while it runs
 GPU_POLL_S = 2.0
 KEY_LENGTH = 16
@@ -279,6 +281,8 @@ def execute(
             logging.getLogger("papermill").error("The kernel died.")
             reason = "its kernel died, as when memory runs out"
             raise RunError(f"{name} failed: {reason}\n  log: {log}") from error
+        finally:
+            _drop_folders(out)
 
 
 @contextlib.contextmanager
@@ -454,6 +458,7 @@ def _text_log(path: Path) -> Iterator[None]:
     handler = logging.FileHandler(path, mode="w", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", datefmt="%H:%M:%S"))
     handler.terminator = ""
+    handler.addFilter(_is_no_folder)
     handler.addFilter(_ends_in_one_newline)
     level, propagate = logger.level, logger.propagate
     logger.addHandler(handler)
@@ -466,6 +471,22 @@ def _text_log(path: Path) -> Iterator[None]:
         handler.close()
         logger.setLevel(level)
         logger.propagate = propagate
+
+
+def _drop_folders(executed: Path) -> None:
+    """Take papermill's paths, which may name people, out of an executed notebook."""
+    if not executed.is_file():
+        return
+    notebook = json.loads(executed.read_text(encoding="utf-8"))
+    for name in PAPERMILL_PATHS:
+        notebook["metadata"].get("papermill", {}).pop(name, None)
+    beside = executed.with_name(executed.name + ".partial")
+    beside.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(beside, executed)
+
+
+def _is_no_folder(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(PAPERMILL_LINES)
 
 
 def _ends_in_one_newline(record: logging.LogRecord) -> bool:

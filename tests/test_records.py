@@ -201,3 +201,12 @@ def test_without_a_file_nothing_is_known_of_the_scans(tmp_path):
 def test_scans_without_names_or_with_patients_are_refused(tmp_path, scans, message):
     with pytest.raises(ValueError, match=message):
         records.write_scans(tmp_path, scans)
+
+
+def test_a_record_holds_no_absolute_path(tmp_path):
+    config = {"cohort": str(tmp_path / "cohort.csv"), "results_dir": "../results", "cache_dir": str(tmp_path)}
+
+    records.write_run(tmp_path / "MTL-s0", **run_values() | {"config": config})
+
+    kept = records.read_record(tmp_path / "MTL-s0")["config"]
+    assert kept == {"cohort": "cohort.csv", "results_dir": "../results", "cache_dir": tmp_path.name}

@@ -157,6 +157,7 @@ def test_bad_input_is_one_sentence_and_status_2(tmp_path, monkeypatch, caplog, a
 def test_smoke_study_runs_from_the_cohort_to_the_figures(tmp_path):
     places = {"results_dir": str(tmp_path / "results"), "cache_dir": str(tmp_path / "cache")}
     options = [f"--{name.replace('_', '-')}={place}" for name, place in places.items()]
+    names = {"results_dir": "results", "cache_dir": "cache"}  # a record keeps no absolute path
     planned = {study.name_of(config): config for config in study.plan(PROJECT / "params/smoke.yaml", places=places)}
 
     status, output = call(PROJECT, "study", "params/smoke.yaml", *options)
@@ -168,7 +169,10 @@ def test_smoke_study_runs_from_the_cohort_to_the_figures(tmp_path):
     for name, config in planned.items():
         folder = study.run_dir(config)
         assert {*records.FILES, study.EXECUTED_FILE} <= {path.name for path in folder.iterdir()}
-        assert records.read_record(folder)["config"] == config.to_dict()
+        assert records.read_record(folder)["config"] == config.to_dict() | {
+            "results_dir": "results",
+            "cache_dir": "cache",
+        }
         assert set(found.predictions.loc[found.predictions["run"] == name, "split"]) == {"validation", "test"}
     assert list((tmp_path / "results/smoke/figures").glob("*.png"))
     assert str(tmp_path / "results/smoke/figures") in output

@@ -1,0 +1,195 @@
+"""`check`, `prepare` and `verify` on a user's table: what they write, print and return."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from chests import chest, save
+
+from lungmtl import cli, volumes
+from lungmtl.config import TASKS
+
+GRID = ["--spacing-mm", "20", "20", "20", "--shape", "16", "16", "20"]
+
+
+@pytest.fixture
+def user(tmp_path, monkeypatch):
+    """A folder with a table of three scans, one of which is torn; another working folder."""
+    folder = tmp_path / "user"
+    (folder / "ct").mkdir(parents=True)
+    for scan, shift in (("one", 0), ("two", 1)):
+        save(chest().hu + np.int16(shift), folder / "ct" / f"{scan}.nii.gz")
+    (folder / "ct" / "torn.nii.gz").write_bytes((folder / "ct" / "one.nii.gz").read_bytes()[:500])
+    write(folder, "one", "two", "torn")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def write(folder, *scans, **columns):
+    frame = pd.DataFrame({"scan": scans, "patient": [f"patient-{scan}" for scan in scans]})
+    frame["image"] = [f"ct/{scan}.nii.gz" for scan in scans]
+    frame = frame.assign(**dict.fromkeys(TASKS, ""), **columns)
+    frame.to_csv(folder / "cohort.csv", index=False)
+
+
+def prepare(user, *options):
+    return cli.main(["prepare", "cohort.csv", "--cache-dir", str(user / "cache"), "--workers", "1", *GRID, *options])
+
+
+def prepared(user):
+    return sorted(path.stem for path in (user / "cache" / "prepared").glob("*/*.npy"))
+
+
+# ---------------------------------------------------------------- check
+
+
+def test_check_writes_the_report_beside_the_table_and_says_what_failed(user, capsys):
+    status = cli.main(["check", "cohort.csv", "--no-page", "--workers", "1"])
+    output = capsys.readouterr().out
+    assert status == 1
+    assert "3 scans: 0 ok, 2 look, 1 failed" in output
+    assert "failed  torn: " in output
+    assert f"Report: {user / 'cohort-check' / 'scans.csv'}" in output
+    scans = pd.read_csv(user / "cohort-check" / "scans.csv")
+    assert scans["verdict"].tolist() == ["look", "look", "failed"]
+
+
+def test_check_of_good_scans_returns_0(user, capsys):
+    write(user, "one", "two")
+    assert cli.main(["check", "cohort.csv", "--no-page", "--out", "elsewhere"]) == 0
+    assert (user / "elsewhere" / "scans.csv").is_file()
+    assert not (user / "cohort-check").exists()
+
+
+def test_check_of_a_leak_returns_1(user, capsys):
+    save(chest().hu, user / "ct" / "two.nii.gz")
+    write(user, "one", "two", split=["train", "test"])
+    assert cli.main(["check", "cohort.csv", "--no-page"]) == 1
+    leak = "Leakage: identical voxels in 2 scans (one two), under 2 patient name(s), in test and train."
+    assert leak in capsys.readouterr().out
+
+
+def test_a_bad_table_is_told_with_all_its_problems(user, caplog):
+    write(user, "one", "two", "torn", split=["train", "tset", ""], excluded="")
+    text = (user / "cohort.csv").read_text().replace("patient-one", "").replace("ct/torn", "../torn")
+    (user / "cohort.csv").write_text(text.replace("patient-two,ct/two.nii.gz,", "patient-two,ct/two.nii.gz,yes"))
+    assert cli.main(["check", "cohort.csv"]) == 2
+    assert caplog.messages[-1].splitlines()[1:] == [
+        "  - Every scan must have a patient. Found none in scan one.",
+        "  - `lung_cancer` must be 0, 1 or blank. Found 'yes' in scan two.",
+        "  - `split` must be train, validation, test or blank. Found 'tset' in scan two.",
+        "  - An image must lie in the table's folder. Found ../torn.nii.gz in scan torn.",
+    ]
+
+
+def test_only_the_first_of_many_problems_are_told(user, caplog):
+    write(user, *[f"s{i}" for i in range(100)], split="tset")
+    assert cli.main(["check", "cohort.csv"]) == 2
+    assert "has 100 problems:" in caplog.messages[-1]
+    assert caplog.messages[-1].splitlines()[21:] == ["  - ... and 80 more"]
+
+
+@pytest.mark.parametrize("command", ["check", "prepare", "verify"])
+def test_a_table_cannot_reach_outside_its_folder_unless_told_to(user, caplog, command):
+    save(chest().hu, user.parent / "outside.nii.gz")
+    write(user, "one", image=["../outside.nii.gz"])
+    options = {"check": ["--no-page"], "prepare": [*GRID, "--cache-dir", str(user / "cache")], "verify": []}[command]
+    assert cli.main([command, "cohort.csv", *options]) == 2
+    assert "An image must lie in the table's folder. Found ../outside.nii.gz in scan one." in caplog.text
+    assert cli.main([command, "cohort.csv", "--allow-outside", *options]) == 0
+
+
+# ---------------------------------------------------------------- prepare
+
+
+def test_prepare_of_a_table_goes_on_past_bad_scans_and_names_them(user, capsys):
+    write(user, "one", "torn", "gone", "two")
+    assert prepare(user) == 0
+    assert prepared(user) == ["one", "two"]
+    output = capsys.readouterr().out
+    assert "2 of 4 scans are prepared, 2 failed.\n  torn: A scan must be " in output
+    assert f"What became of every scan: {user / 'cohort-check' / 'preparation.csv'}" in output
+    report = pd.read_csv(user / "cohort-check" / "preparation.csv").set_index("scan")
+    assert report["status"].to_dict() == {"one": "ok", "torn": "failed", "gone": "failed", "two": "ok"}
+    assert "scan torn" in report.loc["torn", "reason"]
+    assert str(user) not in (user / "cohort-check" / "preparation.csv").read_text()
+
+
+def test_prepare_again_keeps_what_is_there(user):
+    prepare(user)
+    before = {path: path.stat().st_mtime_ns for path in user.glob("cache/prepared/*/*.npy")}
+    prepare(user)
+    assert before == {path: path.stat().st_mtime_ns for path in user.glob("cache/prepared/*/*.npy")}
+
+
+def test_prepare_takes_the_grid_given(user):
+    prepare(user)
+    tensor = np.load(next(user.glob("cache/prepared/*/one.npy")))
+    assert tensor.shape == (16, 16, 20)
+    assert json.loads((user / "cohort-check" / "preparation.json").read_text())["spacing_mm"] == [20, 20, 20]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--shape", "1", "16", "16"], "`shape` must be three counts of at least 16"),
+        (["--window-hu", "400", "-1000"], "`window_hu` must be two numbers, low before high"),
+    ],
+)
+def test_a_bad_grid_is_refused(user, caplog, options, message):
+    assert prepare(user, *options) == 2
+    assert message in caplog.text
+
+
+def test_prepare_with_a_studys_params_fills_the_cache_that_the_study_reads(user):
+    (user / "own.yaml").write_text(
+        f"experiments: [STL]\nseeds: [0]\ncohort: {user}/cohort.csv\ncache_dir: {user}/cache\n"
+        "spacing_mm: [20, 20, 20]\nshape: [16, 16, 20]\n"
+    )
+    assert cli.main(["prepare", "cohort.csv", "--params", "own.yaml"]) == 0
+    frame = pd.read_csv(user / "cohort.csv").assign(excluded="")
+    settings = {"spacing_mm": [20, 20, 20], "shape": [16, 16, 20], "window_hu": [-1000, 400]}
+    _, report = volumes.prepare_cohort(frame, user, cache_dir=user / "cache", **settings, progress=False)
+    assert report.set_index("scan")["seconds"].isna().to_dict() == {
+        "one": True,
+        "two": True,
+        "torn": False,
+    }  # NaN: kept
+
+
+def test_a_grid_beside_a_params_file_is_refused(user, caplog):
+    (user / "own.yaml").write_text(f"experiments: [STL]\nseeds: [0]\ncohort: {user}/cohort.csv\n")
+    assert cli.main(["prepare", "own.yaml", *GRID]) == 2
+    assert "The grid must come from the params file. Found spacing_mm, shape beside it." in caplog.text
+
+
+# ---------------------------------------------------------------- verify
+
+
+def test_verify_before_and_after_preparing(user, capsys):
+    write(user, "one", "two", n_slices=["24", "24"])
+    assert cli.main(["verify", "cohort.csv"]) == 0
+    assert "verified 2 images, 0 excluded by the table: 0 problems" in capsys.readouterr().out
+    prepare(user)
+    assert cli.main(["verify", "cohort.csv", "--cache-dir", str(user / "cache")]) == 0
+    assert "2 prepared scans, 0 that could not be prepared: 0 problems" in capsys.readouterr().out
+
+
+def test_verify_lists_every_problem_and_returns_1(user, capsys):
+    write(user, "one", "two", "torn", n_slices=["24", "25", ""])
+    prepare(user)
+    next(user.glob("cache/prepared/*/one.npy")).write_bytes(b"")
+    next(user.glob("cache/prepared/*/two.npy")).unlink()
+    assert cli.main(["verify", "cohort.csv", "--cache-dir", str(user / "cache")]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "scan two: 24 of 25 slices"
+    assert lines[1].startswith("scan one: the prepared file cannot be read")
+    assert lines[2] == "scan two: not prepared"
+    assert lines[3].endswith("2 prepared scans, 1 that could not be prepared: 3 problems")
+
+
+def test_verify_names_what_is_still_to_be_downloaded(user, capsys):
+    write(user, "one", "gone", excluded=["", "download: 0 of 153 files"], n_slices=["24", "153"])
+    assert cli.main(["verify", "cohort.csv"]) == 1
+    assert "scan gone: the image is not there" in capsys.readouterr().out
