@@ -169,10 +169,9 @@ def test_smoke_study_runs_from_the_cohort_to_the_figures(tmp_path):
     for name, config in planned.items():
         folder = study.run_dir(config)
         assert {*records.FILES, study.EXECUTED_FILE} <= {path.name for path in folder.iterdir()}
-        assert records.read_record(folder)["config"] == config.to_dict() | {
-            "results_dir": "results",
-            "cache_dir": "cache",
-        }
+        assert records.read_record(folder)["config"] == config.to_dict() | names
+        texts = [(folder / file).read_text(encoding="utf-8") for file in (study.LOG_FILE, study.EXECUTED_FILE)]
+        assert not [text for text in texts if str(tmp_path / "results/smoke") in text]
         assert set(found.predictions.loc[found.predictions["run"] == name, "split"]) == {"validation", "test"}
     assert list((tmp_path / "results/smoke/figures").glob("*.png"))
     assert str(tmp_path / "results/smoke/figures") in output
