@@ -1,28 +1,39 @@
 """Reading chest CT: a NIfTI, MHA or NRRD file or a DICOM series to HU, refused where its geometry does not hold.
 
 Arrays are (Z, Y, X) and oriented LPS: x grows to the patient's left, y to the back, z to the head; spacing and
-shape tuples are in that order too. SimpleITK counts x, y, z: that is reversed in `_to_volume` and nowhere else.
+shape tuples are in that order too. SimpleITK counts x, y, z: that is reversed in `_read_file` and nowhere else.
+
+Spacing is rounded to float32, which is what NIfTI keeps: the same scan is the same volume in every format.
 """
 
 import dataclasses
 import gzip
 import math
+import re
+import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 
-AIR_HU = -1024  # lowest value kept: scanners pad the outside of the field of view with less
+from lungmtl import dicom
+from lungmtl.dicom import AIR_HU as AIR_HU  # for modules that know this one alone
+from lungmtl.dicom import MAX_VOXELS, ScanError, Stored
+
 TISSUE_HU = (-200, 300)  # fat, water and muscle: some of it is in every CT
-GAP_TOLERANCE = 0.05  # of the median slice gap
-TILT_TOLERANCE_DEG = 0.5
-
-
-class ScanError(ValueError):
-    """A scan that cannot be used; the message names the scan and the reason."""
+METAL_HU = 20000  # only metal on an extended scale is brighter, and there is little of it
+OBLIQUE_TOLERANCE_DEG = 5.0  # chosen by us: no patient lies straighter; resampling would blur what is tilted more
+UNIT_TOLERANCE = 1e-3  # of direction cosines
+FORMATS = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr")
+SPACING_WORDS = {  # without the number ITK takes 1 mm
+    **dict.fromkeys((".mha", ".mhd"), rb"ElementSpacing\s*=\s*[\d.]"),
+    **dict.fromkeys((".nrrd", ".nhdr"), rb"space directions:\s*\("),
+}
+NIFTI_HEADER_BYTES = 540  # of the longer, second version
+BLOCK_BYTES = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,9 +57,10 @@ def read_volume(path: str | Path) -> Volume:
     """
     path = _existing(path)
     with _quiet_itk():
-        image = _read_series(path) if path.is_dir() else _read_file(path)
-        array, spacing_mm = _to_volume(image, path)
-    return Volume(_checked_hu(array, path), spacing_mm)
+        stored = dicom.read_series(path) if path.is_dir() else _read_file(path, _to_hu)
+        hu, spacing_mm = _oriented(stored, path)
+    _check_hu(hu, path)
+    return Volume(hu, spacing_mm)
 
 
 def read_mask(path: str | Path) -> np.ndarray:
@@ -60,10 +72,7 @@ def read_mask(path: str | Path) -> np.ndarray:
     """
     path = _existing(path)
     with _quiet_itk():
-        array, _ = _to_volume(_read_file(path), path)
-    if array.min() < 0 or array.max() > 255 or not np.array_equal(array, np.round(array)):
-        raise ScanError(f"A mask must hold whole labels from 0 to 255. Found {array.min()} to {array.max()} in {path}.")
-    return array.astype(np.uint8)
+        return _oriented(_read_file(path, _to_labels), path)[0]
 
 
 def _existing(path: str | Path) -> Path:
@@ -84,33 +93,105 @@ def _quiet_itk() -> Iterator[None]:
         sitk.ProcessObject.SetGlobalWarningDisplay(before)
 
 
-def _read_file(path: Path) -> sitk.Image:
+def _read_file(path: Path, convert: Callable[[np.ndarray, Path], np.ndarray]) -> Stored:
+    """Read an image file whose header is checked first, and convert its voxels while they are in memory once."""
+    suffix = _format(path)
     try:
-        image = sitk.ReadImage(str(path))
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(path))
+        reader.ReadImageInformation()
+        _check_shape(reader, path)
+        if suffix in (".nii", ".nii.gz"):
+            _check_nifti(reader, path)
+        elif not re.search(SPACING_WORDS[suffix], _head(path)):
+            raise ScanError(f"A scan must say its voxel size. Found none in {path}.")
+        image = reader.Execute()
     except (RuntimeError, MemoryError) as error:
         raise ScanError(f"A scan must be an image that SimpleITK can read. Found {path}: {_last(error)}") from error
-    if path.name.endswith((".nii", ".nii.gz")):
-        _check_complete(image, path)
-    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-        channels = image.GetNumberOfComponentsPerPixel()
-        raise ScanError(f"A scan must be 3D with one channel. Found {image.GetSize()}, {channels} channels, in {path}.")
-    return image
+    direction = np.reshape(image.GetDirection(), (3, 3))
+    return Stored(convert(sitk.GetArrayViewFromImage(image), path), image.GetSpacing()[::-1], direction)
 
 
-def _check_complete(image: sitk.Image, path: Path) -> None:
-    """Check that a NIfTI file holds all its voxels: ITK fills what is cut off or damaged with 0 and says nothing."""
-    opener = gzip.open if path.name.endswith(".gz") else open
-    found = 0
+def _format(path: Path) -> str:
+    suffix = next((end for end in sorted(FORMATS, key=len, reverse=True) if path.name.lower().endswith(end)), None)
+    if suffix is None:
+        what = "a single slice, or several, of DICOM: give its folder" if dicom.is_dicom(path) else f"{path.suffix!r}"
+        raise ScanError(f"A scan must be one of {', '.join(FORMATS)} or a DICOM folder. Found {what}, {path}.")
+    return suffix
+
+
+def _check_shape(reader: sitk.ImageFileReader, path: Path) -> None:
+    """Check what the header promises before memory is taken for it."""
+    size, channels = reader.GetSize(), reader.GetNumberOfComponents()
+    if len(size) != 3 or channels != 1:
+        raise ScanError(f"A scan must be 3D with one channel. Found {size}, {channels} channels, in {path}.")
+    if min(size) < 2 or math.prod(size) > MAX_VOXELS:
+        raise ScanError(
+            f"A scan must have at least two slices and at most {MAX_VOXELS} voxels. Found {size} in {path}."
+        )
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(1 << 12)
+
+
+def _check_nifti(reader: sitk.ImageFileReader, path: Path) -> None:
+    """Check a NIfTI file for what ITK makes up without a word: voxels that are cut off, spacing, orientation."""
+    wanted = (
+        int(float(reader.GetMetaData("vox_offset")))
+        + math.prod(reader.GetSize())
+        * int(
+            reader.GetMetaData("bitpix")  # of the file: what is in memory may be wider
+        )
+        // 8
+    )
+    head = _check_complete(path, wanted)
+    spacing = _pixdim(head)
+    if not all(math.isfinite(s) and s != 0 for s in spacing):
+        raise ScanError(f"The voxel size must be positive. Found pixdim {spacing} in {path}.")
+    if int(reader.GetMetaData("sform_code")) > 0:
+        _check_sform(reader, path)
+    elif int(reader.GetMetaData("qform_code")) <= 0:
+        raise ScanError(f"A scan must say its orientation. Found neither qform nor sform in {path}.")
+
+
+def _check_complete(path: Path, wanted: int) -> bytes:
+    """Check that a file holds all its bytes, unpacked: ITK fills what is cut off or damaged with 0. Return its head."""
+    opener = gzip.open if path.name.lower().endswith(".gz") else open
     try:
         with opener(path, "rb") as stream:
-            while block := stream.read(1 << 20):
+            head = stream.read(NIFTI_HEADER_BYTES)
+            found = len(head)
+            while (block := stream.read(BLOCK_BYTES)) and found <= wanted + BLOCK_BYTES:  # no end of zeros
                 found += len(block)
     except (EOFError, OSError, zlib.error) as error:
         raise ScanError(f"A scan must be complete. Found {path}: {_last(error)}") from error
-    voxel_bits = int(image.GetMetaData("bitpix"))  # of the file: what is in memory may be wider
-    wanted = int(float(image.GetMetaData("vox_offset"))) + image.GetNumberOfPixels() * voxel_bits // 8
-    if found < wanted:
-        raise ScanError(f"A scan must be complete. Found {found} of {wanted} bytes in {path}.")
+    if found != wanted:
+        raise ScanError(f"A scan must hold the voxels of its header. Found {found} of {wanted} bytes in {path}.")
+    return head
+
+
+def _pixdim(head: bytes) -> tuple[float, ...]:
+    """Voxel size x, y, z as the file has it: where it is 0 or NaN ITK says 1. Source: nifti1.h and nifti2.h, NIfTI."""
+    for order in "<>":
+        if struct.unpack_from(f"{order}i", head) == (348,):
+            return struct.unpack_from(f"{order}3f", head, 80)
+        if struct.unpack_from(f"{order}i", head) == (540,):
+            return struct.unpack_from(f"{order}3d", head, 112)
+    return (math.nan,) * 3
+
+
+def _check_sform(reader: sitk.ImageFileReader, path: Path) -> None:
+    """Check that the affine is what ITK made of it: it leaves a shear out, and another voxel size."""
+    rows = [[float(n) for n in reader.GetMetaData(f"srow_{axis}").split()[:3]] for axis in "xyz"]
+    affine = np.diag([-1.0, -1.0, 1.0]) @ np.array(rows)  # NIfTI's x and y grow the other way
+    found = np.reshape(reader.GetDirection(), (3, 3)) * reader.GetSpacing()
+    if not np.allclose(affine, found, atol=UNIT_TOLERANCE * max(reader.GetSpacing())):
+        raise ScanError(
+            f"The affine must be a rotation and the voxel size, the same in sform, qform and pixdim. Found sform "
+            f"{rows}, voxels of {reader.GetSpacing()} mm in {path}."
+        )
 
 
 def _last(error: BaseException) -> str:
@@ -118,23 +199,51 @@ def _last(error: BaseException) -> str:
     return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
 
 
-def _to_volume(image: sitk.Image, path: Path) -> tuple[np.ndarray, tuple[float, float, float]]:
-    """Orient to LPS and reverse SimpleITK's x, y, z to (Z, Y, X): the one place where that happens."""
-    if not np.allclose(image.GetDirection(), np.eye(3).ravel(), atol=1e-3):
-        image = sitk.DICOMOrient(image, "LPS")
-    spacing_mm = tuple(float(s) for s in reversed(image.GetSpacing()))
+def _oriented(stored: Stored, path: Path) -> tuple[np.ndarray, tuple[float, float, float]]:
+    """Turn voxels to LPS, by whole axes alone, and return them with their spacing (z, y, x) in mm."""
+    axes = _patient_axes(stored.direction, path)
+    order = [2 - axes.index(axis) for axis in (2, 1, 0)]  # array axis, z y x, that runs along patient z, y, x
+    array = stored.array.transpose(order)
+    turned = [place for place, axis in enumerate((2, 1, 0)) if stored.direction[axis, axes.index(axis)] < 0]
+    array = np.ascontiguousarray(np.flip(array, turned))
+    spacing_mm = tuple(float(np.float32(stored.spacing_mm[axis])) for axis in order)
     if not all(math.isfinite(s) and 0 < s < 50 for s in spacing_mm):
         raise ScanError(f"The voxel size must be positive and below 50 mm. Found {spacing_mm} (z, y, x) in {path}.")
-    return sitk.GetArrayFromImage(image), spacing_mm
+    return array, spacing_mm
 
 
-def _checked_hu(array: np.ndarray, path: Path) -> np.ndarray:
-    """Check that values are plausible HU: some air, some tissue; return them as int16 of at least -1024."""
-    if not np.issubdtype(array.dtype, np.integer):
-        if not np.isfinite(array).all():
+def _patient_axes(direction: np.ndarray, path: Path) -> list[int]:
+    """Patient axis (0 x, 1 y, 2 z) along which each of the image's x, y and z runs, to within a small angle."""
+    if not np.allclose(direction.T @ direction, np.eye(3), atol=5 * UNIT_TOLERANCE):
+        raise ScanError(f"A scan's axes must be at right angles. Found {direction.tolist()} in {path}.")
+    share = np.abs(direction)
+    oblique_deg = math.degrees(math.acos(min(1.0, float(share.max(axis=0).min()))))
+    if oblique_deg > OBLIQUE_TOLERANCE_DEG:
+        raise ScanError(
+            f"A scan must lie along the patient's axes, within {OBLIQUE_TOLERANCE_DEG:.0f}°. Found an oblique one, by "
+            f"{oblique_deg:.1f}°, in {path}: resample it."
+        )
+    return share.argmax(axis=0).tolist()
+
+
+def _to_hu(array: np.ndarray, path: Path) -> np.ndarray:
+    """Round and clip slice by slice, which keeps the memory to the result's."""
+    hu = np.empty(array.shape, dtype=np.int16)
+    for target, values in zip(hu, array, strict=True):
+        if not np.isfinite(values).all():
             raise ScanError(f"Every voxel must be a finite number. Found NaN or infinity in {path}.")
-        array = np.rint(array)
-    hu = np.clip(array, AIR_HU, np.iinfo(np.int16).max).astype(np.int16)
+        target[:] = dicom.to_hu(values)
+    return hu
+
+
+def _to_labels(array: np.ndarray, path: Path) -> np.ndarray:
+    if not (array.min() >= 0 and array.max() <= 255) or not np.array_equal(array, np.round(array)):
+        raise ScanError(f"A mask must hold whole labels from 0 to 255. Found {array.min()} to {array.max()} in {path}.")
+    return array.astype(np.uint8)
+
+
+def _check_hu(hu: np.ndarray, path: Path) -> None:
+    """Check that values are plausible HU: some air, some tissue, and hardly anything brighter than metal."""
     sample = hu[tuple(slice(None, None, max(1, n // 64)) for n in hu.shape)]  # enough to tell, and fast
     air = float((sample < -500).mean())
     tissue = float(((sample > TISSUE_HU[0]) & (sample < TISSUE_HU[1])).mean())
@@ -143,150 +252,8 @@ def _checked_hu(array: np.ndarray, path: Path) -> np.ndarray:
             f"A CT must be in HU and hold air and soft tissue. Found {air:.1%} air and {tissue:.1%} tissue, "
             f"values {int(hu.min())} to {int(hu.max())}, in {path}."
         )
-    return hu
-
-
-# ---------------------------------------------------------------- DICOM series
-
-TAG_MODALITY, TAG_SERIES, TAG_POSITION, TAG_ORIENTATION, TAG_THICKNESS = (
-    "0008|0060",
-    "0020|000e",
-    "0020|0032",
-    "0020|0037",
-    "0018|0050",
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Slice:
-    """What a slice's header says of its place."""
-
-    file: Path
-    series: str
-    modality: str
-    size: tuple[int, ...]
-    position_mm: np.ndarray  # (3,) patient x, y, z of the first voxel
-    orientation: np.ndarray  # (6,) direction cosines of a row, then of a column
-    thickness_mm: float  # NaN if not given
-
-
-def _read_series(folder: Path) -> sitk.Image:
-    """Read the one CT series of a folder, in the order and with the gap that its positions say."""
-    slices = [_read_header(file) for file in _dicom_files(folder)]
-    _check_series(slices, folder)
-    slices, gap_mm = _ordered(slices, folder)
-    try:
-        image = sitk.ReadImage([str(s.file) for s in slices])
-    except RuntimeError as error:
-        raise ScanError(f"Every slice must be readable. Found in {folder}: {_last(error)}") from error
-    spacing = image.GetSpacing()
-    image.SetSpacing((spacing[0], spacing[1], gap_mm))
-    image.SetDirection(np.stack(_axes(slices[0]), axis=1).ravel().tolist())
-    return image
-
-
-def _dicom_files(folder: Path) -> list[Path]:
-    files = sorted(f for f in folder.iterdir() if f.is_file() and f.name != "DICOMDIR" and _is_dicom(f))
-    if not files:
-        raise ScanError(f"A DICOM folder must hold the slices of one CT series. Found no DICOM file in {folder}.")
-    return files
-
-
-def _is_dicom(file: Path) -> bool:
-    with file.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
-
-
-def _read_header(file: Path) -> _Slice:
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(file))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise ScanError(f"Every slice must be readable. Found {file}: {_last(error)}") from error
-    text = {key: reader.GetMetaData(key).strip() if reader.HasMetaDataKey(key) else "" for key in _TAGS}
-    return _Slice(
-        file=file,
-        series=text[TAG_SERIES],
-        modality=text[TAG_MODALITY],
-        size=reader.GetSize(),
-        position_mm=_numbers(text[TAG_POSITION], 3, "ImagePositionPatient", file),
-        orientation=_numbers(text[TAG_ORIENTATION], 6, "ImageOrientationPatient", file),
-        thickness_mm=float(text[TAG_THICKNESS] or "nan"),
-    )
-
-
-_TAGS = (TAG_MODALITY, TAG_SERIES, TAG_POSITION, TAG_ORIENTATION, TAG_THICKNESS)
-
-
-def _numbers(text: str, count: int, name: str, file: Path) -> np.ndarray:
-    try:
-        numbers = np.array([float(part) for part in text.split("\\")])
-    except ValueError:
-        numbers = np.array([])
-    if len(numbers) != count or not np.isfinite(numbers).all():
-        raise ScanError(f"A slice must have {name}, {count} numbers. Found {text!r} in {file}.")
-    return numbers
-
-
-def _check_series(slices: Sequence[_Slice], folder: Path) -> None:
-    """Check what must be the same for all slices of one CT."""
-    modalities = sorted({s.modality for s in slices})
-    if modalities != ["CT"]:
-        raise ScanError(f"Every slice must be of modality CT. Found {', '.join(modalities) or 'none'} in {folder}.")
-    if len({s.series for s in slices}) > 1:
-        raise ScanError(f"A DICOM folder must hold one series. Found {len({s.series for s in slices})} in {folder}.")
-    if len(slices) < 2:
-        raise ScanError(f"A series must have at least two slices. Found a single slice in {folder}.")
-    if len({s.size for s in slices}) > 1:
-        raise ScanError(f"All slices must have one size. Found {sorted({s.size for s in slices})} in {folder}.")
-    if max(np.abs(s.orientation - slices[0].orientation).max() for s in slices) > 1e-3:
-        raise ScanError(f"All slices must have one orientation. Found several in {folder}.")
-
-
-def _ordered(slices: Sequence[_Slice], folder: Path) -> tuple[list[_Slice], float]:
-    """Sort slices along their normal and return them with their common gap in mm.
-
-    Raises:
-        ScanError: If the positions have a duplicate, a missing slice, uneven gaps or a gantry tilt.
-    """
-    normal = _axes(slices[0])[2]
-    slices = sorted(slices, key=lambda s: float(s.position_mm @ normal))
-    gaps_mm = np.diff([s.position_mm @ normal for s in slices])
-    gap_mm = float(np.median(gaps_mm))
-    if (gaps_mm < max(0.01, GAP_TOLERANCE * gap_mm)).any():
-        first = slices[int(np.argmin(gaps_mm))].file.name
-        raise ScanError(f"Every slice must have its own position. Found duplicate slices at {first} in {folder}.")
-    _check_gaps(gaps_mm, gap_mm, slices, folder)
-    _check_tilt(slices, normal, folder)
-    return slices, float(gaps_mm.mean())
-
-
-def _check_gaps(gaps_mm: np.ndarray, gap_mm: float, slices: Sequence[_Slice], folder: Path) -> None:
-    worst = int(np.argmax(np.abs(gaps_mm - gap_mm)))
-    found = f"a gap of {gaps_mm[worst]:.2f} mm after {slices[worst].file.name}, median {gap_mm:.2f} mm, in {folder}"
-    if gaps_mm[worst] > 1.5 * gap_mm:
-        raise ScanError(f"A series must be complete. Found missing slices: {found}.")
-    if abs(gaps_mm[worst] - gap_mm) > GAP_TOLERANCE * gap_mm:
-        raise ScanError(f"Slices must be evenly spaced. Found uneven spacing: {found}.")
-    if gap_mm > 1.5 * slices[0].thickness_mm:  # False where the thickness is not given
-        thickness_mm = slices[0].thickness_mm
+    if (metal := float((sample > METAL_HU).mean())) > 0.01:
         raise ScanError(
-            f"A series must be complete. Found missing slices: {gap_mm:.2f} mm from slice to slice, "
-            f"but {thickness_mm:.2f} mm thick, in {folder}."
+            f"A CT must be in HU. Found {metal:.1%} above {METAL_HU} HU, as where signed values are read as unsigned "
+            f"or padding is bright, in {path}."
         )
-
-
-def _check_tilt(slices: Sequence[_Slice], normal: np.ndarray, folder: Path) -> None:
-    way = slices[-1].position_mm - slices[0].position_mm
-    tilt_deg = math.degrees(math.acos(min(1.0, float(way @ normal) / float(np.linalg.norm(way)))))
-    if tilt_deg > TILT_TOLERANCE_DEG:
-        raise ScanError(
-            f"Slices must be stacked along their normal. Found a gantry tilt of {tilt_deg:.1f}° in {folder}."
-        )
-
-
-def _axes(one: _Slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Unit vectors of x, y and the slice normal in patient space."""
-    row, column = one.orientation[:3], one.orientation[3:]
-    return row, column, np.cross(row, column)
