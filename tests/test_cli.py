@@ -181,6 +181,7 @@ def test_verify_lists_every_problem_and_returns_1(user, capsys):
     prepare(user)
     next(user.glob("cache/prepared/*/one.npy")).write_bytes(b"")
     next(user.glob("cache/prepared/*/two.npy")).unlink()
+    capsys.readouterr()
     assert cli.main(["verify", "cohort.csv", "--cache-dir", str(user / "cache")]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "scan two: 24 of 25 slices"
