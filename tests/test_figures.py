@@ -14,6 +14,9 @@ from matplotlib.text import Text
 from lungmtl import figures
 
 EXPERIMENTS = list(figures.COLORS)
+CHANGES = ("factor0", "factor0.1", "order-reversed", "period10", "restart", "start0.5", "start0.7", "start0.8")
+VARIANTS = [f"ITW2.{change}" for change in CHANGES] + ["MTL.aux0.1", "MTL.aux0.3"]
+MANY = [*EXPERIMENTS, *VARIANTS, "mine", "other"]  # 22
 TASKS = ["lung_cancer", "asthma", "chronic_bronchitis", "copd", "emphysema"]
 INTERVAL = "95 % seed and patient bootstrap"
 # what a reader with a colour vision deficiency sees, on linear RGB (Machado et al. 2009, severity 1)
@@ -35,18 +38,20 @@ def aucs(experiments=EXPERIMENTS, *, n_seeds=5):
     return pd.DataFrame(rows, columns=columns)
 
 
-def comparisons():
-    pairs = [(name, "STL") for name in EXPERIMENTS[1:]] + [(name, "MTL") for name in EXPERIMENTS[2:]]
+def comparisons(experiments=EXPERIMENTS):
+    pairs = [(name, "STL") for name in experiments if name != "STL"]
+    pairs += [(name, "MTL") for name in experiments if name not in ("STL", "MTL")]
     frame = pd.DataFrame(pairs, columns=["experiment", "reference"])
     return frame.assign(
-        difference=-0.012, low=-0.112, high=0.104, p=0.0001, p_holm=0.0004, interval=INTERVAL, n_family=17, n_seeds=5,
+        difference=-0.012, low=-0.112, high=0.104, low_90=-0.1, high_90=0.09, p=0.0001, p_holm=0.0004,
+        equivalence_p=0.3, equivalence_p_holm=0.9, margin=0.02, interval=INTERVAL, n_family=len(frame), n_seeds=5,
         n=600, positives=180,
     )  # fmt: skip
 
 
-def curves(*, n_seeds=5):
+def curves(experiments=EXPERIMENTS, *, n_seeds=5):
     rates = np.linspace(0, 1, 101)
-    runs = itertools.product(EXPERIMENTS, range(n_seeds))
+    runs = itertools.product(experiments, range(n_seeds))
     return pd.concat(
         pd.DataFrame(
             {"experiment": name, "seed": seed, "false_positive_rate": rates, "sensitivity": rates ** (0.3 + seed / 20)}
@@ -55,15 +60,15 @@ def curves(*, n_seeds=5):
     )
 
 
-def history(*, n_seeds=5):
-    places = itertools.product(EXPERIMENTS, range(n_seeds), range(15), ("train", "validation"), TASKS[:2])
+def history(experiments=EXPERIMENTS, *, n_seeds=5):
+    places = itertools.product(experiments, range(n_seeds), range(15), ("train", "validation"), TASKS[:2])
     frame = pd.DataFrame(places, columns=["experiment", "seed", "epoch", "split", "task"])
     frame["loss"] = 0.7 - 0.03 * frame["epoch"] + 0.01 * frame["seed"]
     return frame.assign(auc=(1 - frame["loss"]).where(frame["split"] == "validation"))
 
 
-def seconds():
-    frame = pd.DataFrame({"experiment": EXPERIMENTS, "n_seeds": 5, "prepare": 1.0, "train": 120.0, "evaluate": 6.0})
+def seconds(experiments=EXPERIMENTS):
+    frame = pd.DataFrame({"experiment": experiments, "n_seeds": 5, "prepare": 1.0, "train": 120.0, "evaluate": 6.0})
     return frame.assign(total=127.0, total_min=110.0, total_max=150.0)
 
 
@@ -80,15 +85,74 @@ def published():
     return frame.merge(aucs().query("task == 'lung_cancer'"), on="experiment")
 
 
-DRAWN = {
-    "auc_by_task": lambda: figures.auc_by_task(aucs()),
-    "forest": lambda: figures.forest(comparisons()),
-    "roc_curves": lambda: figures.roc_curves(curves(), aucs().query("task == 'lung_cancer'")),
-    "learning_auc": lambda: figures.learning_curves(history(), task="lung_cancer", value="auc"),
-    "learning_loss": lambda: figures.learning_curves(history()),
-    "run_seconds": lambda: figures.run_seconds(seconds()),
+def variance(experiments=EXPERIMENTS):
+    places = [(name, reference) for reference in ("", "STL", "MTL") for name in experiments if name != reference]
+    frame = pd.DataFrame(places, columns=["experiment", "reference"])
+    return frame.assign(seed_variance=1e-4, patient_variance=3e-4, seed_share=0.25, n_seeds=5, n=600)
+
+
+def bins(experiments=EXPERIMENTS):
+    frame = pd.DataFrame(itertools.product(experiments, np.linspace(0.05, 0.95, 10)))
+    frame.columns = ["experiment", "predicted"]
+    low, high = (frame["predicted"] + 0.1 * sign for sign in (-1, 1))
+    return frame.assign(observed=frame["predicted"], low=low, high=high, n=60)
+
+
+def detectable(experiments=EXPERIMENTS):
+    pairs = [(name, reference) for reference in ("STL", "MTL") for name in experiments if name != reference]
+    rows = [
+        (*pair, n, (1 + 0.02 * i) * np.sqrt(0.7 / n + 1e-5 / n_seeds), n_seeds)
+        for i, pair in enumerate(pairs)
+        for n in (100, 592, 600, 5000, 20_000)
+        for n_seeds in (1, 5)
+    ]
+    return pd.DataFrame(rows, columns=["experiment", "reference", "n", "detectable", "n_seeds"])
+
+
+def in_subgroups(experiments=EXPERIMENTS, *, reference="STL"):
+    of_positives = ("at most 18.3, against all negatives", "above 18.3, against all negatives")
+    groups = {"sex": ("female", "male"), "nodule_mm": of_positives, "chronic_bronchitis": ("no", "yes")}
+    places = [(attribute, name) for attribute, names in groups.items() for name in names]
+    rows = [(*place, name, reference) for name in experiments if name != reference for place in places]
+    frame = pd.DataFrame(rows, columns=["attribute", "subgroup", "experiment", "reference"])
+    return frame.assign(value=-0.02, low=-0.1, high=0.05, interval=INTERVAL, n_seeds=5, n=600, positives=180)
+
+
+def simulated(*, n_settings=2):
+    settings = [f"{i} scans, 8 positive" for i in range(n_settings)]
+    places = itertools.product(["DeLong, logit scale", "patient bootstrap"], settings)
+    frame = pd.DataFrame(places, columns=["interval", "setting"])
+    return frame.assign(nominal=0.95, coverage=0.96, low=0.955, high=0.965, n_simulations=1000)
+
+
+SELECTED = pd.DataFrame({"group": ["ITW2", "MTL"], "experiment": ["ITW2.start0.7", "MTL"]})
+CAPTION = "600 test scans."
+
+
+def drawn(experiments):
+    central = aucs(experiments).query("task == 'lung_cancer'")
+    return {
+        "auc_by_task": lambda: figures.auc_by_task(aucs(experiments)),
+        "forest": lambda: figures.forest(comparisons(experiments)),
+        "roc_curves": lambda: figures.roc_curves(curves(experiments), central),
+        "learning_auc": lambda: figures.learning_curves(history(experiments), task="lung_cancer", value="auc"),
+        "learning_loss": lambda: figures.learning_curves(history(experiments)),
+        "run_seconds": lambda: figures.run_seconds(seconds(experiments)),
+        "variance_parts": lambda: figures.variance_parts(variance(experiments)),
+        "reliability": lambda: figures.reliability(bins(experiments), caption=CAPTION),
+        "power": lambda: figures.power(detectable(experiments), n=600, published_n=592, caption=CAPTION),
+        "subgroups": lambda: figures.subgroups(in_subgroups(experiments)),
+    }
+
+
+OTHERS = {
     "published_aucs": lambda: figures.published_aucs(published()),
+    "sensitivity": lambda: figures.sensitivity(comparisons(MANY), SELECTED),
+    "coverage": lambda: figures.coverage(simulated()),
+    "coverage-90": lambda: figures.coverage(simulated(n_settings=45)),
 }
+DRAWN = drawn(["STL", "MTL", "ITW2"]) | OTHERS
+LARGE = drawn(EXPERIMENTS) | {f"{name}-22": draw for name, draw in drawn(MANY).items()} | OTHERS
 each_figure = pytest.mark.parametrize("draw", DRAWN.values(), ids=DRAWN)
 
 
@@ -119,10 +183,10 @@ def lab(color, vision):
     return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
 
 
-@each_figure
+@pytest.mark.parametrize("draw", LARGE.values(), ids=LARGE)
 def test_no_text_covers_another_or_leaves_the_figure(draw):
     figure = draw()
-    boxes = [(text.get_text(), text.get_window_extent()) for text in shown_texts(figure)]
+    boxes = [(text.get_text(), Text.get_window_extent(text)) for text in shown_texts(figure)]  # without arrows
     covered = [
         (a, b) for (a, box), (b, other) in itertools.combinations(boxes, 2) if box.shrunk(0.98, 0.9).overlaps(other)
     ]
@@ -146,7 +210,7 @@ def test_figure_stays_outside_pyplot_and_leaves_the_style_alone(draw):
     assert dict(matplotlib.rcParams) == before
 
 
-@pytest.mark.parametrize("name", ["auc_by_task", "forest", "roc_curves", "published_aucs"])
+@pytest.mark.parametrize("name", ["auc_by_task", "forest", "roc_curves", "published_aucs", "sensitivity"])
 def test_caption_names_seeds_scans_and_interval(name):
     words = " ".join(text.get_text() for text in shown_texts(DRAWN[name]())).replace("\n", " ")
 
@@ -176,6 +240,101 @@ def test_forest_shows_numbers_and_says_which_family():
     assert any("17 comparisons" in word.replace("\n", " ") for word in words)
 
 
+@pytest.mark.parametrize(
+    ("difference", "p_holm", "equivalence_p_holm", "verdict"),
+    [
+        (-0.05, 0.049, 0.9, "lower"),
+        (0.05, 0.049, 0.9, "higher"),
+        (0.001, 0.6, 0.049, "equivalent within 0.02"),
+        (-0.01, 0.001, 0.001, "lower, equivalent within 0.02"),
+        (0.03, 0.051, 0.9, "not settled"),
+        (0.001, 0.6, 0.051, "not settled"),
+        (np.nan, np.nan, np.nan, ""),
+    ],
+)
+def test_verdict_comes_from_the_adjusted_p_values(difference, p_holm, equivalence_p_holm, verdict):
+    row = {"difference": [difference], "p_holm": p_holm, "equivalence_p_holm": equivalence_p_holm, "margin": 0.02}
+
+    assert list(figures.verdicts(pd.DataFrame(row))) == [verdict]
+
+
+def test_no_comparison_has_no_verdict():
+    assert figures.verdicts(comparisons().iloc[:0]).empty
+
+
+def test_forest_draws_both_intervals_and_the_band():
+    axis = figures.forest(comparisons(["STL", "ITW2"])).axes[0]
+    ends = [tuple(line.get_xdata()) for line in axis.get_lines()]
+
+    assert (-0.112, 0.104) in ends
+    assert (-0.1, 0.09) in ends
+    assert axis.patches[0].get_extents().transformed(axis.transData.inverted()).intervalx == pytest.approx(
+        [-0.02, 0.02]
+    )
+
+
+def test_sensitivity_puts_each_base_first_and_rings_what_validation_chose():
+    figure = figures.sensitivity(
+        comparisons(MANY).assign(difference=lambda frame: np.linspace(-1, 1, len(frame))), SELECTED
+    )
+    axis = figure.axes[0]
+    labels = [text.get_text() for text in axis.get_yticklabels()]
+    rings = [line for line in axis.get_lines() if line.get_markersize() == 11]
+    of_choices = [axis.get_yticks()[labels.index(label)] for label in ("MTL", "start0.7")]
+
+    assert labels == ["MTL", "aux0.1", "aux0.3", "ITW2", *CHANGES]
+    assert [ring.get_ydata()[0] for ring in rings] == of_choices
+
+
+def test_variance_bars_end_at_the_total():
+    bars = figures.variance_parts(variance(["ITW2"])).axes[0].patches
+
+    assert [bar.get_x() + bar.get_width() for bar in bars] == pytest.approx([1, 4])  # in units of 0.01 squared
+
+
+def test_longest_variance_bar_is_inside_whichever_panel_it_is_in():
+    frame = variance().assign(seed_variance=lambda rows: 1e-4 + 9e-4 * (rows["reference"] == "MTL"))
+    axis = figures.variance_parts(frame).axes[0]
+
+    assert axis.get_xlim()[1] > 13  # of 10 and 3
+
+
+def test_power_names_each_line_at_its_end_in_order_of_height():
+    frame = detectable(["STL", "ITW2", "ITW3"])
+    figure = figures.power(frame, n=600, published_n=592, caption=CAPTION)
+    figure.draw_without_rendering()
+    texts = {text.get_text(): text.get_window_extent().y0 for text in figure.axes[0].texts}
+
+    assert texts["ITW3"] > texts["ITW2"]  # the frame gives later pairs larger differences
+    assert texts["this study, 600"] == texts["paper, 592"]
+
+
+def test_subgroups_warn_that_they_are_exploratory_and_count_scans():
+    figure = figures.subgroups(in_subgroups())
+    words = " ".join(text.get_text() for text in shown_texts(figure)).replace("\n", " ")
+    labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+
+    assert "EXPLORATORY" in words
+    assert labels[:3] == ["sex", "female  600 (180)", "male  600 (180)"]
+    assert labels[3:5] == ["nodule (mm)", "at most 18.3 *  600 (180)"]
+
+
+def test_coverage_of_many_rows_has_two_columns_and_loses_none():
+    table = simulated(n_settings=45)
+    axes = figures.coverage(table).axes
+
+    assert len(axes) == 2
+    assert sum(len(axis.texts) for axis in axes) == len(table)
+
+
+@pytest.mark.parametrize(("low", "high", "marker"), [(0.91, 0.935, "o"), (0.90, 0.92, "X"), (0.975, 0.99, "X")])
+def test_coverage_crosses_what_lies_outside_the_band(low, high, marker):
+    frame = simulated().iloc[:1].assign(coverage=(low + high) / 2, low=low, high=high)
+    lines = figures.coverage(frame).axes[0].get_lines()
+
+    assert lines[-1].get_marker() == marker
+
+
 def test_panels_follow_the_papers_order_whatever_the_frame():
     figure = figures.learning_curves(history().sample(frac=1, random_state=0), task="lung_cancer", value="auc")
 
@@ -198,7 +357,30 @@ def test_blank_rows_are_left_out():
 
 def test_experiment_looks_the_same_alone_and_among_others():
     assert figures.looks(["ITW2"])["ITW2"] == figures.looks(["mine", *EXPERIMENTS])["ITW2"]
+    assert figures.looks(["ITW2"])["ITW2"].color == figures.COLORS["ITW2"]
     assert figures.looks(["mine"])["mine"].color in figures.OTHER_COLORS
+
+
+def test_variant_has_its_bases_colour_and_a_marker_of_its_own():
+    looks = figures.looks(MANY)
+    drawn = [(look.marker, look.is_filled) for name, look in looks.items() if figures.base_of(name) == "ITW2"]
+
+    assert {looks[f"ITW2.{change}"].color for change in CHANGES} == {looks["ITW2"].color}
+    assert len(set(drawn)) == 1 + len(CHANGES)
+
+
+def test_variants_stand_below_their_base_and_not_at_the_end():
+    figure = figures.learning_curves(history(["ITW3", "ITW2.start0.5", "ITW2", "STL"]))
+
+    assert [axis.get_title(loc="left") for axis in figure.axes] == ["STL", "ITW2", "ITW2.start0.5", "ITW3"]
+
+
+def test_published_experiments_that_were_not_run_leave_the_counts_whole():
+    frame = published()
+    frame.loc[0, ["auc", "low", "high", "n", "n_seeds"]] = np.nan  # as a join leaves it, so the counts become floats
+    words = " ".join(text.get_text() for text in shown_texts(figures.published_aucs(frame))).replace("\n", " ")
+
+    assert "this study, 600 test scans, mean over 5 seeds" in words
 
 
 @pytest.mark.parametrize("vision", VISION)

@@ -10,7 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from sklearn.metrics import roc_auc_score
+from scipy.special import expit, logit
+from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
+from statsmodels.stats.weightstats import ttost_paired
 
 from lungmtl import metrics
 
@@ -134,11 +139,11 @@ def test_comparison_changes_sign_with_its_sides():
 
 
 def test_two_perfect_predictors_do_not_differ():
-    assert metrics.compare_auc(TARGET, TARGET * 0.9, TARGET * 0.4) == (0, 0, 0, 1)
+    assert metrics.compare_auc(TARGET, TARGET * 0.9, TARGET * 0.4)[:5] == (0, 0, 0, 1, 0)
 
 
 def test_perfect_against_worst_predictor_differs():
-    assert metrics.compare_auc(TARGET, TARGET * 0.9, 1 - TARGET * 0.9) == (1, 1, 1, 0)
+    assert metrics.compare_auc(TARGET, TARGET * 0.9, 1 - TARGET * 0.9)[:5] == (1, 1, 1, 0, 0)
 
 
 def test_bootstrap_of_one_run_agrees_with_delong():
@@ -169,7 +174,7 @@ def test_same_seed_draws_the_same_and_another_does_not():
 def test_a_predictor_never_differs_from_itself():
     target, probability, patient = scans(n_seeds=3)
 
-    assert metrics.bootstrap_difference(target, probability, probability, patient, seed=0) == (0, 0, 0, 1)
+    assert metrics.bootstrap_difference(target, probability, probability, patient, seed=0)[:5] == (0, 0, 0, 1, 0)
 
 
 def test_scans_of_a_patient_are_drawn_together():
@@ -220,41 +225,103 @@ def test_varying_seeds_widen_the_interval():
 
 def test_seed_part_of_the_error_is_not_understated():
     target, probability, patient = scans(2000, n_seeds=3, seed_sd=1.0)
-    areas = np.array([metrics.auc(target, values) for values in probability])
-    draws = metrics._draws(target, probability, patient, replicates=2000, seed=0)
-    seed_variance = areas.var(ddof=1) / 3
+    weight = metrics.patient_weights(target, patient, replicates=2000, seed=0)
+    areas = metrics.bootstrap_areas(target, probability, weight)
+    seed_variance = areas.value.var(ddof=1) / 3
 
-    error, freedom = metrics._error(areas, draws)
+    error, freedom = metrics._error(areas)
 
-    # patients add little here; as many draws as seeds would leave 2/3
+    # patients add little here
     assert 1 < error**2 / seed_variance < 1.3
-    assert 2 <= freedom < 2 * 1.3**2  # S - 1 where the seeds are all that varies
+    assert 2 <= freedom < 2 * 1.3**1.5  # S - 1 where the seeds are all that varies
 
 
-def coverage(n_seeds, seed_sd, *, n_studies=300):
-    """Share of simulated studies whose interval of the mean difference holds the true one."""
+def test_parts_of_a_variance_by_hand():
+    # three seeds: raw variance 1, own 0.5 each, shared by two seeds 0.2
+    parts = metrics.variance_parts(np.array([1.0, 2.0, 3.0]), np.full((3, 3), 0.2) + 0.3 * np.eye(3))
+
+    assert parts[:3] == pytest.approx((1 / 3, 0.2, 0.1))
+    assert parts.total == pytest.approx(1 / 3 + 0.2)
+    assert parts.freedom == pytest.approx(2 * (1 + 0.6) ** 1.5)
+    assert parts.with_scans(2)[:3] == pytest.approx((1 / 3 - 0.1 + 0.05, 0.1, 0.05))
+
+
+def test_seeds_never_vary_less_than_their_luck_with_the_scans():
+    parts = metrics.variance_parts(np.array([2.0, 2.0, 2.0]), np.full((3, 3), 0.2) + 0.3 * np.eye(3))
+
+    assert parts.total == pytest.approx(0.2 + 0.1)
+    assert parts.freedom == math.inf
+
+
+def test_parts_of_a_variance_are_unbiased_on_simulated_studies():
     generator = np.random.default_rng(0)
-    effects, n = (1.3, 1.5), 300
-    true = [stats.norm.cdf(effect / math.sqrt(2 * (1 + 0.25 + 0.25) + seed_sd**2)) for effect in effects]
-    hits = 0
-    for study in range(n_studies):
-        target = (np.arange(n) < n // 3).astype(float)
-        shared = generator.normal(size=n)
-        rows = []
-        for effect in effects:
-            shift = effect + seed_sd * generator.normal(size=(n_seeds, 1))
-            noise = 0.5 * generator.normal(size=n) + 0.5 * generator.normal(size=(n_seeds, n))
-            rows.append(1 / (1 + np.exp(-(shift * target + shared + noise))))
-        found = metrics.bootstrap_difference(target, *rows, np.arange(n), replicates=200, seed=study)
-        hits += found.low <= true[0] - true[1] <= found.high
-    return hits / n_studies
+    seed_sd, scans_sd, own_sd, n_seeds, n_studies = 0.8, 1.0, 0.5, 4, 4000
+    luck = scans_sd * generator.normal(size=(n_studies, 1)) + own_sd * generator.normal(size=(n_studies, n_seeds))
+    values = seed_sd * generator.normal(size=(n_studies, n_seeds)) + luck
+    covariance = np.full((n_seeds, n_seeds), scans_sd**2) + own_sd**2 * np.eye(n_seeds)
+    found = [metrics.variance_parts(row, covariance) for row in values]
+
+    assert np.mean([parts.seeds for parts in found]) == pytest.approx((seed_sd**2 + own_sd**2) / n_seeds, rel=0.05)
+    assert np.mean([parts.seeds + parts.patients for parts in found]) == pytest.approx(
+        values.mean(axis=1).var(ddof=1),
+        rel=0.07,  # 4,000 studies leave 2.2 %
+    )
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("n_seeds", "seed_sd"), [(1, 0.0), (3, 0.1), (5, 0.1), (5, 0.3)])
-def test_interval_of_a_difference_covers_the_truth(n_seeds, seed_sd):
-    # 300 studies leave a deviation of 0.013; resampling seeds and patients is conservative where seeds agree
-    assert 0.91 <= coverage(n_seeds, seed_sd) <= 0.99
+def test_bootstrap_covariance_of_runs_agrees_with_delong():
+    target, probability, patient = scans(600, n_seeds=3)
+    weight = metrics.patient_weights(target, patient, replicates=4000, seed=0)
+    areas = metrics.bootstrap_areas(target, probability, weight)
+
+    assert np.cov(areas.draws) == pytest.approx(metrics.delong_covariance(target, probability)[1], rel=0.12)
+    assert areas.of([2]).value == areas.value[2]
+
+
+def difference(value, error, freedom=math.inf):
+    return metrics._difference(value, error, freedom, 0.95)
+
+
+def test_equivalence_of_a_hand_worked_case():
+    assert metrics.equivalence(difference(0.0, 0.01), margin=0.02) == pytest.approx(stats.norm.sf(2))
+    assert metrics.equivalence(difference(-0.02, 0.01), margin=0.02) == pytest.approx(0.5)
+    assert metrics.equivalence(difference(0.01, 0.01, 4), margin=0.02) == pytest.approx(stats.t.sf(1, 4))
+    assert metrics.equivalence(difference(0.01, 0.0), margin=0.02) == 0
+    assert metrics.equivalence(difference(0.03, 0.0), margin=0.02) == 1
+    with pytest.raises(ValueError, match=r"`margin` must be above 0. Found 0"):
+        metrics.equivalence(difference(0.0, 0.01), margin=0)
+
+
+@pytest.mark.parametrize("freedom", [3, 30, math.inf])
+@pytest.mark.parametrize("value", [-0.012, 0.0, 0.004])
+def test_equivalence_is_shown_exactly_where_the_90_percent_interval_lies_inside(value, freedom):
+    found = difference(value, 0.006, freedom)
+    inner = metrics.difference_interval(found, level=0.90)
+    touching = max(abs(inner.low), abs(inner.high))
+
+    assert (
+        metrics.equivalence(found, margin=touching * 1.001) < 0.05 < metrics.equivalence(found, margin=touching * 0.999)
+    )
+
+
+def test_equivalence_agrees_with_statsmodels():
+    values = np.random.default_rng(0).normal(0.003, 0.01, size=12)
+    found = difference(values.mean(), values.std(ddof=1) / math.sqrt(12), 11)
+
+    assert metrics.equivalence(found, margin=0.01) == pytest.approx(ttost_paired(values, np.zeros(12), -0.01, 0.01)[0])
+
+
+@pytest.mark.parametrize("freedom", [3, 20, math.inf])
+def test_detectable_difference_is_found_in_four_of_five_studies(freedom):
+    generator = np.random.default_rng(0)
+    true = metrics.detectable_difference(0.01, freedom=freedom)
+    spread = np.sqrt(generator.chisquare(freedom, 20_000) / freedom) if math.isfinite(freedom) else 1.0
+    t = (true + 0.01 * generator.normal(size=20_000)) / (0.01 * spread)
+
+    assert np.mean(t > stats.t.ppf(0.975, freedom)) == pytest.approx(0.8, abs=0.012)  # 4 standard errors
+
+
+def test_detectable_difference_without_end_is_the_textbooks():
+    assert metrics.detectable_difference(1.0, freedom=math.inf) == pytest.approx(1.95996 + 0.84162, abs=1e-4)
 
 
 def test_scores_keep_counts_where_a_class_is_missing():
@@ -271,6 +338,120 @@ def test_scores_keep_counts_where_a_class_is_missing():
 def test_brier_and_average_precision_of_hand_worked_cases():
     assert metrics.brier([1, 0], [0.8, 0.4]) == pytest.approx((0.04 + 0.16) / 2)
     assert metrics.average_precision([1, 0, 1, 0], [0.9, 0.8, 0.7, 0.1]) == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_metrics_agree_with_scikit_learn_and_statsmodels():
+    target, probability, _ = scans()
+    a, b = (row >= 0.5 for row in scans(n_seeds=2)[1])
+    table = np.array(
+        [
+            [np.sum((a == target) & (b == target)), np.sum((a == target) & (b != target))],
+            [np.sum((a != target) & (b == target)), np.sum((a != target) & (b != target))],
+        ]
+    )
+    p_values = np.random.default_rng(0).random(9) ** 3
+
+    assert metrics.brier(target, probability[0]) == pytest.approx(brier_score_loss(target, probability[0]))
+    assert metrics.average_precision(target, probability[0]) == pytest.approx(
+        average_precision_score(target, probability[0])
+    )
+    assert metrics.mcnemar_exact(target, a, b).p == pytest.approx(mcnemar(table, exact=True).pvalue)
+    assert metrics.holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
+
+
+def test_holm_agrees_with_its_definition():
+    p_values = np.random.default_rng(1).random(12) ** 4
+    order = np.argsort(p_values)
+    stepped = np.minimum(np.maximum.accumulate((12 - np.arange(12)) * p_values[order]), 1)
+
+    assert metrics.holm(p_values)[order] == pytest.approx(stepped)
+
+
+def test_brier_interval_of_a_hand_worked_case():
+    # squared errors 0.04, 0.16, 0.01: mean 0.07, deviation 0.0794
+    found = metrics.brier_interval([1, 0, 0], [0.8, 0.4, 0.1], ["a", "b", "c"])
+    half_width = stats.t.ppf(0.975, 2) * np.std([0.04, 0.16, 0.01], ddof=1) / math.sqrt(3) / (0.07 * 0.93)
+
+    assert found == pytest.approx((0.07, *expit(logit(0.07) + np.array([-half_width, half_width]))))
+    assert metrics.brier_interval([1, 0], [1, 0], ["a", "b"]) == (0, 0, 0)
+
+
+def test_scans_of_a_patient_are_one_piece_of_evidence():
+    target, probability, patient = scans(100)
+    four_times = [np.tile(values, 4) for values in (target, probability[0], patient)]
+
+    for metric in (metrics.brier_interval, lambda *of: metrics.calibration(*of).slope):
+        once, together = metric(target, probability[0], patient), metric(*four_times)
+        assert together == pytest.approx(once, rel=0.01)  # (N - 1) / N of few observations
+    bins, again = (metrics.reliability(*of) for of in ((target, probability[0], patient), four_times))
+    assert [found.high for found in again] == pytest.approx([found.high for found in bins])
+
+
+def test_every_draw_of_the_run_scores_is_that_of_the_repeated_scans():
+    target, probability, patient = scans(60)
+    rough = probability[0].round(1)  # many ties
+    weight = metrics.patient_weights(target, patient // 2, replicates=100, seed=0)
+    areas, precisions, sensitivities = metrics._weighted_scores(target, rough, weight)
+
+    for draw in range(100):
+        rows = np.repeat(np.arange(60), weight[:, draw].astype(int))
+        of = target[rows], rough[rows]
+        assert areas[draw] == pytest.approx(metrics.auc(*of))
+        assert precisions[draw] == pytest.approx(metrics.average_precision(*of), rel=1e-5)  # float32
+        assert sensitivities[:, draw] == pytest.approx(
+            [metrics.sensitivity_at_specificity(*of, specificity=share) for share in (0.90, 0.95)]
+        )
+
+
+def test_run_scores_hold_their_values_and_share_the_draws():
+    target, probability, patient = scans(400)
+    weight = metrics.patient_weights(target, patient, replicates=1000, seed=3)
+    found = metrics.run_scores(target, probability[0], patient, weight)
+
+    assert found.auc == pytest.approx(metrics.bootstrap_auc(target, probability[0], patient, replicates=1000, seed=3))
+    assert found.average_precision.value == metrics.average_precision(target, probability[0])
+    assert all(score.low < score.value < score.high for score in found)
+    assert found.sensitivity_at_95.value < found.sensitivity_at_90.value
+
+
+def test_sensitivity_of_1_keeps_an_interval():
+    target = np.repeat([1.0, 0.0], 20)
+    weight = metrics.patient_weights(target, np.arange(40), replicates=200, seed=0)
+    found = metrics.run_scores(target, 0.2 + 0.5 * target, np.arange(40), weight)
+
+    adjusted = (20 + 1.96**2 / 2) / (20 + 1.96**2)  # 22 of 24: what the interval is built around
+    assert found.sensitivity_at_90 == pytest.approx((1, adjusted, 1), abs=0.001)
+
+
+def test_reliability_bins_hold_equal_counts_and_wilsons_interval():
+    target, probability, patient = scans(200)
+    bins = metrics.reliability(target, probability[0], patient)
+    order = np.argsort(probability[0])
+    first = target[order[:20]]
+
+    assert [found.n for found in bins] == [20] * 10
+    assert bins[0].observed == first.mean()
+    assert bins[0].predicted == pytest.approx(probability[0][order[:20]].mean())
+    assert bins[0][2:4] == pytest.approx(proportion_confint(first.sum(), 20, method="wilson"))
+
+
+def test_reliability_of_repeated_seeds_is_no_surer_than_of_one():
+    target, probability, patient = scans(200)
+    once = metrics.reliability(target, probability[0], patient)
+    thrice = metrics.reliability(target, np.repeat(probability, 3, axis=0), patient)
+
+    assert np.array(thrice) == pytest.approx(np.array(once))
+
+
+def test_reliability_of_equal_probabilities_is_one_bin():
+    found = metrics.reliability(TARGET, np.full(7, 0.3), PATIENT)
+
+    assert [(round(one.observed, 3), one.n) for one in found] == [(0.429, 7)]
+
+
+def test_rate_is_wilsons_and_blank_without_scans():
+    assert metrics.rate(3, 10) == pytest.approx((0.3, 0.10779, 0.60322), abs=1e-5)  # Wilson 1927 by hand
+    assert np.isnan(metrics.rate(0, 0)).all()
 
 
 def test_calibration_finds_the_distortion_that_was_made():
@@ -349,6 +530,8 @@ def test_bad_requests_are_named():
         metrics.bootstrap_difference(TARGET, PROBABILITY, PROBABILITY[None], PATIENT, seed=0)
     with pytest.raises(ValueError, match=r"one value per scan. Found 6 for 7 scans"):
         metrics.bootstrap_auc(TARGET, PROBABILITY, PATIENT[1:], seed=0)
+    with pytest.raises(ValueError, match=r"needs two seeds and their covariance. Found 1 and shape \(1, 1\)"):
+        metrics.variance_parts(np.ones(1), np.ones((1, 1)))
     with pytest.raises(ValueError, match=r"at least 100 replicates. Found 10"):
         metrics.bootstrap_auc(TARGET, PROBABILITY, PATIENT, seed=0, replicates=10)
     with pytest.raises(ValueError, match=r"must hold both classes. Found"):

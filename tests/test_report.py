@@ -356,7 +356,7 @@ def test_methods_say_what_old_records_lack_and_where_runs_differ(runs):
 
 
 def test_methods_name_no_path_of_a_cohort(runs):
-    text = report.methods(runs.assign(config_cohort="/home/somebody/cohort.csv"))
+    text = report.methods(runs.assign(config_cohort=str(Path("somewhere").absolute() / "cohort.csv")))
 
     assert "chest CTs of a cohort table: 640 train" in text
     assert "somebody" not in text
