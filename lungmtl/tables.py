@@ -925,12 +925,16 @@ def _run_with_bad_values(_: pd.DataFrame, predictions: pd.DataFrame) -> dict[str
 
 
 def _run_with_other_settings(runs: pd.DataFrame, _: pd.DataFrame) -> dict[str, str]:
-    """Runs whose cohort or shared setting is not that of most; all of an experiment that has no majority."""
+    """Runs whose cohort or shared setting is not that of most; all of an experiment that has no majority.
+
+    A record written before a setting existed has no value of it, which is no difference.
+    """
     found: dict[str, str] = {}
     for column, what, of_policy in _shared_columns(runs):
+        known = runs[runs[column].notna()]
         if not of_policy:
-            _check_majority(runs, column, what)
-        for experiment, group in runs.groupby("experiment", sort=False) if of_policy else [("a study", runs)]:
+            _check_majority(known, column, what)
+        for experiment, group in known.groupby("experiment", sort=False) if of_policy else [("a study", known)]:
             values = group[column].map(_as_text)
             usual = next((kind for kind, share in values.value_counts(normalize=True).items() if share > 0.5), None)
             for run, value in zip(group["run"], values, strict=True):

@@ -91,6 +91,12 @@ def test_runs_may_differ_in_policy_seed_and_places():
     assert problems == []
 
 
+def test_a_record_from_before_a_setting_existed_is_not_held_against_its_run():
+    frame = runs().assign(config_pflp_shuffle=[np.nan, False, False, False])
+
+    assert screened(frame, predictions(("STL", "ITW3")))[1] == []
+
+
 def test_a_sound_study_passes_the_screen_as_it_is():
     frame, of_runs = study()
     found = tables.screen(frame, of_runs)
