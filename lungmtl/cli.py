@@ -152,7 +152,7 @@ def check(options: argparse.Namespace) -> int:
 
 def prepare(options: argparse.Namespace) -> int:
     """Prepare every scan of a cohort that is not prepared yet; write what became of each."""
-    from lungmtl import checks, volumes
+    from lungmtl import checks, cohort, volumes
 
     config, table, folder = source(options)
     frame = _read_table(options, config) if _is_table(options.source) else _read_of_study(options, table)
@@ -169,11 +169,18 @@ def prepare(options: argparse.Namespace) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     outcome = checks.without_folders(outcome, frame, table.parent)
     outcome.to_csv(folder / REPORT_FILE, index=False)
+    records.write_scans(folder, cohort.attributes(cohort.included(frame), _truth(table)))
     grid = {name: getattr(config, name) for name in ("spacing_mm", "shape", "window_hu")}
     place = os.path.relpath(prepared, cache_dir(config))
     (folder / NOTE_FILE).write_text(json.dumps({"folder": place, **grid}, indent=2) + "\n", encoding="utf-8")
     _print_prepared(outcome, folder / REPORT_FILE)
     return 0
+
+
+def _truth(table: Path) -> pd.DataFrame | None:
+    """What the generator of a phantom cohort knows of its scans; None of any other."""
+    path = table.parent / "truth.csv"
+    return pd.read_csv(path, dtype={"scan": str}) if path.is_file() else None
 
 
 def verify(options: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ Sources: lung mask by thresholds, after Hu, Hoffman and Reinhardt 2001, IEEE TMI
 """
 
 import dataclasses
+import faulthandler
 import hashlib
 import json
 import logging
@@ -15,9 +16,11 @@ import multiprocessing
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +36,8 @@ from lungmtl.reading import ScanError, Volume, read_volume
 BODY_HU = -320  # between lung and soft tissue
 LUNG_GRID_MM = 3.3  # the mask is found on blocks of at most this size
 CLOSING_MM = 10.0  # chosen by us: of nodules of 8 to 30 mm at the wall 5 mm takes in a third, 12 mm adds mediastinum
+EDGE_HU = -400  # chosen by us: halfway between lung and soft tissue, where a block at the edge holds both
+EDGE_MM = 8.0  # chosen by us: edges so close to what the closing took in stay, they may be a nodule's
 AIRWAY_HU = -750  # darker than the thin walls between airways and lung, once these are blurred
 AIRWAY_WALL_MM = 4.0  # what lies so close to an airway's lumen belongs to it
 AIRWAY_AREA_CM2 = 8.0  # in a slice, trachea and main bronchi are smaller than this
@@ -41,9 +46,11 @@ AIRWAY_OFF_CENTER_MM = 35.0  # and this close to the body's middle
 MIN_LUNG_L = 0.2  # smaller pieces of air are bowel gas
 MIN_LUNG_SHARE = 0.1  # the second lung against the first; less is bowel gas
 MIN_LUNGS_L = 1.0  # four chest CTs hold 2.9 to 4.1 L, an abdomen 0.27 L
+BAND = 96  # grid voxels resampled at once: most weights of a longer axis are 0. Another value changes last bits
 IN_PLANE = np.array([[[0, 0, 0]] * 3, [[0, 1, 0], [1, 1, 1], [0, 1, 0]], [[0, 0, 0]] * 3], dtype=bool)
 
 PARENT_POLL_S = 1.0
+JOB_LIMIT_S = 600.0  # chosen by us: 400 times what a real scan takes
 
 logger = logging.getLogger(__name__)
 
@@ -60,20 +67,44 @@ class Grid:
 # ---------------------------------------------------------------- lungs
 
 
+@dataclasses.dataclass(frozen=True)
+class Lungs:
+    """Lungs in a volume: `box`, three slices (z, y, x) around them, and `mask`, bool, the voxels of the box."""
+
+    box: tuple[slice, slice, slice]
+    mask: np.ndarray
+
+
 def lung_mask(volume: Volume) -> np.ndarray:
+    """Mark the lungs as `find_lungs` finds them: bool (Z, Y, X) on the volume's own grid."""
+    lungs = find_lungs(volume)
+    mask = np.zeros(volume.hu.shape, dtype=bool)
+    mask[lungs.box] = lungs.mask
+    return mask
+
+
+def find_lungs(volume: Volume) -> Lungs:
     """Find the lungs by thresholds: air inside the body, without the large airways, closed by 10 mm.
 
-    Nodules and vessels inside the lungs or at their wall count as lung; trachea and main bronchi do not.
+    Nodules and vessels inside the lungs or at their wall count as lung; trachea and main bronchi do not. Fine volumes
+    are searched on blocks of voxels; of the blocks at the lungs' edge only the voxels that are air are kept.
 
     Args:
         volume: The CT.
     Returns:
-        bool (Z, Y, X) on the volume's own grid.
+        The lungs and the box around the blocks that hold them.
     Raises:
         ScanError: If there is less than 1 L of lung: not a chest.
     """
-    blocks, factors = _blocks(volume)
-    return _unblock(_block_lungs(blocks, volume.spacing_mm, factors), factors, volume.hu.shape)
+    factors = tuple(max(1, int(LUNG_GRID_MM / s)) for s in volume.spacing_mm)
+    spacing_mm = tuple(s * f for s, f in zip(volume.spacing_mm, factors, strict=True))
+    hu = _block_means(volume.hu, factors)
+    lungs = _block_lungs(hu, spacing_mm)
+    blocks = _box(lungs)
+    box = tuple(slice(b.start * f, b.stop * f) for b, f in zip(blocks, factors, strict=True))
+    if factors == (1, 1, 1):
+        return Lungs(box, lungs[blocks])
+    return Lungs(box, _voxels(lungs[blocks], _edge(lungs, hu, spacing_mm)[blocks], volume.hu[box], factors))
 
 
 def middle_voxel(mask: np.ndarray) -> tuple[int, int, int]:
@@ -81,26 +112,41 @@ def middle_voxel(mask: np.ndarray) -> tuple[int, int, int]:
     return tuple((b.start + b.stop - 1) // 2 for b in _box(mask))
 
 
-def _blocks(volume: Volume) -> tuple[np.ndarray, tuple[int, int, int]]:
-    """Mean HU of blocks of at most LUNG_GRID_MM; what does not fill a block at the far end is left out."""
-    factors = tuple(max(1, int(LUNG_GRID_MM / s)) for s in volume.spacing_mm)
-    if factors == (1, 1, 1):
-        return volume.hu, factors
-    n = [size // factor for size, factor in zip(volume.hu.shape, factors, strict=True)]
-    hu = volume.hu[: n[0] * factors[0], : n[1] * factors[1], : n[2] * factors[2]]
-    shape = (n[0], factors[0], n[1], factors[1], n[2], factors[2])
-    return hu.reshape(shape).mean(axis=(1, 3, 5), dtype=np.float32), factors
+def _block_means(hu: np.ndarray, factors: Sequence[int]) -> np.ndarray:
+    """Mean HU of blocks of voxels; what does not fill a block at the far end is left out."""
+    if tuple(factors) == (1, 1, 1):
+        return hu
+    (fz, fy, fx), (nz, ny, nx) = factors, (size // factor for size, factor in zip(hu.shape, factors, strict=True))
+    means = np.empty((nz, ny, nx), dtype=np.float32)
+    for z in range(nz):  # a slab at a time, which stays in the processor's cache
+        rows = hu[z * fz : (z + 1) * fz, : ny * fy, : nx * fx].sum(axis=0, dtype=np.int32)  # (Y, X)
+        rows = rows.reshape(ny, fy, nx * fx).sum(axis=1, dtype=np.int32)  # (y, X)
+        means[z] = sum(rows[:, x::fx] for x in range(fx))  # (y, x)
+    means /= math.prod(factors)
+    return means
 
 
-def _unblock(mask: np.ndarray, factors: Sequence[int], shape: Sequence[int]) -> np.ndarray:
-    for axis, factor in enumerate(factors):
-        mask = mask.repeat(factor, axis=axis) if factor > 1 else mask
-    return np.pad(mask, [(0, full - size) for full, size in zip(shape, mask.shape, strict=True)])
+def _edge(lungs: np.ndarray, hu: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+    """Blocks of lung that touch others and lie EDGE_MM from all tissue that the closing took in; bool, as `lungs`."""
+    edge = lungs & ~_with_neighbours(lungs, np.logical_and, axes=(0, 1, 2))
+    box = _box(lungs)
+    edge[box] &= ~_within((lungs & (hu >= BODY_HU))[box], EDGE_MM, spacing_mm)
+    return edge
 
 
-def _block_lungs(hu: np.ndarray, spacing_mm: Sequence[float], factors: Sequence[int]) -> np.ndarray:
+def _voxels(lungs: np.ndarray, edge: np.ndarray, hu: np.ndarray, factors: Sequence[int]) -> np.ndarray:
+    """Voxels (Z, Y, X) of the blocks of lung; of those at the edge, the voxels darker than EDGE_HU."""
+    mask = np.empty(hu.shape, dtype=bool)
+    fz, fy, fx = factors
+    for z in range(len(lungs)):
+        slab = slice(z * fz, (z + 1) * fz)
+        inside, doubtful = (part[z].repeat(fy, axis=0).repeat(fx, axis=1) for part in (lungs, edge))
+        mask[slab] = inside & ~(doubtful & (hu[slab] >= EDGE_HU))
+    return mask
+
+
+def _block_lungs(hu: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
     """Lungs on blocks: bool, the shape of `hu`."""
-    spacing_mm = tuple(s * f for s, f in zip(spacing_mm, factors, strict=True))
     body = _body(hu, spacing_mm)
     air = body & (hu < BODY_HU)
     if not air.any():
@@ -126,10 +172,10 @@ def _body(hu: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
     return _filled(labels == int(np.argmax(sizes)), axes=(1, 2), structure=IN_PLANE)
 
 
-def _with_neighbours(mask: np.ndarray, combine: np.ufunc) -> np.ndarray:
-    """Combine every voxel with its four neighbours in the slice: `logical_and` erodes, `logical_or` dilates."""
+def _with_neighbours(mask: np.ndarray, combine: np.ufunc, axes: Sequence[int] = (1, 2)) -> np.ndarray:
+    """Combine every voxel with its neighbours, of the slice or along other `axes`: `logical_and` erodes."""
     out = mask.copy()
-    for axis in (1, 2):
+    for axis in axes:
         source, target = np.moveaxis(mask, axis, 0), np.moveaxis(out, axis, 0)
         combine(target[1:], source[:-1], out=target[1:])
         combine(target[:-1], source[1:], out=target[:-1])
@@ -241,16 +287,37 @@ def to_grid(
         raise ValueError(f"`order` must be 0 (nearest) or 1 (linear). Found {order!r}.")
     if order == 0:
         return _nearest(array, volume_spacing_mm, grid, fill)
-    weights = [
-        _axis_weights(n, s, grid, axis) for axis, (n, s) in enumerate(zip(array.shape, volume_spacing_mm, strict=True))
-    ]
-    used = [_used(w) for w in weights]
-    wz, wy, wx = (w[:, u] for w, u in zip(weights, used, strict=True))
-    out = array[used[0], used[1], used[2]].astype(np.float32) - np.float32(fill)
-    out = np.matmul(out, wx.T)  # (Z, Y, x)
-    out = np.matmul(wy, out)  # (Z, y, x)
-    out = np.tensordot(wz, out, axes=1)  # (z, y, x)
-    return out + np.float32(fill)
+    fill = np.float32(fill)
+    planes = _linear(lambda z: array[z].astype(np.float32) - fill, array.shape, volume_spacing_mm, grid)
+    return np.stack(list(planes)) + fill
+
+
+def _linear(
+    plane: Callable[[int], np.ndarray], shape: Sequence[int], spacing_mm: Sequence[float], grid: Grid
+) -> Iterator[np.ndarray]:
+    """Resample an array of which `plane(z)` gives slice z, float32 (Y, X): the grid's planes (y, x), 0 outside."""
+    sizes = zip(shape, spacing_mm, strict=True)
+    z_bands, y_bands, x_bands = (_bands(n, s, grid, axis) for axis, (n, s) in enumerate(sizes))
+    for _, used, weights in z_bands:
+        planes = np.empty((weights.shape[1], *grid.shape[1:]), dtype=np.float32)
+        for index in range(len(planes)):
+            _resample_plane(plane(used.start + index), y_bands, x_bands, planes[index])
+        yield from np.tensordot(weights, planes, axes=1)  # (z, y, x)
+
+
+def _resample_plane(plane: np.ndarray, y_bands: list, x_bands: list, out: np.ndarray) -> None:
+    rows = np.empty((len(plane), out.shape[1]), dtype=np.float32)
+    for to, used, weights in x_bands:
+        rows[:, to] = plane[:, used] @ weights.T  # (Y, x)
+    for to, used, weights in y_bands:
+        out[to] = weights @ rows[used]  # (y, x)
+
+
+def _bands(n: int, spacing_mm: float, grid: Grid, axis: int) -> list[tuple[slice, slice, np.ndarray]]:
+    """Weights along one axis, BAND grid voxels at a time: which these are, which input voxels they need, weights."""
+    weights = _axis_weights(n, spacing_mm, grid, axis)
+    parts = [(slice(k, k + BAND), weights[k : k + BAND]) for k in range(0, len(weights), BAND)]
+    return [(to, _used(part), part[:, _used(part)]) for to, part in parts]
 
 
 def _axis_weights(n: int, spacing_mm: float, grid: Grid, axis: int) -> np.ndarray:
@@ -321,17 +388,27 @@ def prepare_scan(
     volume: Volume, *, spacing_mm: Sequence[float], shape: Sequence[int], window_hu: Sequence[float]
 ) -> Prepared:
     """Prepare a CT as `prepare` does, and measure its lungs."""
+    return resample_lungs(volume, find_lungs(volume), spacing_mm=spacing_mm, shape=shape, window_hu=window_hu)
+
+
+def resample_lungs(
+    volume: Volume, lungs: Lungs, *, spacing_mm: Sequence[float], shape: Sequence[int], window_hu: Sequence[float]
+) -> Prepared:
+    """Prepare a CT as `prepare` does, with the lungs found before."""
+    hu, mask = volume.hu[lungs.box], lungs.mask
     low_hu, high_hu = window_hu
-    blocks, factors = _blocks(volume)
-    lungs = _block_lungs(blocks, volume.spacing_mm, factors)
-    block_box = _box(lungs)
-    box = tuple(slice(b.start * f, b.stop * f) for b, f in zip(block_box, factors, strict=True))
-    mask = _unblock(lungs[block_box], factors, [b.stop - b.start for b in box])
     grid = lung_grid(mask, volume.spacing_mm, spacing_mm=spacing_mm, shape=shape)
-    seen = (volume.hu[box].astype(np.float32).clip(low_hu, high_hu) - low_hu) * mask
-    tensor = to_grid(seen, volume.spacing_mm, grid, fill=0, order=1) / np.float32(high_hu - low_hu)
+    seen = _linear(
+        lambda z: (hu[z].astype(np.float32).clip(low_hu, high_hu) - low_hu) * mask[z],
+        mask.shape,
+        volume.spacing_mm,
+        grid,
+    )
+    tensor = np.empty(grid.shape, dtype=np.float16)
+    for target, plane in zip(tensor, seen, strict=True):  # each in the processor's cache
+        np.clip(plane / np.float32(high_hu - low_hu), 0, 1, out=target, casting="same_kind")
     lung_volume_l = float(np.count_nonzero(mask)) * math.prod(volume.spacing_mm) * 1e-6
-    return Prepared(tensor.clip(0, 1).astype(np.float16), lung_volume_l, _outside(mask, volume.spacing_mm, grid))
+    return Prepared(tensor, lung_volume_l, _outside(mask, volume.spacing_mm, grid))
 
 
 def _outside(mask: np.ndarray, spacing_mm: Sequence[float], grid: Grid) -> float:
@@ -340,8 +417,9 @@ def _outside(mask: np.ndarray, spacing_mm: Sequence[float], grid: Grid) -> float
     for axis in range(3):
         half_mm = grid.shape[axis] * grid.spacing_mm[axis] / 2
         off_mm = np.abs(np.arange(mask.shape[axis]) * spacing_mm[axis] - grid.center_mm[axis])
-        box.append(off_mm <= half_mm)
-    inside = int(np.count_nonzero(mask[np.ix_(*box)]))
+        seen = (off_mm <= half_mm).nonzero()[0]
+        box.append(slice(seen[0], seen[-1] + 1) if len(seen) else slice(0))
+    inside = int(np.count_nonzero(mask[tuple(box)]))
     return 1 - inside / max(1, int(np.count_nonzero(mask)))
 
 
@@ -365,7 +443,8 @@ def prepare_cohort(
 
     Files are written beside and renamed, so a killed call loses only the scans under way. A file is kept while it is
     newer than its image; the folder's name holds the settings, the code of reading and preparing, and `root`. A
-    scan that cannot be used is reported with its reason and never stops the others.
+    scan that cannot be used is reported with its reason and never stops the others, even if it ends its worker; it
+    is then reported so by later calls, too, until its image changes or the file that the reason names is removed.
 
     Args:
         frame: Columns `scan` and `image`; rows with a reason in `excluded` are left out.
@@ -381,7 +460,7 @@ def prepare_cohort(
         slice to slice), `pixel_mm` (the larger of y and x), `lung_volume_l`, `cropped_fraction` (share of the lungs
         outside the grid) and `seconds` (NaN where kept from an earlier call).
     Raises:
-        RuntimeError: If a worker process was killed; the next call goes on from there.
+        RuntimeError: If workers cannot be started.
     """
     spec = {
         "spacing_mm": [float(s) for s in spacing_mm],
@@ -406,48 +485,120 @@ def prepare_cohort(
 
 
 def _spec_hash(spec: dict, root: Path) -> str:
-    code = b"".join(Path(file).read_bytes() for file in (reading.__file__, __file__))
+    code = b"".join(Path(file).read_bytes() for file in (reading.dicom.__file__, reading.__file__, __file__))
     text = json.dumps([spec, str(root)], sort_keys=True).encode() + code
     return hashlib.sha256(text).hexdigest()[:12]
 
 
 def _run_jobs(jobs: Sequence[tuple], workers: int) -> Iterator[dict]:
     """Yield a report row per job, in the order in which they finish."""
+    present = {entry.name for folder in {job[2] for job in jobs} for entry in os.scandir(folder)}
     todo = []
     for job in jobs:
-        kept = _kept(*job[:3])
+        kept = _kept(*job[:3], present)
         if kept is None:
             todo.append(job)
         else:
             yield kept
-    yield from run_jobs(_prepare_job, todo, workers=min(workers, len(todo) // SCANS_PER_WORKER))
+    workers = min(workers, len(todo) // SCANS_PER_WORKER)
+    if workers < 2 and not any(_marker(job[0], job[2]).name in present for job in todo):
+        yield from map(_prepare_job, todo)
+    else:  # also a single one where a scan may have ended the process that prepared it
+        yield from run_apart(_prepare_job, todo, workers=max(1, workers), lost=_lost)
 
 
 def run_jobs(function: Callable[[tuple], dict], jobs: Sequence[tuple], *, workers: int) -> Iterator[dict]:
     """Yield the result of every job in the order in which they finish.
 
-    Workers are started afresh (a fork would copy the threads of torch), compute with one thread each, and end when
-    the process that started them ends, even if it was killed.
+    Args:
+        function: A function of a module, which a new process can import.
+        jobs: One argument per call.
+        workers: Processes as `run_apart` starts them; below two everything runs in this one.
+    Raises:
+        RuntimeError: If a job ended its worker twice, or took over JOB_LIMIT_S.
+    """
+    if workers < 2:
+        yield from map(function, jobs)
+    else:
+        yield from run_apart(function, jobs, workers=workers, lost=_stop)
+
+
+def _stop(job: tuple, reason: str) -> dict:
+    raise RuntimeError(f"Every job must come to its end; call again to go on. Found {reason}, job {job}.")
+
+
+def run_apart(
+    function: Callable[[tuple], dict],
+    jobs: Sequence[tuple],
+    *,
+    workers: int,
+    lost: Callable[[tuple, str], dict],
+    limit_s: float = JOB_LIMIT_S,
+) -> Iterator[dict]:
+    """Yield the result of every job from processes of which each may die alone, in the order in which they finish.
+
+    A worker that dies is replaced, and its job done once more after all others. Workers are started afresh (a fork
+    would copy the threads of torch), compute with one thread each, and end when the process that started them ends,
+    even if it was killed.
 
     Args:
         function: A function of a module, which a new process can import.
         jobs: One argument per call.
-        workers: Processes; below two everything runs in this one.
+        workers: Processes, at least one.
+        lost: Gives the result of a job that ended its worker twice or took too long, from the job and what was found.
+        limit_s: Seconds after which a job's worker ends itself.
     Raises:
-        RuntimeError: If a worker was killed.
+        RuntimeError: If a worker cannot be started.
     """
-    if workers < 2:
-        yield from map(function, jobs)
-        return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    waiting = deque((job, False) for job in jobs)
+    running: dict[Future, tuple] = {}
+    idle: list[ProcessPoolExecutor] = []
     try:
-        for future in as_completed([pool.submit(function, job) for job in jobs]):
-            yield future.result()
-    except BrokenProcessPool as error:
-        raise RuntimeError("Every worker must live to the end. Found one killed; call again to go on.") from error
+        while waiting or running:
+            while waiting and len(running) < workers:
+                worker = idle.pop() if idle else _worker()
+                with suppress(BrokenProcessPool):  # killed while it was idle
+                    future = worker.submit(_limited, function, waiting[0][0], limit_s)
+                    running[future] = (worker, *waiting.popleft(), time.monotonic())
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                worker, job, is_second, start = running.pop(future)
+                if not isinstance(future.exception(), BrokenProcessPool):
+                    idle.append(worker)
+                    yield future.result()
+                    continue
+                idle.append(_checked_worker())
+                if time.monotonic() - start >= limit_s:
+                    yield lost(job, f"no end after {limit_s:.0f} s")
+                elif is_second:
+                    yield lost(job, "its process dead, twice")
+                else:
+                    waiting.append((job, True))
     finally:
-        pool.shutdown(cancel_futures=True)
+        for worker in [*idle, *(entry[0] for entry in running.values())]:
+            worker.shutdown(cancel_futures=True)
+
+
+def _worker() -> ProcessPoolExecutor:
+    """A pool of one process: if it dies, it is known which job it had."""
+    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker)
+
+
+def _checked_worker() -> ProcessPoolExecutor:
+    worker = _worker()
+    try:
+        worker.submit(os.getpid).result()
+    except BrokenProcessPool as error:
+        raise RuntimeError("A worker must start. Found it dead before its first job.") from error
+    return worker
+
+
+def _limited(function: Callable[[tuple], dict], job: tuple, limit_s: float) -> dict:
+    """Do a job in a worker; print where it is and end the process, even inside a C library, after `limit_s`."""
+    faulthandler.dump_traceback_later(limit_s, exit=True)
+    try:
+        return function(job)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _start_worker() -> None:
@@ -463,16 +614,44 @@ def _end_with_parent(parent: int) -> None:
     os._exit(1)
 
 
-def _kept(scan: str, image: str, folder: str) -> dict | None:
-    """Report row of a scan that is prepared already and newer than its image, else None."""
-    tensor, note = Path(folder) / f"{scan}.npy", Path(folder) / f"{scan}.json"
+def _kept(scan: str, image: str, folder: str, present: set[str]) -> dict | None:
+    """Report row of a scan that was prepared or given up since its image changed, else None.
+
+    Args:
+        scan, image, folder: Of the job.
+        present: Names of the files in `folder`.
+    """
+    tensor, marker = Path(folder) / f"{scan}.npy", _marker(scan, folder)
     try:
-        if tensor.stat().st_mtime <= _changed(Path(image)):
-            return None
-        measured = json.loads(note.read_text(encoding="utf-8"))
+        if tensor.name in present and tensor.stat().st_mtime > _changed(Path(image)):
+            measured = json.loads(tensor.with_suffix(".json").read_text(encoding="utf-8"))
+            return {"scan": scan, "status": "ok", "reason": "", **measured, "seconds": float("nan")}
+        if marker.name in present and marker.stat().st_mtime > _changed(Path(image)):
+            reason = marker.read_text(encoding="utf-8")
+            return _failed(scan, reason, float("nan")) if reason else None
     except (FileNotFoundError, json.JSONDecodeError):
         return None
-    return {"scan": scan, "status": "ok", "reason": "", **measured, "seconds": float("nan")}
+    return None
+
+
+def _marker(scan: str, folder: str) -> Path:
+    """File that is there while a scan is prepared; one left behind tells that the process was ended, or the reason."""
+    return Path(folder) / f".{scan}.begun"
+
+
+def _lost(job: tuple, found: str) -> dict:
+    """Give up a scan for this call and later ones, so that all runs of a study use the same scans."""
+    scan, _, folder, _ = job
+    marker = _marker(scan, folder)
+    (Path(folder) / f"{scan}.npy").unlink(missing_ok=True)
+    again = f"Remove {marker.name}, beside the prepared scans, to try again."
+    reason = f"A scan must let itself be prepared. Found {found}, in scan {scan}. {again}"
+    _write(marker, reason.encode())
+    return _failed(scan, reason, float("nan"))
+
+
+def _failed(scan: str, reason: str, seconds: float) -> dict:
+    return {"scan": scan, "status": "failed", "reason": reason, "seconds": seconds}
 
 
 def _changed(image: Path) -> float:
@@ -484,19 +663,29 @@ def _changed(image: Path) -> float:
 
 def _prepare_job(job: tuple) -> dict:
     """Prepare one scan and write it; a scan that cannot be used becomes a row with its reason."""
-    scan, image, folder, spec = job
+    scan, _, folder, _ = job
+    marker = _marker(scan, folder)
+    marker.write_bytes(b"")  # not `touch`: it may hold an old reason
     start = time.perf_counter()
     try:
-        volume = read_volume(image)
-        prepared = prepare_scan(volume, **spec)
-    except (ScanError, OSError) as error:
+        measured = _prepare_file(*job)
+    except (ScanError, OSError, MemoryError) as error:
         (Path(folder) / f"{scan}.npy").unlink(missing_ok=True)
-        return {"scan": scan, "status": "failed", "reason": str(error), "seconds": time.perf_counter() - start}
+        return _failed(scan, str(error), time.perf_counter() - start)
+    finally:
+        marker.unlink(missing_ok=True)
+    return {"scan": scan, "status": "ok", "reason": "", **measured, "seconds": time.perf_counter() - start}
+
+
+def _prepare_file(scan: str, image: str, folder: str, spec: dict) -> dict[str, float]:
+    """Read, prepare and write one scan; return what the report says of it."""
+    volume = read_volume(image)
+    prepared = prepare_scan(volume, **spec)
     sizes_mm = (volume.spacing_mm[0], max(volume.spacing_mm[1:]))
     measured = dict(zip(MEASURES, (*sizes_mm, prepared.lung_volume_l, prepared.cropped_fraction), strict=True))
     _write(Path(folder) / f"{scan}.json", json.dumps(measured).encode())
     _write_array(Path(folder) / f"{scan}.npy", prepared.tensor)
-    return {"scan": scan, "status": "ok", "reason": "", **measured, "seconds": time.perf_counter() - start}
+    return measured
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -1,10 +1,13 @@
 import itertools
 import os
+import re
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
+import jobs
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +15,8 @@ import SimpleITK as sitk  # noqa: N813
 from chests import chest, save
 
 from lungmtl import phantom, reading, volumes
+from lungmtl.cohort import assign_splits, check_splits, read_cohort
+from lungmtl.config import TASKS
 from lungmtl.reading import ScanError, Volume
 from lungmtl.volumes import Grid
 
@@ -47,6 +52,44 @@ def test_vessels_and_nodules_inside_the_lungs_or_at_their_wall_are_lung():
     assert found[40:44, 56:60, 48:52].all()
     assert found[40:44, 56:60, 24:27].mean() > 0.6  # a ball does not reach the bottom of a box
     assert not (found & ~lungs).any()
+
+
+def fine_chest() -> Volume:
+    """The chest on voxels of 1.43 mm, searched on blocks of two that half hold lung at the lungs' edges in y."""
+    return finer(chest(), 7)
+
+
+def test_blocks_at_the_edge_keep_only_their_air():
+    volume = fine_chest()
+    np.testing.assert_array_equal(volumes.lung_mask(volume), volume.hu == -850)
+
+
+def test_vessels_stay_lung_where_the_volume_ends():
+    volume = fine_chest()
+    volume = Volume(volume.hu[60:], volume.spacing_mm)  # the first slice lies inside the lungs
+    volume.hu[:2, 64:132:8, 48:110:8] = 50
+    assert volumes.lung_mask(volume)[:2, 64:132, 48:110].all()
+
+
+def test_edges_beside_a_nodule_at_the_wall_are_left_alone(monkeypatch):
+    volume = fine_chest()
+    nodule = np.s_[80:86, 91:97, 42:46]  # 9 x 9 x 6 mm, at the wall, half a block farther than whole blocks in y
+    volume.hu[nodule] = 50
+    kept = volumes.lung_mask(volume)[nodule].mean()
+    monkeypatch.setattr(volumes, "EDGE_MM", 1.0)
+    cut = volumes.lung_mask(volume)[nodule].mean()
+    assert kept > 0.9
+    assert cut < kept - 0.1
+
+
+def test_block_means_by_hand():
+    hu = np.random.default_rng(0).integers(-1024, 3000, (7, 8, 11)).astype(np.int16)
+    hu[:2, :3, :4] = 32767  # their sum needs more than 16 bits
+    means = volumes._block_means(hu, (2, 3, 4))
+    assert means.shape == (3, 2, 2)
+    assert means[0, 0, 0] == 32767
+    assert means[2, 1, 1] == np.float32(hu[4:6, 3:6, 4:8].mean())
+    assert volumes._block_means(hu, (1, 1, 1)) is hu
 
 
 def test_trachea_bowel_gas_and_a_hollow_table_are_not_lung():
@@ -147,6 +190,14 @@ def test_linear_weights_by_hand():
     np.testing.assert_allclose(double.ravel(), [4 * 0.5 * 0.5])  # triangle 1/2, 1/4, 1/4; y and x half outside
 
 
+def test_a_grid_may_be_resampled_piece_by_piece(monkeypatch):
+    array = np.random.default_rng(0).normal(size=(9, 14, 12)).astype(np.float32)
+    grid = Grid((10.0, 7.0, 6.0), (0.7, 1.0, 1.3), (23, 16, 11))  # sticks out on both sides
+    whole = volumes.to_grid(array, (2.5, 1.0, 1.0), grid, fill=-3, order=1)
+    monkeypatch.setattr(volumes, "BAND", 4)
+    np.testing.assert_allclose(volumes.to_grid(array, (2.5, 1.0, 1.0), grid, fill=-3, order=1), whole, atol=1e-5)
+
+
 def test_outside_the_array_is_the_fill_value():
     array = np.full((4, 4, 4), 7, dtype=np.int16)
     far = Grid((100.0, 100.0, 100.0), (1.0, 1.0, 1.0), (3, 3, 3))
@@ -196,6 +247,22 @@ def test_preparing_leaves_the_volume_as_it_was():
     volume = chest()
     volumes.prepare(volume, **SPEC)
     np.testing.assert_array_equal(volume.hu, chest().hu)
+
+
+def test_preparing_takes_less_memory_than_the_volume():
+    volume = fine_chest()
+    peak, lungs = peak_bytes(lambda: volumes.find_lungs(volume))
+    assert peak < 1.5 * volume.hu.nbytes  # found 1.06, on blocks of 8 voxels
+    peak, _ = peak_bytes(lambda: volumes.resample_lungs(volume, lungs, **SPEC))
+    assert peak < 0.1 * volume.hu.nbytes  # found 0.02; a float copy of the box around the lungs takes 0.4
+
+
+def peak_bytes(call):
+    tracemalloc.start()
+    result = call()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak, result
 
 
 def test_lungs_that_stick_out_of_the_grid_are_measured():
@@ -286,15 +353,78 @@ def test_two_processes_give_what_one_gives(cohort, tmp_path, monkeypatch):
     assert (one[0] / "a.npy").read_bytes() == (two[0] / "a.npy").read_bytes()
 
 
-def die(job):
-    os._exit(1)
-
-
-def test_a_killed_process_is_reported(cohort, tmp_path, monkeypatch):
+def test_a_scan_that_ends_its_worker_fails_alone_and_is_not_tried_by_later_calls(cohort, tmp_path, monkeypatch):
     monkeypatch.setattr(volumes, "SCANS_PER_WORKER", 1)
-    monkeypatch.setattr(volumes, "_prepare_job", die)
-    with pytest.raises(RuntimeError, match=r"Found one killed; call again to go on"):
-        prepare(cohort, tmp_path, workers=2)
+    monkeypatch.setattr(volumes, "_prepare_job", jobs.die_of_b)
+    _, report = prepare(cohort, tmp_path, workers=2)
+    assert report["status"].tolist() == ["ok", "failed", "ok"]
+    assert re.search(r"its process dead, twice, in scan b\. Remove \.b\.begun,", report["reason"][1])
+
+    monkeypatch.setattr(volumes, "_prepare_job", jobs.refuse)
+    folder, again = prepare(cohort, tmp_path)
+    pd.testing.assert_frame_equal(again.drop(columns="seconds"), report.drop(columns="seconds"))
+
+    (folder / ".b.begun").unlink()
+    monkeypatch.setattr(volumes, "_prepare_job", jobs.prepare_one)
+    assert prepare(cohort, tmp_path)[1]["status"].tolist() == ["ok"] * 3
+
+
+def test_a_scan_that_ended_this_process_before_is_prepared_in_another(cohort, tmp_path, monkeypatch):
+    folder, _ = prepare(cohort[:1], tmp_path)
+    for scan in "bc":
+        (folder / f".{scan}.begun").touch()  # what a killed process leaves
+    monkeypatch.setattr(volumes, "_prepare_job", jobs.die_of_b)  # would end the tests
+    assert prepare(cohort, tmp_path)[1]["status"].tolist() == ["ok", "failed", "ok"]
+
+
+def test_a_scan_whose_worker_was_killed_by_chance_is_prepared_by_the_next(cohort, tmp_path, monkeypatch):
+    monkeypatch.setattr(volumes, "SCANS_PER_WORKER", 1)
+    monkeypatch.setattr(volumes, "_prepare_job", jobs.die_of_b_once)
+    folder, report = prepare(cohort, tmp_path, workers=2)
+    assert (folder.parent / "died").exists()
+    assert report["status"].tolist() == ["ok"] * 3
+    assert not [file for file in os.listdir(folder) if file.startswith(".")]
+
+
+def test_a_job_without_end_is_lost_and_the_others_are_done():
+    found = volumes.run_apart(
+        jobs.wait_long_at_b, list("abc"), workers=1, lost=lambda job, why: (job, why), limit_s=1.0
+    )
+    assert sorted(map(str, found)) == ["('b', 'no end after 1 s')", "a", "c"]
+
+
+def test_an_error_of_a_job_reaches_the_caller():
+    with pytest.raises(AssertionError, match="nothing is to be called"):
+        list(volumes.run_apart(jobs.refuse, [1], workers=1, lost=jobs.refuse))
+
+
+def test_workers_that_cannot_start_are_reported(monkeypatch):
+    monkeypatch.setattr(volumes, "_start_worker", jobs.refuse)
+    with pytest.raises(RuntimeError, match=r"A worker must start. Found it dead before its first job"):
+        list(volumes.run_apart(jobs.wait_long_at_b, list("ac"), workers=1, lost=jobs.refuse))
+
+
+def test_a_table_of_10000_scans_is_checked_split_and_resumed_in_seconds(cohort, tmp_path):
+    folder, _ = prepare(cohort, tmp_path)
+    scans = [f"s{index:05d}" for index in range(10_000)]
+    for scan, end in itertools.product(scans, ("npy", "json")):
+        os.link(folder / f"a.{end}", folder / f"{scan}.{end}")
+    labels = {task: (np.arange(10_000) % (5 + k) == 0).astype(int) for k, task in enumerate(TASKS)}
+    patients = [f"p{index // 2}" for index in range(10_000)]
+    table = pd.DataFrame({"scan": scans, "patient": patients, "image": "a.nii.gz", **labels})
+    table.to_csv(tmp_path / "cohort.csv", index=False)
+
+    start = time.process_time()
+    frame = read_cohort(tmp_path / "cohort.csv")
+    frame = assign_splits(frame, fractions=(0.7, 0.1, 0.2), seed=0)
+    check_splits(frame, tasks=TASKS)
+    again, report = prepare(frame, tmp_path)
+    seconds = time.process_time() - start
+
+    assert again == folder
+    assert report["status"].eq("ok").all()
+    assert report["seconds"].isna().all()
+    assert seconds < 20  # found 2
 
 
 def test_workers_end_when_the_process_that_started_them_is_killed(tmp_path):
