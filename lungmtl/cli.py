@@ -169,7 +169,8 @@ def prepare(options: argparse.Namespace) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     outcome = checks.without_folders(outcome, frame, table.parent)
     outcome.to_csv(folder / REPORT_FILE, index=False)
-    records.write_scans(folder, cohort.attributes(cohort.included(frame), _truth(table)))
+    if not _is_table(options.source):
+        records.write_scans(folder, cohort.attributes(cohort.included(frame), _truth(table)))
     grid = {name: getattr(config, name) for name in ("spacing_mm", "shape", "window_hu")}
     place = os.path.relpath(prepared, cache_dir(config))
     (folder / NOTE_FILE).write_text(json.dumps({"folder": place, **grid}, indent=2) + "\n", encoding="utf-8")

@@ -194,11 +194,3 @@ def test_verify_names_what_is_still_to_be_downloaded(user, capsys):
     write(user, "one", "gone", excluded=["", "download: 0 of 153 files"], n_slices=["24", "153"])
     assert cli.main(["verify", "cohort.csv"]) == 1
     assert "scan gone: the image is not there" in capsys.readouterr().out
-
-
-def test_preparing_keeps_what_subgroups_are_made_of_and_no_more(user):
-    write(user, "one", "two", kernel=["STANDARD", "B30f"], birth=["1950", "1960"])
-    prepare(user)
-
-    (kept,) = user.rglob("scans.csv")
-    assert kept.read_text() == "scan,kernel\none,STANDARD\ntwo,B30f\n"

@@ -166,6 +166,7 @@ def test_smoke_study_runs_from_the_cohort_to_the_figures(tmp_path):
     found = records.collect(tmp_path / "results/smoke")
     assert set(found.runs["run"]) == set(planned)
     assert found.incomplete == []
+    assert list(records.read_scans(tmp_path / "results/smoke").columns) == ["scan", "nodule_mm", "noise_hu"]
     for name, config in planned.items():
         folder = study.run_dir(config)
         assert {*records.FILES, study.EXECUTED_FILE} <= {path.name for path in folder.iterdir()}
