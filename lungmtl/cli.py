@@ -32,6 +32,7 @@ CHECK_NOTEBOOK = "01_cohort.ipynb"
 PAGE_FILE = "report.html"
 PAGE_LOG = "report.log"  # only where the page could not be made
 N_SHOWN = 10  # reasons and problems printed at the end
+PROBLEMS_TABLE = "tables/problems.csv"  # runs that the comparison left out, and why
 BAR_WIDTH = 20
 BAD_INPUT = 2
 
@@ -91,8 +92,9 @@ def report(options: argparse.Namespace, runs: list[RunConfig]) -> int:
     missing = [study.name_of(config) for config in study.incomplete(runs)]
     if missing:
         _logger.info("Without %s: not complete.", ", ".join(missing))
-    _print_results(study.compare(runs))
-    return 0
+    folder = study.compare(runs)
+    _print_results(folder)
+    return int(_log_problems(folder))
 
 
 def make_cohort(options: argparse.Namespace, runs: list[RunConfig]) -> int:
@@ -221,7 +223,7 @@ def run(options: argparse.Namespace, runs: list[RunConfig]) -> int:
 def compare(options: argparse.Namespace, runs: list[RunConfig]) -> int:
     """Execute the comparison notebook over the study's records."""
     _logger.info("comparison of %d runs: tables and figures", study.count(runs).done)
-    study.compare(runs)
+    _log_problems(study.compare(runs))
     return 0
 
 
@@ -422,6 +424,15 @@ def _print_results(folder: Path) -> None:
     aucs = pd.read_csv(folder / study.COMPARISON_TABLE)
     print(f"\n{tables.format_table(aucs)}\n")
     print("\n".join(str(path) for part in ("tables", "figures") for path in sorted((folder / part).glob("*"))))
+
+
+def _log_problems(folder: Path) -> bool:
+    """Log what the comparison left out or could not compute; True if that is a run."""
+    path = folder / PROBLEMS_TABLE
+    problems = pd.read_csv(path, dtype=str, keep_default_na=False) if path.is_file() else pd.DataFrame({"run": []})
+    for row in problems.itertuples():
+        _logger.error("%s: %s", row.run or "comparison", row.problem)
+    return bool((problems["run"] != "").any())
 
 
 def _outcome(config: RunConfig) -> str:

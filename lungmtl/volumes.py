@@ -663,15 +663,15 @@ def _changed(image: Path) -> float:
 
 def _prepare_job(job: tuple) -> dict:
     """Prepare one scan and write it; a scan that cannot be used becomes a row with its reason."""
-    scan, _, folder, _ = job
+    scan, image, folder, _ = job
     marker = _marker(scan, folder)
     marker.write_bytes(b"")  # not `touch`: it may hold an old reason
     start = time.perf_counter()
     try:
         measured = _prepare_file(*job)
-    except (ScanError, OSError, MemoryError) as error:
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
         (Path(folder) / f"{scan}.npy").unlink(missing_ok=True)
-        return _failed(scan, str(error), time.perf_counter() - start)
+        return _failed(scan, str(error).replace(image, f"scan {scan}"), time.perf_counter() - start)
     finally:
         marker.unlink(missing_ok=True)
     return {"scan": scan, "status": "ok", "reason": "", **measured, "seconds": time.perf_counter() - start}

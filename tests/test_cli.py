@@ -1,13 +1,14 @@
-"""`check`, `prepare` and `verify` on a user's table: what they write, print and return."""
+"""What `check`, `prepare`, `verify` and `report` write, print and return."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 from chests import chest, save
 
-from lungmtl import cli, volumes
+from lungmtl import cli, study, volumes
 from lungmtl.config import TASKS
 
 GRID = ["--spacing-mm", "20", "20", "20", "--shape", "16", "16", "20"]
@@ -194,3 +195,21 @@ def test_verify_names_what_is_still_to_be_downloaded(user, capsys):
     write(user, "one", "gone", excluded=["", "download: 0 of 153 files"], n_slices=["24", "153"])
     assert cli.main(["verify", "cohort.csv"]) == 1
     assert "scan gone: the image is not there" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------- report
+
+
+def test_a_run_that_cannot_be_compared_is_named_and_the_rest_reported(tmp_path, caplog):
+    study_dir = shutil.copytree(study.PROJECT / "results" / "phantom-full", tmp_path / "phantom-full")
+    for run in (study_dir / "runs").iterdir():
+        if run.name not in ("STL-s0", "MTL-s0", "ITW1-s0"):
+            shutil.rmtree(run)
+    (study_dir / "runs" / "ITW1-s0" / "predictions.csv").unlink()
+    (tmp_path / "three.yaml").write_text("study: phantom-full\nexperiments: [STL, MTL, ITW1]\nseeds: [0]\n")
+
+    status = cli.main(["report", str(tmp_path / "three.yaml"), "--results-dir", str(tmp_path)])
+
+    assert status == 1
+    assert "ITW1-s0: A run must predict validation and test scans" in caplog.text
+    assert set(pd.read_csv(study_dir / "tables" / "auc.csv")["experiment"]) == {"STL", "MTL"}
