@@ -23,7 +23,11 @@ import pandas as pd
 from scipy import integrate, optimize, stats
 from scipy.special import expit, logit
 
-from lungmtl import metrics
+from lungmtl.evidence.areas import auc, auc_interval, compare_auc
+from lungmtl.evidence.decisions import rate
+from lungmtl.evidence.probabilities import calibration, reliability
+from lungmtl.evidence.resampling import bootstrap_areas, mean_auc, mean_difference, patient_weights
+from lungmtl.evidence.run_metrics import brier_interval, run_scores
 
 LEVEL = 0.95
 REPLICATES = 400  # of the bootstrap: leaves 3.5 % error in a half-width, which moves coverage by 0.1 %
@@ -138,7 +142,7 @@ def _counted(
         for interval, low, high, truth in study(generator, number):
             if not np.isnan(low):
                 hits.setdefault(interval, []).append(low <= truth <= high)
-    shares = {interval: metrics.rate(int(np.sum(values)), len(values)) for interval, values in hits.items()}
+    shares = {interval: rate(int(np.sum(values)), len(values)) for interval, values in hits.items()}
     return [(interval, setting, LEVEL, *share, len(hits[interval])) for interval, share in shares.items()]
 
 
@@ -149,15 +153,15 @@ def _one_run(setting: OneRun) -> Callable[..., Iterator]:
     def study(generator: np.random.Generator, number: int) -> Iterator[tuple[str, float, float, float]]:
         target, score = _drawn(setting, generator, np.arange(setting.n_scans) < setting.n_positives)
         probability, patient = setting.probability(score), np.arange(setting.n_scans)
-        weight = metrics.patient_weights(target, patient, replicates=REPLICATES, seed=number)
-        found = metrics.run_scores(target, probability, patient, weight)
-        yield "AUC, DeLong", *metrics.auc_interval(target, probability)[1:], truth["auc"]
+        weight = patient_weights(target, patient, replicates=REPLICATES, seed=number)
+        found = run_scores(target, probability, patient, weight)
+        yield "AUC, DeLong", *auc_interval(target, probability)[1:], truth["auc"]
         yield "AUC, patient bootstrap", *found.auc[1:], truth["auc"]
         yield "average precision", *found.average_precision[1:], truth["average_precision"]
         yield "sensitivity at 90 % specificity", *found.sensitivity_at_90[1:], truth["sensitivity_at_90"]
         yield "sensitivity at 95 % specificity", *found.sensitivity_at_95[1:], truth["sensitivity_at_95"]
         called = score[target == 1] >= setting.shift / 2
-        yield "sensitivity at a threshold", *metrics.rate(int(called.sum()), len(called))[1:], truth["sensitivity"]
+        yield "sensitivity at a threshold", *rate(int(called.sum()), len(called))[1:], truth["sensitivity"]
         target, score = _drawn(setting, generator, generator.random(setting.n_scans) < setting.prevalence)
         yield from _calibrated(target, setting.probability(score), truth, is_right=setting.stretch == 1)
 
@@ -175,13 +179,13 @@ def _calibrated(
     patient = np.arange(len(target))
     if target.sum() in (0, len(target)):
         return
-    yield "Brier score", *metrics.brier_interval(target, probability, patient)[1:], truth["brier"]
-    if metrics.auc(target, probability) < 1:
-        fit = metrics.calibration(target, probability, patient)
+    yield "Brier score", *brier_interval(target, probability, patient)[1:], truth["brier"]
+    if auc(target, probability) < 1:
+        fit = calibration(target, probability, patient)
         yield "calibration slope", *fit.slope[1:], truth["slope"]
         yield "calibration intercept", *fit.intercept[1:], truth["intercept"]
     if is_right:  # then the share of positives to expect in a bin is its mean probability
-        bins = metrics.reliability(target, probability, patient)
+        bins = reliability(target, probability, patient)
         for which, found in (("lowest", bins[0]), ("highest", bins[-1])):
             yield f"reliability, {which} bin of ten", found.low, found.high, found.predicted
 
@@ -197,13 +201,13 @@ def _over_seeds(setting: Seeds) -> Callable[..., Iterator]:
             shifts = shift + setting.seed_sd * generator.normal(size=(n_seeds, 1))
             of_seeds = np.sqrt(setting.own) * generator.normal(size=(n_seeds, n))
             rows.append(expit(shifts * target + shared + 0.5 * generator.normal(size=n) + of_seeds))
-        weight = metrics.patient_weights(target, np.arange(n), replicates=REPLICATES, seed=number)
-        a, b = (metrics.bootstrap_areas(target, row, weight) for row in rows)
-        yield "mean AUC over seeds", *metrics.mean_auc(target, a)[1:], areas[0]
-        found = metrics.mean_difference(a, b)
+        weight = patient_weights(target, np.arange(n), replicates=REPLICATES, seed=number)
+        a, b = (bootstrap_areas(target, row, weight) for row in rows)
+        yield "mean AUC over seeds", *mean_auc(target, a)[1:], areas[0]
+        found = mean_difference(a, b)
         yield "mean AUC difference over seeds", found.low, found.high, areas[0] - areas[1]
         if not setting.seed_sd:  # DeLong's interval is for two given networks, all alike here
-            one = metrics.compare_auc(target, rows[0][0], rows[1][0])
+            one = compare_auc(target, rows[0][0], rows[1][0])
             yield "AUC difference, paired DeLong", one.low, one.high, areas[0] - areas[1]
 
     return study

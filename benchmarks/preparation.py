@@ -34,10 +34,15 @@ import SimpleITK as sitk  # noqa: N813
 from scipy import ndimage
 from threadpoolctl import threadpool_limits
 
-from lungmtl import nlst, volumes
-from lungmtl.cohort import assign_splits, check_splits, read_cohort
-from lungmtl.config import TASKS
-from lungmtl.reading import read_mask, read_volume
+from lungmtl.data.cohort import read_cohort
+from lungmtl.data.grid import middle_voxel
+from lungmtl.data.lungs import BODY_HU, MIN_LUNG_L, find_lungs, lung_mask
+from lungmtl.data.prepared import prepare_cohort
+from lungmtl.data.reading import read_mask, read_volume
+from lungmtl.data.splits import assign_splits, check_splits
+from lungmtl.data.tensor import resample_lungs
+from lungmtl.experiments import TASKS
+from lungmtl.sources.sample import SAMPLE, fetch_sample
 
 WINDOW_HU = (-1000.0, 400.0)
 GRIDS = {  # spacing in mm, shape
@@ -67,7 +72,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         place = Path(place)
         folder = Path(options.folder or place / "sample")
-        series = nlst.fetch_sample(folder).with_name(nlst.SAMPLE).absolute()
+        series = fetch_sample(folder).with_name(SAMPLE).absolute()
         _fetch_mask(folder)
         scan_s = _speed(series, folder / "mask.nii.gz", place, options.repeats)
         table_s = _table(series, place, options.rows) / options.rows
@@ -157,10 +162,10 @@ def _prepare(
     seconds: dict[str, float] = {}
     settings = {"spacing_mm": spacing_mm, "shape": shape, "window_hu": WINDOW_HU}
     volume = _timed(seconds, "read", lambda: read_volume(series))
-    lungs = _timed(seconds, "mask", lambda: volumes.find_lungs(volume))
-    prepared = _timed(seconds, "resample", lambda: volumes.resample_lungs(volume, lungs, **settings))
+    lungs = _timed(seconds, "mask", lambda: find_lungs(volume))
+    prepared = _timed(seconds, "resample", lambda: resample_lungs(volume, lungs, **settings))
     _timed(seconds, "write", lambda: np.save(out, prepared.tensor))
-    return seconds, volumes.lung_mask(volume)
+    return seconds, lung_mask(volume)
 
 
 def _straightforward(
@@ -194,12 +199,12 @@ def _resampled(image: sitk.Image, spacing_mm: tuple[float, ...]) -> sitk.Image:
 
 def _plain_lungs(image: sitk.Image) -> sitk.Image:
     """Air in the body: threshold, largest component, holes filled per slice, two largest of air, closed by 5 voxels."""
-    tissue = sitk.RelabelComponent(sitk.ConnectedComponent(image >= volumes.BODY_HU))
+    tissue = sitk.RelabelComponent(sitk.ConnectedComponent(image >= BODY_HU))
     body = np.stack([ndimage.binary_fill_holes(plane) for plane in sitk.GetArrayViewFromImage(tissue) == 1])
-    air = sitk.GetImageFromArray((body & (sitk.GetArrayViewFromImage(image) < volumes.BODY_HU)).astype(np.uint8))
+    air = sitk.GetImageFromArray((body & (sitk.GetArrayViewFromImage(image) < BODY_HU)).astype(np.uint8))
     components = sitk.RelabelComponent(sitk.ConnectedComponent(air))
     second = np.count_nonzero(sitk.GetArrayViewFromImage(components) == 2) * np.prod(image.GetSpacing()) * 1e-6
-    lungs = components == 1 if second < volumes.MIN_LUNG_L else (components == 1) | (components == 2)
+    lungs = components == 1 if second < MIN_LUNG_L else (components == 1) | (components == 2)
     closed = sitk.BinaryMorphologicalClosing(lungs, (5, 5, 5), sitk.sitkBall)
     closed.CopyInformation(image)
     return closed
@@ -210,7 +215,7 @@ def _plain_tensor(image: sitk.Image, lungs: sitk.Image, shape: tuple[int, ...]) 
     low_hu, high_hu = WINDOW_HU
     array = np.clip((sitk.GetArrayViewFromImage(image).astype(np.float32) - low_hu) / (high_hu - low_hu), 0, 1) * mask
     tensor = np.zeros(shape, dtype=np.float16)
-    start = [middle - n // 2 for middle, n in zip(volumes.middle_voxel(mask), shape, strict=True)]
+    start = [middle - n // 2 for middle, n in zip(middle_voxel(mask), shape, strict=True)]
     source = tuple(slice(max(0, s), max(0, s + n)) for s, n in zip(start, shape, strict=True))
     part = array[source]
     tensor[tuple(slice(max(0, -s), max(0, -s) + n) for s, n in zip(start, part.shape, strict=True))] = part
@@ -227,7 +232,7 @@ def _table(series: Path, place: Path, rows: int) -> float:
     frame = frame.assign(**{task: (np.arange(rows) % 5 == 0).astype(int) for task in TASKS})
     frame.to_csv(place / "many.csv", index=False)
     settings = {"spacing_mm": (20.0,) * 3, "shape": (16,) * 3, "window_hu": WINDOW_HU, "progress": False}
-    prepared, _ = volumes.prepare_cohort(frame[:1], place, cache_dir=place, **settings)
+    prepared, _ = prepare_cohort(frame[:1], place, cache_dir=place, **settings)
     for scan in scans[1:]:
         for end in ("npy", "json"):
             os.link(prepared / f"{scans[0]}.{end}", prepared / f"{scan}.{end}")
@@ -235,7 +240,7 @@ def _table(series: Path, place: Path, rows: int) -> float:
     frame = _timed(seconds, "check", lambda: read_cohort(place / "many.csv", allow_outside=True))
     frame = _timed(seconds, "split", lambda: assign_splits(frame, fractions=(0.7, 0.1, 0.2), seed=0))
     _timed(seconds, "split", lambda: check_splits(frame, tasks=TASKS))
-    _timed(seconds, "resume", lambda: volumes.prepare_cohort(frame, place, cache_dir=place, **settings))
+    _timed(seconds, "resume", lambda: prepare_cohort(frame, place, cache_dir=place, **settings))
     total_s = sum(seconds.values())
     found = "   ".join(f"{stage} {value:.2f}" for stage, value in seconds.items())
     _line(f"table of {rows} DICOM scans, processor s", found, "seconds", reached=total_s < MOST_TABLE_S)
@@ -249,7 +254,7 @@ def _workers(series: Path, place: Path, n_scans: int) -> None:
     clock, processor = {}, {}
     for workers in (1, 2):
         clock[workers], processor[workers] = -time.perf_counter(), -_used_s()
-        volumes.prepare_cohort(frame, place, cache_dir=place / f"{workers}", workers=workers, **settings)
+        prepare_cohort(frame, place, cache_dir=place / f"{workers}", workers=workers, **settings)
         clock[workers] += time.perf_counter()
         processor[workers] += _used_s()
     load = f"{os.cpu_count()} cores, {os.getloadavg()[0]:.1f} processes at work"

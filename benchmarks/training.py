@@ -12,9 +12,10 @@ import time
 import torch
 from torch import Tensor
 
-from lungmtl.config import TASKS
-from lungmtl.model import MultiTaskNet, task_losses
-from lungmtl.train import pick_device, resolve_precision
+from lungmtl.experiments import TASKS
+from lungmtl.network.device import pick_device, resolve_precision
+from lungmtl.network.losses import task_losses
+from lungmtl.network.model import MultiTaskNet
 
 WAYS = {
     "float32, channels first": (torch.contiguous_format, False),

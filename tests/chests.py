@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 
-from lungmtl.reading import Volume
+from lungmtl.data.volume import Volume
 
 
 def chest() -> Volume:

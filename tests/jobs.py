@@ -4,15 +4,15 @@ import os
 import time
 from pathlib import Path
 
-from lungmtl import volumes
+from lungmtl.data.prepared import _marker, _prepare_job
 
-prepare_one = volumes._prepare_job  # the tests replace it
+prepare_one = _prepare_job  # the tests replace it
 
 
 def die_of_b(job: tuple) -> dict:
     """Prepare a scan, but end the process at scan b, as a crash in a C library does."""
     if job[0] == "b":
-        volumes._marker(job[0], job[2]).touch()
+        _marker(job[0], job[2]).touch()
         os._exit(1)
     return prepare_one(job)
 

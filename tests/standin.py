@@ -10,7 +10,7 @@ from pathlib import Path
 
 import nbformat
 
-from lungmtl.config import RunConfig
+from lungmtl.study.config import RunConfig
 
 PROJECT = Path(__file__).resolve().parents[1]
 TIMEOUT_S = 600

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from lungmtl.metrics import hit_rate, peak_inside, swapped_chance, touched_cells
-from lungmtl.model import REDUCTION, MultiTaskNet
+from lungmtl.evidence.attention import hit_rate, peak_inside, swapped_chance, touched_cells
+from lungmtl.network.model import REDUCTION, MultiTaskNet
 
 
 def mask_at(voxel, shape=(16, 24, 32)) -> np.ndarray:

@@ -13,9 +13,18 @@ import pytest
 from chests import chest, save
 from PIL import Image
 
-from lungmtl import checks, cohort, reading, volumes
-from lungmtl.config import TASKS
-from lungmtl.reading import Volume
+from lungmtl.data.checks import CHECK_MEASURES, JOURNAL, check_cohort, check_scans
+from lungmtl.data.cohort import read_cohort
+from lungmtl.data.images import stamp
+from lungmtl.data.inventory import mix, shared
+from lungmtl.data.labels import label_table
+from lungmtl.data.lungs import lung_mask
+from lungmtl.data.reading import read_volume
+from lungmtl.data.splits import split_if_possible, without_failed
+from lungmtl.data.thumbnails import OUTLINE_RGB, gallery, thumbnail
+from lungmtl.data.verify import verify_images, verify_prepared
+from lungmtl.data.volume import Volume
+from lungmtl.experiments import TASKS
 
 REAL = Path(__file__).parent / "data" / "lidc_idri_0001_4mm.nii.gz"
 SPLITS = ["train", "train", "validation", "test"]
@@ -24,7 +33,7 @@ SPLITS = ["train", "train", "validation", "test"]
 @pytest.fixture(autouse=True)
 def thick_slices_are_usual(monkeypatch):
     """The slices of `chest` are 10 mm thick."""
-    monkeypatch.setattr(checks, "MAX_SLICE_MM", 12)
+    monkeypatch.setattr("lungmtl.data.checks.MAX_SLICE_MM", 12)
 
 
 def table(*scans: str, **columns) -> pd.DataFrame:
@@ -36,7 +45,7 @@ def table(*scans: str, **columns) -> pd.DataFrame:
 
 
 def check(folder: Path, frame: pd.DataFrame) -> pd.DataFrame:
-    found = checks.check_scans(frame, folder, out=folder / "out", progress=False)
+    found = check_scans(frame, folder, out=folder / "out", progress=False)
     return found.set_index("scan")
 
 
@@ -115,7 +124,7 @@ def test_lungs_of_strange_density_are_worth_a_look(tmp_path):
 
 
 def test_thick_slices_are_worth_a_look(tmp_path, monkeypatch):
-    monkeypatch.setattr(checks, "MAX_SLICE_MM", 5)
+    monkeypatch.setattr("lungmtl.data.checks.MAX_SLICE_MM", 5)
     save(chest().hu, tmp_path / "a.nii.gz")
     row = check(tmp_path, table("a")).loc["a"]
     assert (row.verdict, row.reason) == ("look", "Slices lie 10.0 mm apart, over 5 mm.")
@@ -137,7 +146,7 @@ def test_identical_voxels_have_one_hash(tmp_path):
 def reads(monkeypatch) -> list[str]:
     """Names of the images read since the test began."""
     names = []
-    monkeypatch.setattr(checks, "read_volume", lambda path: names.append(Path(path).name) or reading.read_volume(path))
+    monkeypatch.setattr(checks, "read_volume", lambda path: names.append(Path(path).name) or read_volume(path))
     return names
 
 
@@ -157,15 +166,15 @@ def test_a_scan_whose_image_did_not_change_is_not_read_again(tmp_path, reads):
 def test_a_slice_that_was_taken_out_is_a_change(tmp_path):
     for index in range(3):
         (tmp_path / f"{index}.dcm").write_bytes(b"0")
-    before = checks._stamp(tmp_path)
+    before = stamp(tmp_path)
     (tmp_path / "1.dcm").unlink()
-    assert checks._stamp(tmp_path) != before
+    assert stamp(tmp_path) != before
 
 
 def test_other_code_reads_again(tmp_path, reads, monkeypatch):
     save(chest().hu, tmp_path / "a.nii.gz")
     check(tmp_path, table("a"))
-    monkeypatch.setattr(checks, "_code", lambda: "another version")
+    monkeypatch.setattr("lungmtl.data.checks._code", lambda: "another version")
     check(tmp_path, table("a"))
     assert len(reads) == 2
 
@@ -175,7 +184,7 @@ def test_a_killed_call_loses_only_the_scan_under_way(tmp_path, reads):
     for scan in frame["scan"]:
         save(chest().hu, tmp_path / f"{scan}.nii.gz")
     check(tmp_path, frame)
-    journal = tmp_path / "out" / checks.JOURNAL
+    journal = tmp_path / "out" / JOURNAL
     journal.write_text(journal.read_text()[:-40])  # cut off in the line of b
     reads.clear()
     check(tmp_path, frame)
@@ -195,9 +204,9 @@ def test_two_processes_find_what_one_does(tmp_path, monkeypatch):
     frame = table("a", "b", "c")
     for scan in ("a", "b"):
         save(chest().hu, tmp_path / f"{scan}.nii.gz")
-    one = checks.check_scans(frame, tmp_path, out=tmp_path / "one", progress=False)
-    monkeypatch.setattr(checks, "BYTES_PER_WORKER", 1)
-    two = checks.check_scans(frame, tmp_path, out=tmp_path / "two", workers=2, progress=False)
+    one = check_scans(frame, tmp_path, out=tmp_path / "one", progress=False)
+    monkeypatch.setattr("lungmtl.data.checks.BYTES_PER_WORKER", 1)
+    two = check_scans(frame, tmp_path, out=tmp_path / "two", workers=2, progress=False)
     pd.testing.assert_frame_equal(one, two)
     assert two["verdict"].tolist() == ["ok", "ok", "failed"]
 
@@ -206,15 +215,15 @@ def test_two_processes_find_what_one_does(tmp_path, monkeypatch):
 
 
 def drawn(volume: Volume, lungs: np.ndarray | None) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(checks.thumbnail(volume, lungs))).convert("RGB")).astype(int)
+    return np.asarray(Image.open(io.BytesIO(thumbnail(volume, lungs))).convert("RGB")).astype(int)
 
 
 def outline(pixels: np.ndarray) -> np.ndarray:
-    return (pixels == checks.OUTLINE_RGB).all(axis=2)
+    return (pixels == OUTLINE_RGB).all(axis=2)
 
 
 def test_a_thumbnail_outlines_the_lungs_and_no_more():
-    pixels = drawn(chest(), volumes.lung_mask(chest()))
+    pixels = drawn(chest(), lung_mask(chest()))
     assert pixels.shape == (144, 288, 3)
     assert 100 < outline(pixels).sum() < 2000
     assert outline(drawn(chest(), None)).sum() == 0
@@ -229,12 +238,12 @@ def test_the_head_is_up_and_the_patients_left_is_on_the_right():
 
 
 def test_a_thumbnail_of_a_real_scan_is_small():
-    volume = reading.read_volume(REAL)
-    assert 5_000 < len(checks.thumbnail(volume, volumes.lung_mask(volume))) < 20_000
+    volume = read_volume(REAL)
+    assert 5_000 < len(thumbnail(volume, lung_mask(volume))) < 20_000
 
 
 def test_a_thumbnail_says_nothing_but_its_pixels():
-    assert Image.open(io.BytesIO(checks.thumbnail(chest(), None))).info == {}
+    assert Image.open(io.BytesIO(thumbnail(chest(), None))).info == {}
 
 
 # ---------------------------------------------------------------- the cohort
@@ -242,7 +251,7 @@ def test_a_thumbnail_says_nothing_but_its_pixels():
 
 def test_a_patient_in_two_splits_is_a_leak_though_spelled_differently(tmp_path):
     frame = table("a", "b", "c", "d", patient=["P1", "p1", "P2", "P2"], split=["train", "test", "train", "train"])
-    found = checks.shared(frame, measured("a", "b", "c", "d"), tmp_path)
+    found = shared(frame, measured("a", "b", "c", "d"), tmp_path)
     assert found[["what", "scans", "splits", "leaks"]].to_numpy().tolist() == [
         ["the same patient", "a b", "test train", True]
     ]
@@ -250,7 +259,7 @@ def test_a_patient_in_two_splits_is_a_leak_though_spelled_differently(tmp_path):
 
 def test_one_image_under_two_names_is_found(tmp_path):
     frame = table("a", "b", "c", image=["x/../a.nii.gz", "a.nii.gz", "c.nii.gz"], split=["train", "test", "test"])
-    found = checks.shared(frame, measured("a", "b", "c"), tmp_path)
+    found = shared(frame, measured("a", "b", "c"), tmp_path)
     assert found[["what", "scans", "n_patients"]].to_numpy().tolist() == [["the same image", "a b", 2]]
     assert found["leaks"].all()
 
@@ -258,21 +267,21 @@ def test_one_image_under_two_names_is_found(tmp_path):
 def test_identical_voxels_leak_between_splits_or_patients_and_not_within_one(tmp_path):
     frame = table("a", "b", "c", "d", "e", "f", patient=["A", "B", "C", "C", "E", "F"])
     frame["split"] = ["train", "test", "train", "train", "test", "test"]
-    found = checks.shared(frame, measured(*"abcdef", voxels=["1", "1", "2", "2", "3", "3"]), tmp_path)
+    found = shared(frame, measured(*"abcdef", voxels=["1", "1", "2", "2", "3", "3"]), tmp_path)
     leaks = found[found["what"] == "identical voxels"].set_index("scans")["leaks"]
     assert leaks.to_dict() == {"a b": True, "c d": False, "e f": True}
 
 
 def test_scans_that_could_not_be_read_share_nothing(tmp_path):
     frame = table("a", "b", split=["train", "test"])
-    assert checks.shared(frame, measured("a", "b", voxels=[None, None]), tmp_path).empty
+    assert shared(frame, measured("a", "b", voxels=[None, None]), tmp_path).empty
 
 
 def test_the_mix_by_hand():
     frame = table("a", "b", "c", "d", split=SPLITS, kernel=["SOFT", "SHARP", "SOFT", ""])
     frame.loc[3, "excluded"] = "motion"
     scans = measured("a", "b", "c", slice_mm=[2.5, 2.51, 1.0], pixel_mm=[0.7, 0.68, 0.8])
-    found = checks.mix(frame, scans).set_index(["what", "value"])
+    found = mix(frame, scans).set_index(["what", "value"])
     assert found.columns.tolist() == ["all", "train", "validation", "test"]
     assert found.loc[("slice_mm", "2.5")].tolist() == [2, 2, 0, 0]
     assert found.loc[("pixel_mm", "0.8")].tolist() == [1, 0, 1, 0]
@@ -283,7 +292,7 @@ def test_the_mix_by_hand():
 def test_labels_are_counted_in_all_and_by_split():
     frame = table("a", "b", "c", "d", split=SPLITS)
     frame["copd"] = [1.0, 0.0, np.nan, 1.0]
-    found = checks.label_table(frame, tasks=["copd"]).set_index("split")
+    found = label_table(frame, tasks=["copd"]).set_index("split")
     assert found[["n", "positives", "unknown"]].loc["all"].tolist() == [3, 2, 1]
     assert found["n"].to_dict() == {"all": 3, "train": 2, "validation": 0, "test": 1}
     assert found.loc["all", ["low", "high"]].tolist() == pytest.approx([0.2077, 0.9385], abs=1e-4)  # Wilson, by hand
@@ -293,7 +302,7 @@ def test_the_tables_are_written_and_name_what_is_in_the_way(tmp_path):
     frame = table("a", "b", "c", "d", split=SPLITS)
     for scan in frame["scan"]:
         save(chest().hu, tmp_path / f"{scan}.nii.gz")
-    found = checks.check_cohort(frame, tmp_path, out=tmp_path / "out", tasks=TASKS[:2], progress=False)
+    found = check_cohort(frame, tmp_path, out=tmp_path / "out", tasks=TASKS[:2], progress=False)
     assert found.notes == [
         "Leakage: identical voxels in 4 scans (a b c d), under 4 patient name(s), in test and train and validation.",
         "Every split needs both classes of every diagnosis: validation has no positive lung_cancer, asthma.",
@@ -302,17 +311,17 @@ def test_the_tables_are_written_and_name_what_is_in_the_way(tmp_path):
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert written >= {"scans.csv", "labels.csv", "cooccurrence.csv", "mix.csv", "shared.csv"}
     scans = pd.read_csv(tmp_path / "out" / "scans.csv")
-    assert scans.columns.tolist() == ["scan", "verdict", "reason", *checks.MEASURES]
+    assert scans.columns.tolist() == ["scan", "verdict", "reason", *CHECK_MEASURES]
     assert scans["n_slices"].tolist() == [24] * 4
 
 
 def test_a_failed_scan_is_excluded_and_one_worth_a_look_is_not():
     scans = measured("a", "b", "c").assign(verdict=["ok", "look", "failed"], reason=["", "odd", "torn"])
-    assert checks.without_failed(table("a", "b", "c"), scans)["excluded"].tolist() == ["", "", "torn"]
+    assert without_failed(table("a", "b", "c"), scans)["excluded"].tolist() == ["", "", "torn"]
 
 
 def test_a_cohort_too_small_to_split_stays_unsplit_and_says_why():
-    frame, notes = checks.split(table("a", split=""), fractions=(0.6, 0.2, 0.2), seed=0)
+    frame, notes = split(table("a", split=""), fractions=(0.6, 0.2, 0.2), seed=0)
     assert frame["split"].tolist() == [""]
     assert re.search("enough patients of both classes", notes[0])
 
@@ -326,12 +335,12 @@ def test_ten_thousand_rows_take_seconds(tmp_path):
     frame.astype({task: int for task in TASKS}).to_csv(tmp_path / "cohort.csv", index=False)
     scans = measured(*names, slice_mm=2.5, pixel_mm=0.7)
     start = time.process_time()
-    frame = cohort.read_cohort(tmp_path / "cohort.csv")
-    frame, _ = checks.split(frame, fractions=(0.6, 0.2, 0.2), seed=0)
-    checks.shared(frame, scans, tmp_path)
-    checks.mix(frame, scans)
-    checks.label_table(frame, tasks=TASKS)
-    checks.verify_images(frame, tmp_path)
+    frame = read_cohort(tmp_path / "cohort.csv")
+    frame, _ = split(frame, fractions=(0.6, 0.2, 0.2), seed=0)
+    shared(frame, scans, tmp_path)
+    mix(frame, scans)
+    label_table(frame, tasks=TASKS)
+    verify_images(frame, tmp_path)
     assert time.process_time() - start < 10  # takes 1 to 2; row by row in pandas it would take minutes
 
 
@@ -339,10 +348,10 @@ def test_ten_thousand_rows_take_seconds(tmp_path):
 
 
 def test_the_gallery_shows_failed_scans_first_and_escapes_their_reasons(tmp_path):
-    scans = measured(*"abcdef").reindex(columns=["scan", "verdict", "reason", *checks.MEASURES])
+    scans = measured(*"abcdef").reindex(columns=["scan", "verdict", "reason", *CHECK_MEASURES])
     scans["verdict"] = ["ok", "look", "ok", "failed", "ok", "failed"]
     scans.loc[3, "reason"] = "<b>torn</b>"
-    page = checks.gallery(scans, tmp_path, n_good=2, n_bad=2)
+    page = gallery(scans, tmp_path, n_good=2, n_bad=2)
     assert re.findall(r"<td>([a-f])</td>", page) == ["d", "f", "a", "e"]
     assert "&lt;b&gt;torn" in page
     assert "<b>" not in page
@@ -351,7 +360,7 @@ def test_the_gallery_shows_failed_scans_first_and_escapes_their_reasons(tmp_path
 def test_the_gallery_holds_its_pictures(tmp_path):
     save(chest().hu, tmp_path / "a.nii.gz")
     found = check(tmp_path, table("a")).reset_index()
-    page = checks.gallery(found, tmp_path / "out", n_good=8, n_bad=8)
+    page = gallery(found, tmp_path / "out", n_good=8, n_bad=8)
     assert page.count("data:image/png;base64,") == 1
     assert "24" in page
 
@@ -375,7 +384,7 @@ def test_images_that_are_missing_or_short_are_listed(tmp_path):
     (tmp_path / "zero.nii.gz").touch()
     names = ["whole", "short", "hollow", "file.nii.gz", "zero.nii.gz", "gone", ""]
     frame = table(*"abcdefg", image=names, n_slices=["3", "3", "3", "24", "", "3", "3"])
-    assert checks.verify_images(frame, tmp_path) == [
+    assert verify_images(frame, tmp_path) == [
         "scan b: 2 of 3 slices",
         "scan c: 2 of 3 slices",
         "scan e: the image is empty",
@@ -402,7 +411,7 @@ def test_prepared_scans_that_are_broken_are_listed_and_no_pickle_is_loaded(tmp_p
     }.items():
         np.save(tmp_path / f"{name}.npy", array)
     (tmp_path / "h.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:600])
-    found = checks.verify_prepared(table(*"abcdefgh"), tmp_path, tmp_path, shape=[16, 16, 16], progress=False)
+    found = verify_prepared(table(*"abcdefgh"), tmp_path, tmp_path, shape=[16, 16, 16], progress=False)
     assert found == [
         "scan b: prepared as float32 (16, 16, 16), not float16 (16, 16, 16)",
         "scan c: prepared as float16 (8, 16, 16), not float16 (16, 16, 16)",
@@ -419,5 +428,5 @@ def test_an_image_newer_than_what_was_prepared_is_listed(tmp_path):
     save(chest().hu, tmp_path / "a.nii.gz")
     np.save(tmp_path / "a.npy", np.zeros((16, 16, 16), dtype=np.float16))
     os.utime(tmp_path / "a.npy", (1, 1))
-    found = checks.verify_prepared(table("a"), tmp_path, tmp_path, shape=[16, 16, 16], progress=False)
+    found = verify_prepared(table("a"), tmp_path, tmp_path, shape=[16, 16, 16], progress=False)
     assert found == ["scan a: the image is newer than what was prepared"]

@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 from chests import chest, save
 
-from lungmtl import cli, study, volumes
-from lungmtl.config import TASKS
+from lungmtl import cli
+from lungmtl.data.prepared import prepare_cohort
+from lungmtl.experiments import TASKS
+from lungmtl.study.plan import PROJECT
 
 GRID = ["--spacing-mm", "20", "20", "20", "--shape", "16", "16", "20"]
 
@@ -151,7 +153,7 @@ def test_prepare_with_a_studys_params_fills_the_cache_that_the_study_reads(user)
     assert cli.main(["prepare", "cohort.csv", "--params", "own.yaml"]) == 0
     frame = pd.read_csv(user / "cohort.csv").assign(excluded="")
     settings = {"spacing_mm": [20, 20, 20], "shape": [16, 16, 20], "window_hu": [-1000, 400]}
-    _, report = volumes.prepare_cohort(frame, user, cache_dir=user / "cache", **settings, progress=False)
+    _, report = prepare_cohort(frame, user, cache_dir=user / "cache", **settings, progress=False)
     assert report.set_index("scan")["seconds"].isna().to_dict() == {
         "one": True,
         "two": True,
@@ -201,7 +203,7 @@ def test_verify_names_what_is_still_to_be_downloaded(user, capsys):
 
 
 def test_a_run_that_cannot_be_compared_is_named_and_the_rest_reported(tmp_path, caplog):
-    study_dir = shutil.copytree(study.PROJECT / "results" / "phantom-full", tmp_path / "phantom-full")
+    study_dir = shutil.copytree(PROJECT / "results" / "phantom-full", tmp_path / "phantom-full")
     for run in (study_dir / "runs").iterdir():
         if run.name not in ("STL-s0", "MTL-s0", "ITW1-s0"):
             shutil.rmtree(run)

@@ -5,8 +5,12 @@ import pandas as pd
 import pytest
 import torch
 
-from lungmtl import cohort
-from lungmtl.config import TASKS
+from lungmtl.data.cohort import attributes, exclude_failed, included, read_cohort
+from lungmtl.data.dataset import ScanDataset
+from lungmtl.data.labels import cooccurrence, counts, examples, prevalence
+from lungmtl.data.splits import assign_splits, check_splits
+from lungmtl.experiments import TASKS
+from lungmtl.files import sha256
 
 FRACTIONS = (0.6, 0.2, 0.2)
 
@@ -31,7 +35,7 @@ def write(folder: Path, frame: pd.DataFrame) -> Path:
 
 
 def read(folder: Path, frame: pd.DataFrame) -> pd.DataFrame:
-    return cohort.read_cohort(write(folder, frame))
+    return read_cohort(write(folder, frame))
 
 
 # ---------------------------------------------------------------- reading
@@ -54,14 +58,14 @@ def test_names_that_look_like_numbers_stay_text(tmp_path):
 def test_blanks_around_values_and_a_byte_order_mark_are_no_error(tmp_path):
     path = write(tmp_path, table(2, split=[" train", "test "]))
     path.write_text("\ufeff" + path.read_text().replace("scan,patient", "scan, patient"), encoding="utf-8")
-    assert cohort.read_cohort(path)["split"].tolist() == ["train", "test"]
+    assert read_cohort(path)["split"].tolist() == ["train", "test"]
 
 
 def test_a_column_that_comes_twice_is_refused(tmp_path):
     path = write(tmp_path, table(2, site="A"))
     path.write_text(path.read_text().replace("site", "copd"))
     with pytest.raises(ValueError, match=r"Column names must differ. Found scan, patient"):
-        cohort.read_cohort(path)
+        read_cohort(path)
 
 
 @pytest.mark.parametrize("row", ["scan9,p,scans/a,0,0,0,0,0,train", "scan9,p,scans/a,0,0,0,0"])
@@ -69,7 +73,7 @@ def test_a_row_with_more_or_fewer_cells_is_refused(tmp_path, row):
     path = write(tmp_path, table(2))
     path.write_text(path.read_text() + row + "\n")
     with pytest.raises(ValueError, match=r"as many cells as the header"):
-        cohort.read_cohort(path)
+        read_cohort(path)
 
 
 @pytest.mark.parametrize("column", ["scan", "patient", "image", *TASKS])
@@ -123,14 +127,14 @@ def test_an_image_outside_can_be_allowed(tmp_path):
     (tmp_path / "study").mkdir()
     (tmp_path / "scan.nii.gz").touch()
     path = write(tmp_path / "study", table(1, image=["../scan.nii.gz"]))
-    assert len(cohort.read_cohort(path, allow_outside=True)) == 1
+    assert len(read_cohort(path, allow_outside=True)) == 1
 
 
 def test_a_missing_image_is_named(tmp_path):
     path = write(tmp_path, table())
     (tmp_path / "scans" / "scan2.nii.gz").unlink()
     with pytest.raises(FileNotFoundError, match=r"Found nothing at .*scan2.nii.gz, scan scan2"):
-        cohort.read_cohort(path)
+        read_cohort(path)
 
 
 def test_every_scan_needs_an_image(tmp_path):
@@ -141,21 +145,21 @@ def test_every_scan_needs_an_image(tmp_path):
 def test_an_excluded_scan_needs_no_image_and_is_used_nowhere(tmp_path):
     frame = table(excluded=["", "no download", "", ""], split=["train", "", "train", "test"])
     frame = read(tmp_path, frame.assign(image=["scans/a", "gone", "scans/b", "scans/c"]))
-    assert cohort.included(frame)["scan"].tolist() == ["scan0", "scan2", "scan3"]
-    assert cohort.counts(frame, tasks=["copd"])["train"]["copd"]["n"] == 2
+    assert included(frame)["scan"].tolist() == ["scan0", "scan2", "scan3"]
+    assert counts(frame, tasks=["copd"])["train"]["copd"]["n"] == 2
 
 
 def test_a_missing_or_empty_or_unreadable_table_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"existing csv file. Found nothing at .*cohort.csv"):
-        cohort.read_cohort(tmp_path / "cohort.csv")
+        read_cohort(tmp_path / "cohort.csv")
     with pytest.raises(ValueError, match=r"at least one scan"):
         read(tmp_path, table(1).iloc[:0])
     (tmp_path / "cohort.csv").write_bytes(b"")
     with pytest.raises(ValueError, match=r"must have the column `scan`"):
-        cohort.read_cohort(tmp_path / "cohort.csv")
+        read_cohort(tmp_path / "cohort.csv")
     (tmp_path / "cohort.csv").write_bytes(b"scan,\xff\xfe\n1,2\n")
     with pytest.raises(ValueError, match=r"must be a csv table in UTF-8"):
-        cohort.read_cohort(tmp_path / "cohort.csv")
+        read_cohort(tmp_path / "cohort.csv")
 
 
 # ---------------------------------------------------------------- splits
@@ -170,7 +174,7 @@ def patients(n: int, scans_each: int = 2, share: int = 4) -> pd.DataFrame:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_split_never_shares_a_patient_and_keeps_the_prevalence(seed):
-    frame = cohort.assign_splits(patients(200), fractions=FRACTIONS, seed=seed)
+    frame = assign_splits(patients(200), fractions=FRACTIONS, seed=seed)
     assert frame.groupby("patient")["split"].nunique().max() == 1
     per_split = frame.groupby("split")["patient"].nunique()
     assert per_split.to_dict() == {"train": 120, "validation": 40, "test": 40}
@@ -179,9 +183,9 @@ def test_a_split_never_shares_a_patient_and_keeps_the_prevalence(seed):
 
 def test_a_split_depends_on_the_seed_and_not_on_the_order_of_the_rows():
     frame = patients(60)
-    one = cohort.assign_splits(frame, fractions=FRACTIONS, seed=1)
-    again = cohort.assign_splits(frame.sample(frac=1, random_state=3), fractions=FRACTIONS, seed=1)
-    other = cohort.assign_splits(frame, fractions=FRACTIONS, seed=2)
+    one = assign_splits(frame, fractions=FRACTIONS, seed=1)
+    again = assign_splits(frame.sample(frac=1, random_state=3), fractions=FRACTIONS, seed=1)
+    other = assign_splits(frame, fractions=FRACTIONS, seed=2)
     pd.testing.assert_frame_equal(one, again.sort_index())
     assert (one["split"] != other["split"]).any()
 
@@ -189,7 +193,7 @@ def test_a_split_depends_on_the_seed_and_not_on_the_order_of_the_rows():
 def test_a_given_split_stays_and_covers_the_patients_other_scans():
     frame = patients(60)
     frame.loc[0, "split"] = "test"  # patient p000 has scans 0 and 1
-    split = cohort.assign_splits(frame, fractions=FRACTIONS, seed=0)["split"]
+    split = assign_splits(frame, fractions=FRACTIONS, seed=0)["split"]
     assert split[0] == split[1] == "test"
     assert (split != "").all()
     assert frame.loc[1, "split"] == ""  # the input is not changed
@@ -197,13 +201,13 @@ def test_a_given_split_stays_and_covers_the_patients_other_scans():
 
 def test_a_table_with_all_splits_given_is_unchanged():
     frame = patients(30).assign(split="train")
-    pd.testing.assert_frame_equal(cohort.assign_splits(frame, fractions=FRACTIONS, seed=0), frame)
+    pd.testing.assert_frame_equal(assign_splits(frame, fractions=FRACTIONS, seed=0), frame)
 
 
 def test_unknown_lung_cancer_counts_as_negative_in_the_draw():
     frame = patients(100)
     frame.loc[frame["lung_cancer"] == 0, "lung_cancer"] = np.nan
-    split = cohort.assign_splits(frame, fractions=FRACTIONS, seed=0)
+    split = assign_splits(frame, fractions=FRACTIONS, seed=0)
     assert split.groupby("split")["lung_cancer"].sum().to_dict() == {"train": 30, "validation": 10, "test": 10}
 
 
@@ -211,13 +215,13 @@ def test_too_few_patients_to_split_is_said():
     with pytest.raises(
         ValueError, match=r"enough patients of both classes .* Found 4 patients without a split, 1 of them"
     ):
-        cohort.assign_splits(patients(4), fractions=FRACTIONS, seed=0)
+        assign_splits(patients(4), fractions=FRACTIONS, seed=0)
 
 
 def test_counts_by_hand():
     frame = table(5, split=["train", "train", "train", "test", "test"], excluded=["", "", "", "", "motion"])
     frame = frame.assign(lung_cancer=[1.0, 0.0, np.nan, 1.0, 0.0])
-    found = cohort.counts(frame, tasks=["lung_cancer"])
+    found = counts(frame, tasks=["lung_cancer"])
     assert found == {
         "train": {"lung_cancer": {"n": 2, "positives": 1, "unknown": 1}},
         "validation": {"lung_cancer": {"n": 0, "positives": 0, "unknown": 0}},
@@ -227,7 +231,7 @@ def test_counts_by_hand():
 
 def test_prevalence_has_an_interval_that_holds_it():
     frame = table(40, split=["train"] * 10 + ["test"] * 30, excluded="").assign(lung_cancer=[1.0] + [0.0] * 39)
-    found = cohort.prevalence(frame, tasks=["lung_cancer"]).set_index("split")
+    found = prevalence(frame, tasks=["lung_cancer"]).set_index("split")
     assert found.loc["train", ["n", "positives", "share"]].tolist() == [10, 1, 0.1]
     assert found.loc["train", ["low", "high"]].tolist() == pytest.approx([0.0179, 0.4042], abs=1e-4)  # Wilson, by R
     assert found.loc["test", ["share", "low"]].tolist() == [0, 0]
@@ -237,7 +241,7 @@ def test_prevalence_has_an_interval_that_holds_it():
 
 def test_cooccurrence_by_hand():
     frame = table(4, excluded="").assign(lung_cancer=[1.0, 1.0, 0.0, np.nan], copd=[1.0, 0.0, np.nan, 1.0])
-    found = cohort.cooccurrence(frame, tasks=["lung_cancer", "copd"])
+    found = cooccurrence(frame, tasks=["lung_cancer", "copd"])
     assert found.loc["lung_cancer", "copd"] == 0.5  # of two with cancer and a known answer one has COPD
     assert found.loc["copd", "lung_cancer"] == 1.0  # of two with COPD one has a known answer, which is yes
     assert found.loc["copd", "copd"] == 1.0
@@ -246,15 +250,15 @@ def test_cooccurrence_by_hand():
 def test_the_example_of_a_label_is_its_most_severe_scan():
     frame = table(4, excluded=["", "", "", "motion"]).assign(copd=[1.0, 0.0, 1.0, 1.0], asthma=[0.0, 1.0, 1.0, 1.0])
     truth = pd.DataFrame({"scan": ["scan0", "scan1", "scan2", "scan3"], "severity_copd": [0.2, 0.9, 0.5, 0.8]})
-    assert cohort.examples(frame, truth, tasks=["asthma", "copd"]) == {"asthma": "scan1", "copd": "scan2"}
+    assert examples(frame, truth, tasks=["asthma", "copd"]) == {"asthma": "scan1", "copd": "scan2"}
 
 
 def test_a_split_with_a_single_class_is_named():
     frame = table(6, split=["train", "train", "validation", "validation", "test", "test"], excluded="")
     frame = frame.assign(lung_cancer=[0.0, 1.0] * 3, copd=[0.0, 1.0, 0.0, np.nan, 0.0, 1.0])
-    cohort.check_splits(frame, tasks=["lung_cancer"])
+    check_splits(frame, tasks=["lung_cancer"])
     with pytest.raises(ValueError, match=r"0 positive, 1 negative and 1 unknown of `copd` in split `validation`"):
-        cohort.check_splits(frame, tasks=["lung_cancer", "copd"])
+        check_splits(frame, tasks=["lung_cancer", "copd"])
 
 
 def test_an_empty_split_is_named():
@@ -262,18 +266,18 @@ def test_an_empty_split_is_named():
     with pytest.raises(
         ValueError, match=r"0 positive, 0 negative and 0 unknown of `lung_cancer` in split `validation`"
     ):
-        cohort.check_splits(frame, tasks=["lung_cancer"])
+        check_splits(frame, tasks=["lung_cancer"])
 
 
 def test_a_scan_that_failed_to_prepare_is_excluded_with_its_reason():
     frame = table(3, excluded=["", "", "motion"])
     report = pd.DataFrame({"scan": ["scan0", "scan1"], "status": ["ok", "failed"], "reason": ["", "not a chest"]})
-    assert cohort.exclude_failed(frame, report)["excluded"].tolist() == ["", "not a chest", "motion"]
+    assert exclude_failed(frame, report)["excluded"].tolist() == ["", "not a chest", "motion"]
 
 
 def test_sha256_of_known_bytes(tmp_path):
     (tmp_path / "abc").write_bytes(b"abc")
-    assert cohort.sha256(tmp_path / "abc").startswith("ba7816bf8f01cfea")  # FIPS 180-2, appendix B.1
+    assert sha256(tmp_path / "abc").startswith("ba7816bf8f01cfea")  # FIPS 180-2, appendix B.1
 
 
 # ---------------------------------------------------------------- dataset
@@ -290,7 +294,7 @@ def prepared(tmp_path) -> tuple[pd.DataFrame, Path]:
 
 
 def test_an_item_is_the_volume_its_targets_and_what_is_known(prepared):
-    data = cohort.ScanDataset(*prepared, tasks=["copd", "lung_cancer"])
+    data = ScanDataset(*prepared, tasks=["copd", "lung_cancer"])
     assert data.scans == ["scan0", "scan2", "scan3"]
     assert len(data) == 3
     volume, target, known = data[2]
@@ -303,7 +307,7 @@ def test_an_item_is_the_volume_its_targets_and_what_is_known(prepared):
 
 
 def test_a_dataset_stacks_into_batches(prepared):
-    volume, target, known = next(iter(torch.utils.data.DataLoader(cohort.ScanDataset(*prepared, tasks=TASKS), 3)))
+    volume, target, known = next(iter(torch.utils.data.DataLoader(ScanDataset(*prepared, tasks=TASKS), 3)))
     assert volume.shape == (3, 1, 4, 5, 6)
     assert target.shape == known.shape == (3, len(TASKS))
 
@@ -312,7 +316,7 @@ def test_a_scan_that_is_not_prepared_is_named(prepared):
     frame, folder = prepared
     (folder / "scan2.npy").unlink()
     with pytest.raises(FileNotFoundError, match=r"Found 1 of 3 missing, first .*scan2.npy"):
-        cohort.ScanDataset(frame, folder, tasks=["copd"])
+        ScanDataset(frame, folder, tasks=["copd"])
 
 
 # ---------------------------------------------------------------- attributes
@@ -321,7 +325,7 @@ def test_a_scan_that_is_not_prepared_is_named(prepared):
 def test_attributes_are_numbers_or_text_and_leave_patients_behind():
     frame = table(3, kernel=["STANDARD", "B30f", ""], thickness_mm=["2.5", "", "1"], name=["A", "B", "C"])
 
-    found = cohort.attributes(frame)
+    found = attributes(frame)
 
     assert found.columns.tolist() == ["scan", "thickness_mm", "kernel"]
     assert found["thickness_mm"].tolist() == pytest.approx([2.5, np.nan, 1], nan_ok=True)
@@ -331,7 +335,7 @@ def test_attributes_are_numbers_or_text_and_leave_patients_behind():
 def test_the_truth_of_a_generator_is_matched_by_scan():
     truth = pd.DataFrame({"scan": ["scan2", "scan0"], "diameter_mm": [8.0, None], "noise_hu": [20.0, 30.0], "x": 1})
 
-    found = cohort.attributes(table(3), truth).set_index("scan")
+    found = attributes(table(3), truth).set_index("scan")
 
     assert found.columns.tolist() == ["nodule_mm", "noise_hu"]
     assert found["noise_hu"].tolist() == pytest.approx([30, np.nan, 20], nan_ok=True)

@@ -6,7 +6,8 @@ import math
 import pytest
 import yaml
 
-from lungmtl.config import TASKS, RunConfig, read_params
+from lungmtl.experiments import TASKS
+from lungmtl.study.config import RunConfig, read_params
 
 # one row per rule of RunConfig: parameters, and what the message must say
 BAD_VALUES = [

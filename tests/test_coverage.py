@@ -7,7 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lungmtl import metrics
+from lungmtl.evidence.areas import auc
+from lungmtl.evidence.decisions import rate
+from lungmtl.evidence.probabilities import calibration
+from lungmtl.evidence.run_metrics import average_precision, brier, sensitivity_at_specificity
 
 ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "results" / "coverage" / "tables" / "coverage.csv"
@@ -32,7 +35,7 @@ coverage = program()
 def misses(frame, *, level=0.95):
     """Interval and setting of rows whose coverage lies outside `SOUND`, simulation error taken into account."""
     hits = (frame["coverage"] * frame["n_simulations"]).round()
-    shares = [metrics.rate(*counts, level=level) for counts in zip(hits, frame["n_simulations"], strict=True)]
+    shares = [rate(*counts, level=level) for counts in zip(hits, frame["n_simulations"], strict=True)]
     is_out = [share.high < SOUND[0] or share.low > SOUND[1] for share in shares]
     return set(zip(frame["interval"][is_out], frame["setting"][is_out], strict=True))
 
@@ -82,14 +85,14 @@ def test_true_values_are_those_of_a_large_sample():
     generator = np.random.default_rng(0)
     target, score = coverage._drawn(setting, generator, np.arange(setting.n_scans) < setting.n_positives)
     probability = setting.probability(score)
-    fit = metrics.calibration(target, probability)
+    fit = calibration(target, probability)
     found = {
-        "auc": metrics.auc(target, probability),
-        "average_precision": metrics.average_precision(target, probability),
-        "sensitivity_at_90": metrics.sensitivity_at_specificity(target, probability, specificity=0.90),
-        "sensitivity_at_95": metrics.sensitivity_at_specificity(target, probability, specificity=0.95),
+        "auc": auc(target, probability),
+        "average_precision": average_precision(target, probability),
+        "sensitivity_at_90": sensitivity_at_specificity(target, probability, specificity=0.90),
+        "sensitivity_at_95": sensitivity_at_specificity(target, probability, specificity=0.95),
         "sensitivity": np.mean(score[target == 1] >= setting.shift / 2),
-        "brier": metrics.brier(target, probability),
+        "brier": brier(target, probability),
         "slope": fit.slope.value,
         "intercept": fit.intercept.value,
     }

@@ -11,9 +11,15 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
-from lungmtl import figures
+from lungmtl.experiments import base_of
+from lungmtl.figures import style
+from lungmtl.figures.aucs import auc_by_task, published_aucs, reliability, roc_curves
+from lungmtl.figures.differences import forest, sensitivity, subgroups, verdicts
+from lungmtl.figures.style import COLORS, OTHER_COLORS
+from lungmtl.figures.training import learning_curves, run_seconds
+from lungmtl.figures.uncertainty import coverage, power, variance_parts
 
-EXPERIMENTS = list(figures.COLORS)
+EXPERIMENTS = list(COLORS)
 CHANGES = ("factor0", "factor0.1", "order-reversed", "period10", "restart", "start0.5", "start0.7", "start0.8")
 VARIANTS = [f"ITW2.{change}" for change in CHANGES] + ["MTL.aux0.1", "MTL.aux0.3"]
 MANY = [*EXPERIMENTS, *VARIANTS, "mine", "other"]  # 22
@@ -132,24 +138,24 @@ CAPTION = "600 test scans."
 def drawn(experiments):
     central = aucs(experiments).query("task == 'lung_cancer'")
     return {
-        "auc_by_task": lambda: figures.auc_by_task(aucs(experiments)),
-        "forest": lambda: figures.forest(comparisons(experiments)),
-        "roc_curves": lambda: figures.roc_curves(curves(experiments), central),
-        "learning_auc": lambda: figures.learning_curves(history(experiments), task="lung_cancer", value="auc"),
-        "learning_loss": lambda: figures.learning_curves(history(experiments)),
-        "run_seconds": lambda: figures.run_seconds(seconds(experiments)),
-        "variance_parts": lambda: figures.variance_parts(variance(experiments)),
-        "reliability": lambda: figures.reliability(bins(experiments), caption=CAPTION),
-        "power": lambda: figures.power(detectable(experiments), n=600, published_n=592, caption=CAPTION),
-        "subgroups": lambda: figures.subgroups(in_subgroups(experiments)),
+        "auc_by_task": lambda: auc_by_task(aucs(experiments)),
+        "forest": lambda: forest(comparisons(experiments)),
+        "roc_curves": lambda: roc_curves(curves(experiments), central),
+        "learning_auc": lambda: learning_curves(history(experiments), task="lung_cancer", value="auc"),
+        "learning_loss": lambda: learning_curves(history(experiments)),
+        "run_seconds": lambda: run_seconds(seconds(experiments)),
+        "variance_parts": lambda: variance_parts(variance(experiments)),
+        "reliability": lambda: reliability(bins(experiments), caption=CAPTION),
+        "power": lambda: power(detectable(experiments), n=600, published_n=592, caption=CAPTION),
+        "subgroups": lambda: subgroups(in_subgroups(experiments)),
     }
 
 
 OTHERS = {
-    "published_aucs": lambda: figures.published_aucs(published()),
-    "sensitivity": lambda: figures.sensitivity(comparisons(MANY), SELECTED),
-    "coverage": lambda: figures.coverage(simulated()),
-    "coverage-90": lambda: figures.coverage(simulated(n_settings=45)),
+    "published_aucs": lambda: published_aucs(published()),
+    "sensitivity": lambda: sensitivity(comparisons(MANY), SELECTED),
+    "coverage": lambda: coverage(simulated()),
+    "coverage-90": lambda: coverage(simulated(n_settings=45)),
 }
 DRAWN = drawn(["STL", "MTL", "ITW2"]) | OTHERS
 LARGE = drawn(EXPERIMENTS) | {f"{name}-22": draw for name, draw in drawn(MANY).items()} | OTHERS
@@ -220,20 +226,20 @@ def test_caption_names_seeds_scans_and_interval(name):
 
 
 def test_caption_of_one_seed_is_singular():
-    words = " ".join(text.get_text() for text in shown_texts(figures.auc_by_task(aucs(n_seeds=1))))
+    words = " ".join(text.get_text() for text in shown_texts(auc_by_task(aucs(n_seeds=1))))
 
     assert "over 1 seed with" in words
 
 
 def test_frames_are_not_changed():
     frame = comparisons()
-    figures.forest(frame)
+    forest(frame)
 
     pd.testing.assert_frame_equal(frame, comparisons())
 
 
 def test_forest_shows_numbers_and_says_which_family():
-    words = [text.get_text() for text in shown_texts(figures.forest(comparisons()))]
+    words = [text.get_text() for text in shown_texts(forest(comparisons()))]
 
     assert words.count("−0.012 [−0.112, +0.104]") == 17  # noqa: RUF001 (a minus sign, as drawn)
     assert words.count("< 0.001") == 17
@@ -255,15 +261,15 @@ def test_forest_shows_numbers_and_says_which_family():
 def test_verdict_comes_from_the_adjusted_p_values(difference, p_holm, equivalence_p_holm, verdict):
     row = {"difference": [difference], "p_holm": p_holm, "equivalence_p_holm": equivalence_p_holm, "margin": 0.02}
 
-    assert list(figures.verdicts(pd.DataFrame(row))) == [verdict]
+    assert list(verdicts(pd.DataFrame(row))) == [verdict]
 
 
 def test_no_comparison_has_no_verdict():
-    assert figures.verdicts(comparisons().iloc[:0]).empty
+    assert verdicts(comparisons().iloc[:0]).empty
 
 
 def test_forest_draws_both_intervals_and_the_band():
-    axis = figures.forest(comparisons(["STL", "ITW2"])).axes[0]
+    axis = forest(comparisons(["STL", "ITW2"])).axes[0]
     ends = [tuple(line.get_xdata()) for line in axis.get_lines()]
 
     assert (-0.112, 0.104) in ends
@@ -274,9 +280,7 @@ def test_forest_draws_both_intervals_and_the_band():
 
 
 def test_sensitivity_puts_each_base_first_and_rings_what_validation_chose():
-    figure = figures.sensitivity(
-        comparisons(MANY).assign(difference=lambda frame: np.linspace(-1, 1, len(frame))), SELECTED
-    )
+    figure = sensitivity(comparisons(MANY).assign(difference=lambda frame: np.linspace(-1, 1, len(frame))), SELECTED)
     axis = figure.axes[0]
     labels = [text.get_text() for text in axis.get_yticklabels()]
     rings = [line for line in axis.get_lines() if line.get_markersize() == 11]
@@ -287,21 +291,21 @@ def test_sensitivity_puts_each_base_first_and_rings_what_validation_chose():
 
 
 def test_variance_bars_end_at_the_total():
-    bars = figures.variance_parts(variance(["ITW2"])).axes[0].patches
+    bars = variance_parts(variance(["ITW2"])).axes[0].patches
 
     assert [bar.get_x() + bar.get_width() for bar in bars] == pytest.approx([1, 4])  # in units of 0.01 squared
 
 
 def test_longest_variance_bar_is_inside_whichever_panel_it_is_in():
     frame = variance().assign(seed_variance=lambda rows: 1e-4 + 9e-4 * (rows["reference"] == "MTL"))
-    axis = figures.variance_parts(frame).axes[0]
+    axis = variance_parts(frame).axes[0]
 
     assert axis.get_xlim()[1] > 13  # of 10 and 3
 
 
 def test_power_names_each_line_at_its_end_in_order_of_height():
     frame = detectable(["STL", "ITW2", "ITW3"])
-    figure = figures.power(frame, n=600, published_n=592, caption=CAPTION)
+    figure = power(frame, n=600, published_n=592, caption=CAPTION)
     figure.draw_without_rendering()
     texts = {text.get_text(): text.get_window_extent().y0 for text in figure.axes[0].texts}
 
@@ -310,7 +314,7 @@ def test_power_names_each_line_at_its_end_in_order_of_height():
 
 
 def test_subgroups_warn_that_they_are_exploratory_and_count_scans():
-    figure = figures.subgroups(in_subgroups())
+    figure = subgroups(in_subgroups())
     words = " ".join(text.get_text() for text in shown_texts(figure)).replace("\n", " ")
     labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
 
@@ -321,7 +325,7 @@ def test_subgroups_warn_that_they_are_exploratory_and_count_scans():
 
 def test_coverage_of_many_rows_has_two_columns_and_loses_none():
     table = simulated(n_settings=45)
-    axes = figures.coverage(table).axes
+    axes = coverage(table).axes
 
     assert len(axes) == 2
     assert sum(len(axis.texts) for axis in axes) == len(table)
@@ -330,20 +334,20 @@ def test_coverage_of_many_rows_has_two_columns_and_loses_none():
 @pytest.mark.parametrize(("low", "high", "marker"), [(0.91, 0.935, "o"), (0.90, 0.92, "X"), (0.975, 0.99, "X")])
 def test_coverage_crosses_what_lies_outside_the_band(low, high, marker):
     frame = simulated().iloc[:1].assign(coverage=(low + high) / 2, low=low, high=high)
-    lines = figures.coverage(frame).axes[0].get_lines()
+    lines = coverage(frame).axes[0].get_lines()
 
     assert lines[-1].get_marker() == marker
 
 
 def test_panels_follow_the_papers_order_whatever_the_frame():
-    figure = figures.learning_curves(history().sample(frac=1, random_state=0), task="lung_cancer", value="auc")
+    figure = learning_curves(history().sample(frac=1, random_state=0), task="lung_cancer", value="auc")
 
     assert [axis.get_title(loc="left") for axis in figure.axes] == EXPERIMENTS
 
 
 def test_learning_curves_of_one_run_count_epochs_from_one():
     one = history(n_seeds=1).query("experiment == 'ITW3'")
-    lines = figures.learning_curves(one).axes[0].get_lines()
+    lines = learning_curves(one).axes[0].get_lines()
 
     assert {tuple(line.get_xdata()[[0, -1]]) for line in (lines[0], lines[-1])} == {(1, 15)}
 
@@ -352,25 +356,25 @@ def test_blank_rows_are_left_out():
     frame = aucs()
     frame.loc[frame["task"] == "asthma", ["auc", "low", "high"]] = np.nan
 
-    assert len(figures.auc_by_task(frame).axes) == 4
+    assert len(auc_by_task(frame).axes) == 4
 
 
 def test_experiment_looks_the_same_alone_and_among_others():
-    assert figures.looks(["ITW2"])["ITW2"] == figures.looks(["mine", *EXPERIMENTS])["ITW2"]
-    assert figures.looks(["ITW2"])["ITW2"].color == figures.COLORS["ITW2"]
-    assert figures.looks(["mine"])["mine"].color in figures.OTHER_COLORS
+    assert style.looks(["ITW2"])["ITW2"] == style.looks(["mine", *EXPERIMENTS])["ITW2"]
+    assert style.looks(["ITW2"])["ITW2"].color == COLORS["ITW2"]
+    assert style.looks(["mine"])["mine"].color in OTHER_COLORS
 
 
 def test_variant_has_its_bases_colour_and_a_marker_of_its_own():
-    looks = figures.looks(MANY)
-    drawn = [(look.marker, look.is_filled) for name, look in looks.items() if figures.base_of(name) == "ITW2"]
+    looks = style.looks(MANY)
+    drawn = [(look.marker, look.is_filled) for name, look in looks.items() if base_of(name) == "ITW2"]
 
     assert {looks[f"ITW2.{change}"].color for change in CHANGES} == {looks["ITW2"].color}
     assert len(set(drawn)) == 1 + len(CHANGES)
 
 
 def test_variants_stand_below_their_base_and_not_at_the_end():
-    figure = figures.learning_curves(history(["ITW3", "ITW2.start0.5", "ITW2", "STL"]))
+    figure = learning_curves(history(["ITW3", "ITW2.start0.5", "ITW2", "STL"]))
 
     assert [axis.get_title(loc="left") for axis in figure.axes] == ["STL", "ITW2", "ITW2.start0.5", "ITW3"]
 
@@ -378,21 +382,21 @@ def test_variants_stand_below_their_base_and_not_at_the_end():
 def test_published_experiments_that_were_not_run_leave_the_counts_whole():
     frame = published()
     frame.loc[0, ["auc", "low", "high", "n", "n_seeds"]] = np.nan  # as a join leaves it, so the counts become floats
-    words = " ".join(text.get_text() for text in shown_texts(figures.published_aucs(frame))).replace("\n", " ")
+    words = " ".join(text.get_text() for text in shown_texts(published_aucs(frame))).replace("\n", " ")
 
     assert "this study, 600 test scans, mean over 5 seeds" in words
 
 
 @pytest.mark.parametrize("vision", VISION)
 def test_colours_stay_apart_for_every_reader(vision):
-    seen = {name: lab(color, vision) for name, color in figures.COLORS.items()}
+    seen = {name: lab(color, vision) for name, color in COLORS.items()}
     gaps = [np.linalg.norm(seen[a] - seen[b]) for a, b in itertools.combinations(seen, 2)]
 
     assert min(gaps) > 10  # CIE76; about 2 is just noticeable
 
 
 def test_families_are_recognised_by_marker():
-    looks = figures.looks(EXPERIMENTS)
+    looks = style.looks(EXPERIMENTS)
 
     assert {looks[f"MTL{i}"].marker for i in range(5)} == {"o"}
     assert {looks[f"ITW{i}"].marker for i in (1, 2, 3)} == {"^"}
@@ -400,4 +404,4 @@ def test_families_are_recognised_by_marker():
 
 
 def test_notebook_shows_the_figure_as_png():
-    assert figures.run_seconds(seconds())._repr_png_().startswith(b"\x89PNG")
+    assert run_seconds(seconds())._repr_png_().startswith(b"\x89PNG")

@@ -13,8 +13,9 @@ import numpy as np
 import pydicom
 import pytest
 
-from lungmtl import nlst, reading
-from lungmtl.reading import ScanError, Volume
+from lungmtl.data.reading import read_volume
+from lungmtl.data.volume import Volume
+from lungmtl.sources.sample import fetch_sample
 
 CROPS = Path(__file__).parent / "data" / "lidc_crop"  # three slices; one folder per transfer syntax
 LIMIT_S = 60  # for one mutant, which takes 10 ms: many times what a busy machine needs
@@ -78,7 +79,7 @@ def answer_all(pipe) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     while True:
         try:
-            answer = reading.read_volume(pipe.recv())
+            answer = read_volume(pipe.recv())
         except EOFError:
             return
         except ScanError as error:
@@ -298,14 +299,14 @@ SYNTAXES = ("plain", "jpeg_lossless", "jpeg_2000", "jpeg_ls", "rle")
 def test_a_mutated_series_is_refused_or_read_as_it_was(reader, tmp_path, seed):
     source = CROPS / SYNTAXES[seed // len(MUTATIONS) % len(SYNTAXES)]
     mutant = mutate(source, tmp_path / "scan", seed)
-    check(reader.read(mutant.folder), mutant, reading.read_volume(source))
+    check(reader.read(mutant.folder), mutant, read_volume(source))
 
 
 @pytest.fixture(scope="module")
 def real_slices(tmp_path_factory) -> Path:
     """Nine slices of the real series through the lungs, 512 x 512."""
     folder = tmp_path_factory.mktemp("sample")
-    nlst.fetch_sample(folder)
+    fetch_sample(folder)
     part = tmp_path_factory.mktemp("part")
     files = sorted(folder.rglob("*.dcm"), key=lambda file: float(header(file).ImagePositionPatient[2]))
     for file in files[60:69]:
@@ -317,4 +318,4 @@ def real_slices(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("seed", range(1000, 1280))
 def test_a_mutated_real_series_is_refused_or_read_as_it_was(reader, real_slices, tmp_path, seed):
     mutant = mutate(real_slices, tmp_path / "scan", seed)
-    check(reader.read(mutant.folder), mutant, reading.read_volume(real_slices))
+    check(reader.read(mutant.folder), mutant, read_volume(real_slices))

@@ -2,9 +2,17 @@
 
 import pytest
 
-from lungmtl import cohort, metrics, phantom, train, volumes
-from lungmtl.model import MultiTaskNet, positive_weights
-from lungmtl.policies import BW
+from lungmtl.data.cohort import read_cohort
+from lungmtl.data.dataset import ScanDataset
+from lungmtl.data.prepared import prepare_cohort
+from lungmtl.experiments import SPLITS
+from lungmtl.evidence.areas import auc
+from lungmtl.network.device import seed_everything
+from lungmtl.network.losses import positive_weights
+from lungmtl.network.model import MultiTaskNet
+from lungmtl.network.training import fit, predict
+from lungmtl.policies.schedules import BW
+from lungmtl.sources.phantom import make_cohort
 
 TASKS = ["emphysema"]  # dark spots all over the lungs: no nodule to be found first
 GRID = {"spacing_mm": (8.0, 8.0, 8.0), "shape": (32, 32, 40), "window_hu": (-1000.0, 400.0)}
@@ -13,18 +21,18 @@ GRID = {"spacing_mm": (8.0, 8.0, 8.0), "shape": (32, 32, 40), "window_hu": (-100
 @pytest.mark.slow
 def test_an_easy_phantom_is_learnt(tmp_path):
     sizes = {"n_train": 160, "n_validation": 32, "n_test": 64}
-    table = phantom.make_cohort(tmp_path, **sizes, seed=11, label_noise=0, workers=2, progress=False)
-    frame = cohort.read_cohort(table)
-    folder, _ = volumes.prepare_cohort(frame, tmp_path, cache_dir=tmp_path, **GRID, workers=2, progress=False)
-    scans = {s: cohort.ScanDataset(frame[frame["split"] == s], folder, tasks=TASKS) for s in cohort.SPLITS}
-    train.seed_everything(0)
+    table = make_cohort(tmp_path, **sizes, seed=11, label_noise=0, workers=2, progress=False)
+    frame = read_cohort(table)
+    folder, _ = prepare_cohort(frame, tmp_path, cache_dir=tmp_path, **GRID, workers=2, progress=False)
+    scans = {s: ScanDataset(frame[frame["split"] == s], folder, tasks=TASKS) for s in SPLITS}
+    seed_everything(0)
 
-    fitted = train.fit(
+    fitted = fit(
         MultiTaskNet(TASKS, width=8), scans["train"], scans["validation"], policy=BW(TASKS, [1.0]), epochs=10,
         batch_size=8, learning_rate=0.002, weight_decay=0.01, warmup=0.1, augment=True, selection="last",
         positive_weight=positive_weights(scans["train"].target, scans["train"].known), precision="fp32", seed=0,
     )  # fmt: skip
-    probability = train.predict(fitted.model, scans["test"], batch_size=8, precision="fp32")
+    probability = predict(fitted.model, scans["test"], batch_size=8, precision="fp32")
     known = scans["test"].known[:, 0].numpy()
 
-    assert metrics.auc(scans["test"].target[:, 0].numpy()[known], probability[known, 0]) > 0.9
+    assert auc(scans["test"].target[:, 0].numpy()[known], probability[known, 0]) > 0.9

@@ -17,7 +17,38 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import ttost_paired
 
-from lungmtl import metrics
+from lungmtl.evidence.areas import (
+    auc,
+    auc_interval,
+    compare_auc,
+    delong_covariance,
+    difference_interval,
+    difference_of,
+    equivalence,
+)
+from lungmtl.evidence.decisions import holm, mcnemar_exact, rate
+from lungmtl.evidence.probabilities import calibration, reliability
+from lungmtl.evidence.resampling import (
+    _error,
+    _patient_weights,
+    _weighted_auc,
+    bootstrap_areas,
+    bootstrap_auc,
+    bootstrap_difference,
+    patient_weights,
+)
+from lungmtl.evidence.run_metrics import (
+    _weighted_scores,
+    average_precision,
+    brier,
+    brier_interval,
+    roc_curve,
+    run_scores,
+    scores,
+    sensitivity_at_specificity,
+    youden_threshold,
+)
+from lungmtl.evidence.variance import detectable_difference, variance_parts
 
 DATA = Path(__file__).parent / "data"
 TARGET = np.array([1, 1, 1, 0, 0, 0, 0])
@@ -45,39 +76,39 @@ def largest_gap(rows):
     gaps = []
     for row in rows:
         target, a, b = (np.array(row[name].split(), float) for name in ("target", "probability_a", "probability_b"))
-        areas, covariance = metrics.delong_covariance(target, np.stack([a, b]))
-        ours = [*areas, covariance[0, 0], covariance[1, 1], covariance[0, 1], metrics.compare_auc(target, a, b).p]
+        areas, covariance = delong_covariance(target, np.stack([a, b]))
+        ours = [*areas, covariance[0, 0], covariance[1, 1], covariance[0, 1], compare_auc(target, a, b).p]
         names = ("auc_a", "auc_b", "variance_a", "variance_b", "covariance", "p")
         gaps.append(np.abs(np.subtract(ours, [float(row[name]) for name in names])).max())
     return max(gaps)
 
 
 def test_auc_counts_pairs_and_halves_ties():
-    assert metrics.auc(TARGET, PROBABILITY) == pytest.approx(9.5 / 12)
+    assert auc(TARGET, PROBABILITY) == pytest.approx(9.5 / 12)
 
 
 def test_auc_agrees_with_scikit_learn():
     target, probability, _ = scans()
 
-    assert metrics.auc(target, probability[0].round(1)) == pytest.approx(roc_auc_score(target, probability[0].round(1)))
+    assert auc(target, probability[0].round(1)) == pytest.approx(roc_auc_score(target, probability[0].round(1)))
 
 
 def test_auc_changes_neither_with_order_nor_with_a_monotone_map():
     target, probability, _ = scans()
     shuffled = np.random.default_rng(1).permutation(len(target))
 
-    cubed = metrics.auc(target[shuffled], probability[0][shuffled] ** 3)
+    cubed = auc(target[shuffled], probability[0][shuffled] ** 3)
 
-    assert cubed == pytest.approx(metrics.auc(target, probability[0]))
+    assert cubed == pytest.approx(auc(target, probability[0]))
 
 
 def test_auc_of_reversed_probabilities_is_the_complement():
-    assert metrics.auc(TARGET, 1 - PROBABILITY) == pytest.approx(1 - metrics.auc(TARGET, PROBABILITY))
+    assert auc(TARGET, 1 - PROBABILITY) == pytest.approx(1 - auc(TARGET, PROBABILITY))
 
 
 def test_delong_variance_of_a_hand_worked_case():
     # shares won: positives 1 and 0.5, negatives 1 and 0.5; variances 0.125 each, over 2 scans each
-    areas, covariance = metrics.delong_covariance([1, 1, 0, 0], np.array([0.9, 0.4, 0.2, 0.6]))
+    areas, covariance = delong_covariance([1, 1, 0, 0], np.array([0.9, 0.4, 0.2, 0.6]))
 
     assert areas == pytest.approx([0.75])
     assert covariance == pytest.approx(0.125)
@@ -104,25 +135,25 @@ def test_delong_agrees_with_proc_run_now(tmp_path):
 
 def test_interval_lies_inside_0_and_1_and_around_the_auc():
     target, probability, _ = scans(40, effect=2.0)
-    value, low, high = metrics.auc_interval(target, probability[0])
+    value, low, high = auc_interval(target, probability[0])
 
     assert 0 < low < value < high < 1
     assert high - value < value - low  # on the logit scale the side towards 1 is the shorter one
 
 
 def test_interval_is_the_logit_delong_interval():
-    areas, covariance = metrics.delong_covariance(TARGET, PROBABILITY)
+    areas, covariance = delong_covariance(TARGET, PROBABILITY)
     half = stats.norm.ppf(0.975) * math.sqrt(covariance[0, 0]) / (areas[0] * (1 - areas[0]))
     expected = [1 / (1 + math.exp(-(math.log(areas[0] / (1 - areas[0])) + side * half))) for side in (-1, 1)]
 
-    assert metrics.auc_interval(TARGET, PROBABILITY)[1:] == pytest.approx(expected)
+    assert auc_interval(TARGET, PROBABILITY)[1:] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("n_negatives", [5, 50])
 def test_full_separation_leaves_an_open_side(n_negatives):
     target = np.array([1] * 5 + [0] * n_negatives)
-    best = metrics.auc_interval(target, target * 0.5)
-    worst = metrics.auc_interval(target, 1 - target * 0.5)
+    best = auc_interval(target, target * 0.5)
+    worst = auc_interval(target, 1 - target * 0.5)
 
     assert best == pytest.approx((1, 0.025 ** (1 / 5), 1))  # 5 independent pairs, whatever the larger class
     assert worst == pytest.approx((0, 0, 1 - 0.025 ** (1 / 5)))
@@ -130,8 +161,8 @@ def test_full_separation_leaves_an_open_side(n_negatives):
 
 def test_comparison_changes_sign_with_its_sides():
     target, probability, _ = scans(n_seeds=2)
-    forth = metrics.compare_auc(target, *probability)
-    back = metrics.compare_auc(target, *probability[::-1])
+    forth = compare_auc(target, *probability)
+    back = compare_auc(target, *probability[::-1])
 
     assert (back.difference, back.low, back.high, back.p) == pytest.approx(
         (-forth.difference, -forth.high, -forth.low, forth.p)
@@ -139,33 +170,33 @@ def test_comparison_changes_sign_with_its_sides():
 
 
 def test_two_perfect_predictors_do_not_differ():
-    assert metrics.compare_auc(TARGET, TARGET * 0.9, TARGET * 0.4)[:5] == (0, 0, 0, 1, 0)
+    assert compare_auc(TARGET, TARGET * 0.9, TARGET * 0.4)[:5] == (0, 0, 0, 1, 0)
 
 
 def test_perfect_against_worst_predictor_differs():
-    assert metrics.compare_auc(TARGET, TARGET * 0.9, 1 - TARGET * 0.9)[:5] == (1, 1, 1, 0, 0)
+    assert compare_auc(TARGET, TARGET * 0.9, 1 - TARGET * 0.9)[:5] == (1, 1, 1, 0, 0)
 
 
 def test_bootstrap_of_one_run_agrees_with_delong():
     target, probability, patient = scans(600, n_seeds=2)
-    single = metrics.bootstrap_auc(target, probability[0], patient, seed=0, replicates=2000)
-    paired = metrics.bootstrap_difference(target, *probability, patient, seed=0, replicates=2000)
+    single = bootstrap_auc(target, probability[0], patient, seed=0, replicates=2000)
+    paired = bootstrap_difference(target, *probability, patient, seed=0, replicates=2000)
 
     # 2,000 replicates leave 1.6 % error in a half-width; leaving out the pairing would change it by a third
-    assert single == pytest.approx(metrics.auc_interval(target, probability[0]), abs=0.003)
-    assert paired[:3] == pytest.approx(metrics.compare_auc(target, *probability)[:3], abs=0.003)
+    assert single == pytest.approx(auc_interval(target, probability[0]), abs=0.003)
+    assert paired[:3] == pytest.approx(compare_auc(target, *probability)[:3], abs=0.003)
 
 
 def test_bootstrap_error_does_not_shrink_with_replicates():
     target, probability, patient = scans()
-    few, many = (metrics.bootstrap_auc(target, probability, patient, seed=0, replicates=r) for r in (500, 5000))
+    few, many = (bootstrap_auc(target, probability, patient, seed=0, replicates=r) for r in (500, 5000))
 
     assert many.high - many.low == pytest.approx(few.high - few.low, rel=0.1)  # 5 deviations of 500 replicates
 
 
 def test_same_seed_draws_the_same_and_another_does_not():
     target, probability, patient = scans(n_seeds=3)
-    first, again, other = (metrics.bootstrap_auc(target, probability, patient, seed=seed) for seed in (1, 1, 2))
+    first, again, other = (bootstrap_auc(target, probability, patient, seed=seed) for seed in (1, 1, 2))
 
     assert first == again
     assert first != other
@@ -174,15 +205,15 @@ def test_same_seed_draws_the_same_and_another_does_not():
 def test_a_predictor_never_differs_from_itself():
     target, probability, patient = scans(n_seeds=3)
 
-    assert metrics.bootstrap_difference(target, probability, probability, patient, seed=0)[:5] == (0, 0, 0, 1, 0)
+    assert bootstrap_difference(target, probability, probability, patient, seed=0)[:5] == (0, 0, 0, 1, 0)
 
 
 def test_scans_of_a_patient_are_drawn_together():
     target, probability, _ = scans(100)
     four_times = [np.tile(values, 4) for values in (target, probability[0])]
-    once = metrics.bootstrap_auc(target, probability[0], np.arange(100), seed=0)
-    together = metrics.bootstrap_auc(*four_times, np.tile(np.arange(100), 4), seed=0)
-    apart = metrics.bootstrap_auc(*four_times, np.arange(400), seed=0)
+    once = bootstrap_auc(target, probability[0], np.arange(100), seed=0)
+    together = bootstrap_auc(*four_times, np.tile(np.arange(100), 4), seed=0)
+    apart = bootstrap_auc(*four_times, np.arange(400), seed=0)
 
     assert together == pytest.approx(once)
     assert (once.high - once.low) / (apart.high - apart.low) == pytest.approx(2, rel=0.1)
@@ -190,7 +221,7 @@ def test_scans_of_a_patient_are_drawn_together():
 
 def test_every_replicate_keeps_the_class_counts():
     target = np.array([1.0, 1, 0, 0, 0])
-    weight = metrics._patient_weights(target, np.arange(5), 200, np.random.default_rng(0))
+    weight = _patient_weights(target, np.arange(5), 200, np.random.default_rng(0))
 
     assert (weight[:2].sum(axis=0) == 2).all()
     assert (weight[2:].sum(axis=0) == 3).all()
@@ -200,22 +231,22 @@ def test_weighted_auc_equals_the_auc_of_repeated_scans():
     weight = np.array([[2, 1], [0, 1], [1, 1], [3, 1], [1, 1], [0, 1], [1, 1]], dtype=float)
     repeated = np.repeat(np.arange(7), weight[:, 0].astype(int))
 
-    assert metrics._weighted_auc(TARGET.astype(float), PROBABILITY, weight) == pytest.approx(
-        [metrics.auc(TARGET[repeated], PROBABILITY[repeated]), metrics.auc(TARGET, PROBABILITY)]
+    assert _weighted_auc(TARGET.astype(float), PROBABILITY, weight) == pytest.approx(
+        [auc(TARGET[repeated], PROBABILITY[repeated]), auc(TARGET, PROBABILITY)]
     )
 
 
 def test_identical_seeds_add_nothing_to_the_interval():
     target, probability, patient = scans()
-    one = metrics.bootstrap_auc(target, probability, patient, seed=0)
+    one = bootstrap_auc(target, probability, patient, seed=0)
 
-    assert metrics.bootstrap_auc(target, np.repeat(probability, 3, axis=0), patient, seed=0) == pytest.approx(one)
+    assert bootstrap_auc(target, np.repeat(probability, 3, axis=0), patient, seed=0) == pytest.approx(one)
 
 
 def test_varying_seeds_widen_the_interval():
     target, probability, patient = scans(600, n_seeds=4, seed_sd=0.6)
-    both = metrics.bootstrap_auc(target, probability, patient, seed=0)
-    areas = [metrics.auc(target, values) for values in probability]
+    both = bootstrap_auc(target, probability, patient, seed=0)
+    areas = [auc(target, values) for values in probability]
     seeds_alone = stats.t.ppf(0.975, 3) * np.std(areas, ddof=1) / math.sqrt(4)
 
     assert both.value == pytest.approx(np.mean(areas))
@@ -225,11 +256,11 @@ def test_varying_seeds_widen_the_interval():
 
 def test_seed_part_of_the_error_is_not_understated():
     target, probability, patient = scans(2000, n_seeds=3, seed_sd=1.0)
-    weight = metrics.patient_weights(target, patient, replicates=2000, seed=0)
-    areas = metrics.bootstrap_areas(target, probability, weight)
+    weight = patient_weights(target, patient, replicates=2000, seed=0)
+    areas = bootstrap_areas(target, probability, weight)
     seed_variance = areas.value.var(ddof=1) / 3
 
-    error, freedom = metrics._error(areas)
+    error, freedom = _error(areas)
 
     # patients add little here
     assert 1 < error**2 / seed_variance < 1.3
@@ -238,7 +269,7 @@ def test_seed_part_of_the_error_is_not_understated():
 
 def test_parts_of_a_variance_by_hand():
     # three seeds: raw variance 1, own 0.5 each, shared by two seeds 0.2
-    parts = metrics.variance_parts(np.array([1.0, 2.0, 3.0]), np.full((3, 3), 0.2) + 0.3 * np.eye(3))
+    parts = variance_parts(np.array([1.0, 2.0, 3.0]), np.full((3, 3), 0.2) + 0.3 * np.eye(3))
 
     assert parts[:3] == pytest.approx((1 / 3, 0.2, 0.1))
     assert parts.total == pytest.approx(1 / 3 + 0.2)
@@ -247,7 +278,7 @@ def test_parts_of_a_variance_by_hand():
 
 
 def test_seeds_never_vary_less_than_their_luck_with_the_scans():
-    parts = metrics.variance_parts(np.array([2.0, 2.0, 2.0]), np.full((3, 3), 0.2) + 0.3 * np.eye(3))
+    parts = variance_parts(np.array([2.0, 2.0, 2.0]), np.full((3, 3), 0.2) + 0.3 * np.eye(3))
 
     assert parts.total == pytest.approx(0.2 + 0.1)
     assert parts.freedom == math.inf
@@ -259,7 +290,7 @@ def test_parts_of_a_variance_are_unbiased_on_simulated_studies():
     luck = scans_sd * generator.normal(size=(n_studies, 1)) + own_sd * generator.normal(size=(n_studies, n_seeds))
     values = seed_sd * generator.normal(size=(n_studies, n_seeds)) + luck
     covariance = np.full((n_seeds, n_seeds), scans_sd**2) + own_sd**2 * np.eye(n_seeds)
-    found = [metrics.variance_parts(row, covariance) for row in values]
+    found = [variance_parts(row, covariance) for row in values]
 
     assert np.mean([parts.seeds for parts in found]) == pytest.approx((seed_sd**2 + own_sd**2) / n_seeds, rel=0.05)
     assert np.mean([parts.seeds + parts.patients for parts in found]) == pytest.approx(
@@ -270,50 +301,48 @@ def test_parts_of_a_variance_are_unbiased_on_simulated_studies():
 
 def test_bootstrap_covariance_of_runs_agrees_with_delong():
     target, probability, patient = scans(600, n_seeds=3)
-    weight = metrics.patient_weights(target, patient, replicates=4000, seed=0)
-    areas = metrics.bootstrap_areas(target, probability, weight)
+    weight = patient_weights(target, patient, replicates=4000, seed=0)
+    areas = bootstrap_areas(target, probability, weight)
 
-    assert np.cov(areas.draws) == pytest.approx(metrics.delong_covariance(target, probability)[1], rel=0.12)
+    assert np.cov(areas.draws) == pytest.approx(delong_covariance(target, probability)[1], rel=0.12)
     assert areas.of([2]).value == areas.value[2]
 
 
 def difference(value, error, freedom=math.inf):
-    return metrics._difference(value, error, freedom, 0.95)
+    return difference_of(value, error, freedom, 0.95)
 
 
 def test_equivalence_of_a_hand_worked_case():
-    assert metrics.equivalence(difference(0.0, 0.01), margin=0.02) == pytest.approx(stats.norm.sf(2))
-    assert metrics.equivalence(difference(-0.02, 0.01), margin=0.02) == pytest.approx(0.5)
-    assert metrics.equivalence(difference(0.01, 0.01, 4), margin=0.02) == pytest.approx(stats.t.sf(1, 4))
-    assert metrics.equivalence(difference(0.01, 0.0), margin=0.02) == 0
-    assert metrics.equivalence(difference(0.03, 0.0), margin=0.02) == 1
+    assert equivalence(difference(0.0, 0.01), margin=0.02) == pytest.approx(stats.norm.sf(2))
+    assert equivalence(difference(-0.02, 0.01), margin=0.02) == pytest.approx(0.5)
+    assert equivalence(difference(0.01, 0.01, 4), margin=0.02) == pytest.approx(stats.t.sf(1, 4))
+    assert equivalence(difference(0.01, 0.0), margin=0.02) == 0
+    assert equivalence(difference(0.03, 0.0), margin=0.02) == 1
     with pytest.raises(ValueError, match=r"`margin` must be above 0. Found 0"):
-        metrics.equivalence(difference(0.0, 0.01), margin=0)
+        equivalence(difference(0.0, 0.01), margin=0)
 
 
 @pytest.mark.parametrize("freedom", [3, 30, math.inf])
 @pytest.mark.parametrize("value", [-0.012, 0.0, 0.004])
 def test_equivalence_is_shown_exactly_where_the_90_percent_interval_lies_inside(value, freedom):
     found = difference(value, 0.006, freedom)
-    inner = metrics.difference_interval(found, level=0.90)
+    inner = difference_interval(found, level=0.90)
     touching = max(abs(inner.low), abs(inner.high))
 
-    assert (
-        metrics.equivalence(found, margin=touching * 1.001) < 0.05 < metrics.equivalence(found, margin=touching * 0.999)
-    )
+    assert equivalence(found, margin=touching * 1.001) < 0.05 < equivalence(found, margin=touching * 0.999)
 
 
 def test_equivalence_agrees_with_statsmodels():
     values = np.random.default_rng(0).normal(0.003, 0.01, size=12)
     found = difference(values.mean(), values.std(ddof=1) / math.sqrt(12), 11)
 
-    assert metrics.equivalence(found, margin=0.01) == pytest.approx(ttost_paired(values, np.zeros(12), -0.01, 0.01)[0])
+    assert equivalence(found, margin=0.01) == pytest.approx(ttost_paired(values, np.zeros(12), -0.01, 0.01)[0])
 
 
 @pytest.mark.parametrize("freedom", [3, 20, math.inf])
 def test_detectable_difference_is_found_in_four_of_five_studies(freedom):
     generator = np.random.default_rng(0)
-    true = metrics.detectable_difference(0.01, freedom=freedom)
+    true = detectable_difference(0.01, freedom=freedom)
     spread = np.sqrt(generator.chisquare(freedom, 20_000) / freedom) if math.isfinite(freedom) else 1.0
     t = (true + 0.01 * generator.normal(size=20_000)) / (0.01 * spread)
 
@@ -321,13 +350,13 @@ def test_detectable_difference_is_found_in_four_of_five_studies(freedom):
 
 
 def test_detectable_difference_without_end_is_the_textbooks():
-    assert metrics.detectable_difference(1.0, freedom=math.inf) == pytest.approx(1.95996 + 0.84162, abs=1e-4)
+    assert detectable_difference(1.0, freedom=math.inf) == pytest.approx(1.95996 + 0.84162, abs=1e-4)
 
 
 def test_scores_keep_counts_where_a_class_is_missing():
     rows = [("test", "copd", 1, 0.4), ("test", "copd", 1, 0.6), ("test", "asthma", 1, 0.9), ("test", "asthma", 0, 0.1)]
     rows += [("test", "asthma", 0, 0.2), ("test", "asthma", np.nan, 0.2)]
-    table = metrics.scores(pd.DataFrame(rows, columns=["split", "task", "target", "probability"]))["test"]
+    table = scores(pd.DataFrame(rows, columns=["split", "task", "target", "probability"]))["test"]
 
     assert {name: table["copd"][name] for name in ("n", "positives")} == {"n": 2, "positives": 2}
     assert np.isnan(table["copd"]["auc"])
@@ -336,8 +365,8 @@ def test_scores_keep_counts_where_a_class_is_missing():
 
 
 def test_brier_and_average_precision_of_hand_worked_cases():
-    assert metrics.brier([1, 0], [0.8, 0.4]) == pytest.approx((0.04 + 0.16) / 2)
-    assert metrics.average_precision([1, 0, 1, 0], [0.9, 0.8, 0.7, 0.1]) == pytest.approx((1 + 2 / 3) / 2)
+    assert brier([1, 0], [0.8, 0.4]) == pytest.approx((0.04 + 0.16) / 2)
+    assert average_precision([1, 0, 1, 0], [0.9, 0.8, 0.7, 0.1]) == pytest.approx((1 + 2 / 3) / 2)
 
 
 def test_metrics_agree_with_scikit_learn_and_statsmodels():
@@ -351,12 +380,10 @@ def test_metrics_agree_with_scikit_learn_and_statsmodels():
     )
     p_values = np.random.default_rng(0).random(9) ** 3
 
-    assert metrics.brier(target, probability[0]) == pytest.approx(brier_score_loss(target, probability[0]))
-    assert metrics.average_precision(target, probability[0]) == pytest.approx(
-        average_precision_score(target, probability[0])
-    )
-    assert metrics.mcnemar_exact(target, a, b).p == pytest.approx(mcnemar(table, exact=True).pvalue)
-    assert metrics.holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
+    assert brier(target, probability[0]) == pytest.approx(brier_score_loss(target, probability[0]))
+    assert average_precision(target, probability[0]) == pytest.approx(average_precision_score(target, probability[0]))
+    assert mcnemar_exact(target, a, b).p == pytest.approx(mcnemar(table, exact=True).pvalue)
+    assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
 
 
 def test_holm_agrees_with_its_definition():
@@ -364,60 +391,60 @@ def test_holm_agrees_with_its_definition():
     order = np.argsort(p_values)
     stepped = np.minimum(np.maximum.accumulate((12 - np.arange(12)) * p_values[order]), 1)
 
-    assert metrics.holm(p_values)[order] == pytest.approx(stepped)
+    assert holm(p_values)[order] == pytest.approx(stepped)
 
 
 def test_brier_interval_of_a_hand_worked_case():
     # squared errors 0.04, 0.16, 0.01: mean 0.07, deviation 0.0794
-    found = metrics.brier_interval([1, 0, 0], [0.8, 0.4, 0.1], ["a", "b", "c"])
+    found = brier_interval([1, 0, 0], [0.8, 0.4, 0.1], ["a", "b", "c"])
     half_width = stats.t.ppf(0.975, 2) * np.std([0.04, 0.16, 0.01], ddof=1) / math.sqrt(3) / (0.07 * 0.93)
 
     assert found == pytest.approx((0.07, *expit(logit(0.07) + np.array([-half_width, half_width]))))
-    assert metrics.brier_interval([1, 0], [1, 0], ["a", "b"]) == (0, 0, 0)
+    assert brier_interval([1, 0], [1, 0], ["a", "b"]) == (0, 0, 0)
 
 
 def test_scans_of_a_patient_are_one_piece_of_evidence():
     target, probability, patient = scans(100)
     four_times = [np.tile(values, 4) for values in (target, probability[0], patient)]
 
-    for metric in (metrics.brier_interval, lambda *of: metrics.calibration(*of).slope):
+    for metric in (brier_interval, lambda *of: calibration(*of).slope):
         once, together = metric(target, probability[0], patient), metric(*four_times)
         assert together == pytest.approx(once, rel=0.01)  # (N - 1) / N of few observations
-    bins, again = (metrics.reliability(*of) for of in ((target, probability[0], patient), four_times))
+    bins, again = (reliability(*of) for of in ((target, probability[0], patient), four_times))
     assert [found.high for found in again] == pytest.approx([found.high for found in bins])
 
 
 def test_every_draw_of_the_run_scores_is_that_of_the_repeated_scans():
     target, probability, patient = scans(60)
     rough = probability[0].round(1)  # many ties
-    weight = metrics.patient_weights(target, patient // 2, replicates=100, seed=0)
-    areas, precisions, sensitivities = metrics._weighted_scores(target, rough, weight)
+    weight = patient_weights(target, patient // 2, replicates=100, seed=0)
+    areas, precisions, sensitivities = _weighted_scores(target, rough, weight)
 
     for draw in range(100):
         rows = np.repeat(np.arange(60), weight[:, draw].astype(int))
         of = target[rows], rough[rows]
-        assert areas[draw] == pytest.approx(metrics.auc(*of))
-        assert precisions[draw] == pytest.approx(metrics.average_precision(*of), rel=1e-5)  # float32
+        assert areas[draw] == pytest.approx(auc(*of))
+        assert precisions[draw] == pytest.approx(average_precision(*of), rel=1e-5)  # float32
         assert sensitivities[:, draw] == pytest.approx(
-            [metrics.sensitivity_at_specificity(*of, specificity=share) for share in (0.90, 0.95)]
+            [sensitivity_at_specificity(*of, specificity=share) for share in (0.90, 0.95)]
         )
 
 
 def test_run_scores_hold_their_values_and_share_the_draws():
     target, probability, patient = scans(400)
-    weight = metrics.patient_weights(target, patient, replicates=1000, seed=3)
-    found = metrics.run_scores(target, probability[0], patient, weight)
+    weight = patient_weights(target, patient, replicates=1000, seed=3)
+    found = run_scores(target, probability[0], patient, weight)
 
-    assert found.auc == pytest.approx(metrics.bootstrap_auc(target, probability[0], patient, replicates=1000, seed=3))
-    assert found.average_precision.value == metrics.average_precision(target, probability[0])
+    assert found.auc == pytest.approx(bootstrap_auc(target, probability[0], patient, replicates=1000, seed=3))
+    assert found.average_precision.value == average_precision(target, probability[0])
     assert all(score.low < score.value < score.high for score in found)
     assert found.sensitivity_at_95.value < found.sensitivity_at_90.value
 
 
 def test_sensitivity_of_1_keeps_an_interval():
     target = np.repeat([1.0, 0.0], 20)
-    weight = metrics.patient_weights(target, np.arange(40), replicates=200, seed=0)
-    found = metrics.run_scores(target, 0.2 + 0.5 * target, np.arange(40), weight)
+    weight = patient_weights(target, np.arange(40), replicates=200, seed=0)
+    found = run_scores(target, 0.2 + 0.5 * target, np.arange(40), weight)
 
     adjusted = (20 + 1.96**2 / 2) / (20 + 1.96**2)  # 22 of 24: what the interval is built around
     assert found.sensitivity_at_90 == pytest.approx((1, adjusted, 1), abs=0.001)
@@ -425,7 +452,7 @@ def test_sensitivity_of_1_keeps_an_interval():
 
 def test_reliability_bins_hold_equal_counts_and_wilsons_interval():
     target, probability, patient = scans(200)
-    bins = metrics.reliability(target, probability[0], patient)
+    bins = reliability(target, probability[0], patient)
     order = np.argsort(probability[0])
     first = target[order[:20]]
 
@@ -437,30 +464,30 @@ def test_reliability_bins_hold_equal_counts_and_wilsons_interval():
 
 def test_reliability_of_repeated_seeds_is_no_surer_than_of_one():
     target, probability, patient = scans(200)
-    once = metrics.reliability(target, probability[0], patient)
-    thrice = metrics.reliability(target, np.repeat(probability, 3, axis=0), patient)
+    once = reliability(target, probability[0], patient)
+    thrice = reliability(target, np.repeat(probability, 3, axis=0), patient)
 
     assert np.array(thrice) == pytest.approx(np.array(once))
 
 
 def test_reliability_of_equal_probabilities_is_one_bin():
-    found = metrics.reliability(TARGET, np.full(7, 0.3), PATIENT)
+    found = reliability(TARGET, np.full(7, 0.3), PATIENT)
 
     assert [(round(one.observed, 3), one.n) for one in found] == [(0.429, 7)]
 
 
 def test_rate_is_wilsons_and_blank_without_scans():
-    assert metrics.rate(3, 10) == pytest.approx((0.3, 0.10779, 0.60322), abs=1e-5)  # Wilson 1927 by hand
-    assert np.isnan(metrics.rate(0, 0)).all()
+    assert rate(3, 10) == pytest.approx((0.3, 0.10779, 0.60322), abs=1e-5)  # Wilson 1927 by hand
+    assert np.isnan(rate(0, 0)).all()
 
 
 def test_calibration_finds_the_distortion_that_was_made():
     generator = np.random.default_rng(0)
     logit = generator.normal(size=20_000)
     target = generator.random(20_000) < 1 / (1 + np.exp(-logit))
-    perfect = metrics.calibration(target, 1 / (1 + np.exp(-logit)))
-    overconfident = metrics.calibration(target, 1 / (1 + np.exp(-2 * logit)))
-    shifted = metrics.calibration(target, 1 / (1 + np.exp(-(logit - 0.7))))
+    perfect = calibration(target, 1 / (1 + np.exp(-logit)))
+    overconfident = calibration(target, 1 / (1 + np.exp(-2 * logit)))
+    shifted = calibration(target, 1 / (1 + np.exp(-(logit - 0.7))))
 
     assert (perfect.slope.value, perfect.intercept.value) == pytest.approx((1, 0), abs=0.07)  # 4 standard errors
     assert overconfident.slope.value == pytest.approx(0.5, abs=0.035)
@@ -472,18 +499,18 @@ def test_sensitivity_at_specificity_of_a_hand_worked_case():
     target = [1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
     probability = [0.95, 0.9, 0.7, 0.2, 0.8, 0.6, 0.5, 0.4, 0.3, 0.1, 0.1, 0.1, 0.1, 0.1]
 
-    assert metrics.sensitivity_at_specificity(target, probability, specificity=0.95) == 0.5
-    assert metrics.sensitivity_at_specificity(target, probability, specificity=0.9) == 0.75
+    assert sensitivity_at_specificity(target, probability, specificity=0.95) == 0.5
+    assert sensitivity_at_specificity(target, probability, specificity=0.9) == 0.75
 
 
 def test_youden_threshold_of_a_hand_worked_case():
-    assert metrics.youden_threshold([0, 0, 1, 1, 0], [0.1, 0.3, 0.4, 0.8, 0.5]) == 0.4
-    assert metrics.youden_threshold([1, 1, 1, 0, 0, 0], [0.9, 0.8, 0.1, 0.4, 0.3, 0.2]) == 0.8  # 2/3 sensitive
-    assert metrics.youden_threshold([0, 1], [0.9, 0.1]) == 0.1  # no better than chance: everybody is positive
+    assert youden_threshold([0, 0, 1, 1, 0], [0.1, 0.3, 0.4, 0.8, 0.5]) == 0.4
+    assert youden_threshold([1, 1, 1, 0, 0, 0], [0.9, 0.8, 0.1, 0.4, 0.3, 0.2]) == 0.8  # 2/3 sensitive
+    assert youden_threshold([0, 1], [0.9, 0.1]) == 0.1  # no better than chance: everybody is positive
 
 
 def test_roc_curve_takes_the_upper_end_of_a_rise():
-    found = metrics.roc_curve([1, 1, 0, 0], [0.9, 0.4, 0.6, 0.1], false_positive_rate=np.array([0, 0.25, 0.5, 1]))
+    found = roc_curve([1, 1, 0, 0], [0.9, 0.4, 0.6, 0.1], false_positive_rate=np.array([0, 0.25, 0.5, 1]))
 
     assert found == pytest.approx([0.5, 0.5, 1, 1])
 
@@ -492,16 +519,16 @@ def test_mcnemar_counts_discordant_scans():
     target = np.array([1, 1, 1, 0, 0, 0, 0, 0])
     a = np.array([1, 1, 0, 0, 0, 0, 0, 1])
     b = np.array([0, 1, 0, 1, 1, 1, 0, 0])
-    found = metrics.mcnemar_exact(target, a, b)
+    found = mcnemar_exact(target, a, b)
 
     assert (found.only_a_right, found.only_b_right) == (4, 1)
     assert found.p == pytest.approx(2 * (1 + 5) / 2**5)
-    assert metrics.mcnemar_exact(target, a, a) == (0, 0, 1)
+    assert mcnemar_exact(target, a, a) == (0, 0, 1)
 
 
 def test_holm_of_a_hand_worked_family():
-    assert metrics.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert metrics.holm([]).size == 0
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([]).size == 0
 
 
 @pytest.mark.parametrize(
@@ -517,7 +544,7 @@ def test_holm_of_a_hand_worked_family():
         ([1, 0], [[0.1, 0.2], [0.3, 0.1]], r"of one predictor, \(N,\). Found shape \(2, 2\)"),
     ],
 )
-@pytest.mark.parametrize("metric", [metrics.auc, metrics.brier, metrics.average_precision, metrics.youden_threshold])
+@pytest.mark.parametrize("metric", [auc, brier, average_precision, youden_threshold])
 def test_bad_arrays_are_named(metric, target, probability, message):
     with pytest.raises(ValueError, match=message):
         metric(target, probability)
@@ -525,24 +552,24 @@ def test_bad_arrays_are_named(metric, target, probability, message):
 
 def test_bad_requests_are_named():
     with pytest.raises(ValueError, match=r"two scans of each class. Found 1 positive and 2 negative"):
-        metrics.auc_interval([1, 0, 0], [0.4, 0.1, 0.2])
+        auc_interval([1, 0, 0], [0.4, 0.1, 0.2])
     with pytest.raises(ValueError, match=r"same seeds and scans on both sides. Found shapes"):
-        metrics.bootstrap_difference(TARGET, PROBABILITY, PROBABILITY[None], PATIENT, seed=0)
+        bootstrap_difference(TARGET, PROBABILITY, PROBABILITY[None], PATIENT, seed=0)
     with pytest.raises(ValueError, match=r"one value per scan. Found 6 for 7 scans"):
-        metrics.bootstrap_auc(TARGET, PROBABILITY, PATIENT[1:], seed=0)
+        bootstrap_auc(TARGET, PROBABILITY, PATIENT[1:], seed=0)
     with pytest.raises(ValueError, match=r"needs two seeds and their covariance. Found 1 and shape \(1, 1\)"):
-        metrics.variance_parts(np.ones(1), np.ones((1, 1)))
+        variance_parts(np.ones(1), np.ones((1, 1)))
     with pytest.raises(ValueError, match=r"at least 100 replicates. Found 10"):
-        metrics.bootstrap_auc(TARGET, PROBABILITY, PATIENT, seed=0, replicates=10)
+        bootstrap_auc(TARGET, PROBABILITY, PATIENT, seed=0, replicates=10)
     with pytest.raises(ValueError, match=r"must hold both classes. Found"):
-        metrics.bootstrap_auc([1, 1, 0, 0], [0.1, 0.2, 0.3, 0.4], np.array([0, 1, 1, 1]), seed=0)
+        bootstrap_auc([1, 1, 0, 0], [0.1, 0.2, 0.3, 0.4], np.array([0, 1, 1, 1]), seed=0)
     with pytest.raises(ValueError, match=r"classes that overlap. Found AUC 1 over 2"):
-        metrics.calibration([1, 0], [0.9, 0.1])
+        calibration([1, 0], [0.9, 0.1])
     with pytest.raises(ValueError, match=r"`specificity` must be inside \(0, 1\). Found 90"):
-        metrics.sensitivity_at_specificity(TARGET, PROBABILITY, specificity=90)
+        sensitivity_at_specificity(TARGET, PROBABILITY, specificity=90)
     with pytest.raises(ValueError, match=r"`level` must be inside \(0, 1\). Found 95"):
-        metrics.auc_interval(TARGET, PROBABILITY, level=95)
+        auc_interval(TARGET, PROBABILITY, level=95)
     with pytest.raises(ValueError, match=r"`decision_b` must be 0 or 1"):
-        metrics.mcnemar_exact(TARGET, TARGET, PROBABILITY)
+        mcnemar_exact(TARGET, TARGET, PROBABILITY)
     with pytest.raises(ValueError, match=r"numbers in \[0, 1\]. Found \[0.5, nan\]"):
-        metrics.holm([0.5, np.nan])
+        holm([0.5, np.nan])

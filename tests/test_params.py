@@ -11,8 +11,12 @@ import papermill
 import pytest
 import yaml
 
-from lungmtl import policies, study
-from lungmtl.config import STUDY_KEYS, TASKS, RunConfig, read_params
+from lungmtl.experiments import TASKS
+from lungmtl.policies.catalogue import Weighting, build
+from lungmtl.policies.timelines import timeline
+from lungmtl.policies.contract import Policy
+from lungmtl.study.config import STUDY_KEYS, RunConfig, read_params
+from lungmtl.study.plan import plan_runs
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENT = ROOT / "notebooks" / "02_experiment.ipynb"
@@ -49,9 +53,9 @@ def parameters(path: Path) -> dict[str, object]:
     return {node.targets[0].id: ast.literal_eval(node.value) for node in body}
 
 
-def policy_of(config: RunConfig) -> policies.Policy:
-    names = policies.build.__annotations__.keys() - {"return"}
-    return policies.build(**{name: getattr(config, name) for name in names})
+def policy_of(config: RunConfig) -> Policy:
+    names = build.__annotations__.keys() - {"return"}
+    return build(**{name: getattr(config, name) for name in names})
 
 
 def test_parameters_cell_has_the_fields_and_defaults_of_the_config_in_its_order():
@@ -95,7 +99,7 @@ def test_study_names_itself_and_experiments_that_exist(path):
 
     assert content["study"] == path.stem
     assert {name for name in content["experiments"] if "." not in name} <= set(EXPERIMENTS)
-    assert study.plan(path)
+    assert plan_runs(path)
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
@@ -117,7 +121,7 @@ def test_sensitivity_runs_every_variant_and_its_base():
 
 @pytest.mark.parametrize("path", VARIANTS, ids=lambda path: path.stem)
 def test_a_variant_changes_its_base_and_nothing_but_the_policy(path):
-    runs = {run.experiment: run.to_dict() for run in study.plan(ROOT / "params" / "sensitivity.yaml", seeds=[0])}
+    runs = {run.experiment: run.to_dict() for run in plan_runs(ROOT / "params" / "sensitivity.yaml", seeds=[0])}
     variant, base = runs[path.stem], runs[path.stem.partition(".")[0]]
 
     changed = {name for name, value in variant.items() if value != base[name]} - {"experiment"}
@@ -149,7 +153,7 @@ def test_table_2_file_builds_the_phases_of_table_2(name):
     _, _, pflp, itw = EXPERIMENTS[name]
     policy = policy_of(RunConfig.from_mapping(read_params(TABLE2 / f"{name}.yaml")))
 
-    phases = policies.timeline(policy, n_steps=100, steps_per_epoch=10)["phase"].tolist()
+    phases = timeline(policy, n_steps=100, steps_per_epoch=10)["phase"].tolist()
 
     warm_up = "focus" if pflp else "balanced"
     assert phases == ([warm_up] * 60 + ["transfer"] * 40 if itw else [warm_up] * 100)

@@ -7,15 +7,27 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lungmtl import cohort, phantom, reading, volumes
-from lungmtl.config import TASKS
+from lungmtl.data.cohort import read_cohort
+from lungmtl.data.lungs import lung_mask
+from lungmtl.data.reading import read_mask, read_volume
+from lungmtl.experiments import TASKS
+from lungmtl.sources.anatomy import Space, _occupancy
+from lungmtl.sources.phantom import (
+    BLANK_FRACTION,
+    TRUTH_MALIGNANT,
+    _make_scan,
+    diagnoses,
+    draw_patient,
+    make_cohort,
+    make_volume,
+)
 
 SETTINGS = {"n_train": 6, "n_validation": 3, "n_test": 3, "seed": 7, "label_noise": 0.1}
 
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory):
-    return phantom.make_cohort(tmp_path_factory.mktemp("phantom"), **SETTINGS, progress=False)
+    return make_cohort(tmp_path_factory.mktemp("phantom"), **SETTINGS, progress=False)
 
 
 @pytest.fixture(scope="session")
@@ -29,12 +41,12 @@ def digests(folder):
 
 
 def test_the_same_seed_twice_gives_the_same_bytes(made, tmp_path):
-    phantom.make_cohort(tmp_path, **SETTINGS, workers=2, progress=False)
+    make_cohort(tmp_path, **SETTINGS, workers=2, progress=False)
     assert digests(tmp_path) == digests(made.parent)
 
 
 def test_another_seed_gives_other_scans():
-    first, second = (phantom.make_volume(np.random.default_rng([seed, 0]))[3] for seed in (1, 2))
+    first, second = (make_volume(np.random.default_rng([seed, 0]))[3] for seed in (1, 2))
     assert first["lung_volume_l"] != second["lung_volume_l"]
 
 
@@ -42,25 +54,25 @@ def test_a_started_cohort_is_completed_without_redoing_scans(made, tmp_path):
     (tmp_path / "truth").mkdir()
     (tmp_path / "images").mkdir()
     for index in range(4):
-        phantom._make_scan((tmp_path, SETTINGS["seed"], index))
+        _make_scan((tmp_path, SETTINGS["seed"], index))
     kept = tmp_path / "images" / "s00002.nii.gz"
     before = kept.stat().st_mtime_ns
-    phantom.make_cohort(tmp_path, **SETTINGS, progress=False)
+    make_cohort(tmp_path, **SETTINGS, progress=False)
     assert kept.stat().st_mtime_ns == before
     assert digests(tmp_path) == digests(made.parent)
 
 
 def test_the_table_passes_the_checks_of_a_patients_table(made):
-    table = cohort.read_cohort(made)
+    table = read_cohort(made)
     assert table["split"].value_counts().to_dict() == {"train": 6, "validation": 3, "test": 3}
     assert table["patient"].is_unique
 
 
 def test_the_mask_finds_the_true_lungs(made, truth):
     for row in truth.head(6).itertuples():
-        volume = reading.read_volume(made.parent / "images" / f"{row.scan}.nii.gz")
-        lungs = reading.read_mask(made.parent / "truth" / f"{row.scan}.nii.gz") > 0
-        found = volumes.lung_mask(volume)
+        volume = read_volume(made.parent / "images" / f"{row.scan}.nii.gz")
+        lungs = read_mask(made.parent / "truth" / f"{row.scan}.nii.gz") > 0
+        found = lung_mask(volume)
         dice = 2 * (found & lungs).sum() / (found.sum() + lungs.sum())
         assert dice >= 0.97, row.scan
 
@@ -76,9 +88,9 @@ def test_the_nodule_in_the_truth_mask_has_its_diameter(made, truth):
     ill = truth[truth["true_lung_cancer"] == 1]
     assert len(ill) >= 2
     for row in ill.itertuples():
-        volume = reading.read_volume(made.parent / "images" / f"{row.scan}.nii.gz")
-        labels = reading.read_mask(made.parent / "truth" / f"{row.scan}.nii.gz")
-        extent_mm = np.ptp(np.argwhere(labels == phantom.TRUTH_MALIGNANT), axis=0) * volume.spacing_mm
+        volume = read_volume(made.parent / "images" / f"{row.scan}.nii.gz")
+        labels = read_mask(made.parent / "truth" / f"{row.scan}.nii.gz")
+        extent_mm = np.ptp(np.argwhere(labels == TRUTH_MALIGNANT), axis=0) * volume.spacing_mm
         assert 8 <= row.diameter_mm <= 30
         # a voxel of slack on both sides: the mask counts whole voxels; a nodule at the wall is cut by it
         assert extent_mm.max() <= 1.35 * row.diameter_mm + 2 * max(volume.spacing_mm)
@@ -86,12 +98,12 @@ def test_the_nodule_in_the_truth_mask_has_its_diameter(made, truth):
 
 def test_healthy_scans_have_no_malignant_nodule(made, truth):
     for scan in truth.loc[truth["true_lung_cancer"] == 0, "scan"]:
-        labels = reading.read_mask(made.parent / "truth" / f"{scan}.nii.gz")
-        assert not (labels == phantom.TRUTH_MALIGNANT).any(), scan
+        labels = read_mask(made.parent / "truth" / f"{scan}.nii.gz")
+        assert not (labels == TRUTH_MALIGNANT).any(), scan
 
 
 def draw_many(n=3000):
-    return pd.DataFrame([phantom.draw_patient(np.random.default_rng([5, k])) for k in range(n)])
+    return pd.DataFrame([draw_patient(np.random.default_rng([5, k])) for k in range(n)])
 
 
 def test_labels_are_coupled_through_exposure_and_have_signs():
@@ -111,26 +123,26 @@ def test_labels_are_coupled_through_exposure_and_have_signs():
 
 def test_diagnoses_are_wrong_and_blank_as_often_as_asked():
     truth = draw_many(4000).assign(scan=[f"s{k:05d}" for k in range(4000)])
-    table = phantom.diagnoses(truth, seed=3, label_noise=0.2)
+    table = diagnoses(truth, seed=3, label_noise=0.2)
     assert (table["lung_cancer"] == truth["true_lung_cancer"]).all()
     known = table["copd"].notna()
     # 4,000 draws: deviations about 0.0064 and 0.0027
     assert (table["copd"] != truth["true_copd"])[known].mean() == pytest.approx(0.2, abs=0.025)
-    assert (~known).mean() == pytest.approx(phantom.BLANK_FRACTION, abs=0.011)
+    assert (~known).mean() == pytest.approx(BLANK_FRACTION, abs=0.011)
 
 
 def test_without_label_noise_the_diagnoses_are_the_truth():
     truth = draw_many(200).assign(scan=[f"s{k:05d}" for k in range(200)])
-    table = phantom.diagnoses(truth, seed=3, label_noise=0.0)
+    table = diagnoses(truth, seed=3, label_noise=0.0)
     for task in TASKS:
         known = table[task].notna()
         assert (table[task][known] == truth[f"true_{task}"][known]).all(), task
 
 
 def test_tubes_fill_the_volume_that_geometry_says():
-    space = phantom.Space((40, 40, 40), (2.0, 2.0, 2.0))
+    space = Space((40, 40, 40), (2.0, 2.0, 2.0))
     start, stop = np.array([[-30.0, 0, 0]]), np.array([[30.0, 0, 0]])
     generator = np.random.default_rng(0)
-    inside = phantom._occupancy(space, start, stop, np.array([3.0]), np.array([5.0]), generator)
+    inside = _occupancy(space, start, stop, np.array([3.0]), np.array([5.0]), generator)
     expected_mm3 = np.pi * (5**2 - 3**2) * 60
     assert inside.sum() * 8 == pytest.approx(expected_mm3, rel=0.05)  # full voxels are capped at 1

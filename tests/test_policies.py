@@ -8,8 +8,12 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from lungmtl.config import TASKS, RunConfig
-from lungmtl.policies import BW, ITW, PFLP, Decision, Policy, Progress, build, timeline
+from lungmtl.experiments import TASKS
+from lungmtl.policies.catalogue import Weighting, build
+from lungmtl.policies.timelines import timeline
+from lungmtl.policies.contract import Decision, Policy, Progress
+from lungmtl.policies.schedules import BW, ITW, PFLP
+from lungmtl.study.config import RunConfig
 
 N_STEPS = 200  # the final stage of ITW starts at step 120
 BASES = {

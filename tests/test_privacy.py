@@ -8,7 +8,7 @@ import SimpleITK as sitk  # noqa: N813
 from chests import chest, save
 
 from lungmtl import cli
-from lungmtl.config import TASKS
+from lungmtl.experiments import TASKS
 
 NAME, BIRTH_DATE = "SECRET^NAME", "19470813"
 HEADER = {

@@ -14,8 +14,9 @@ import SimpleITK as sitk  # noqa: N813
 from chests import chest, save
 from pydicom import uid
 
-from lungmtl import nlst, reading, volumes
-from lungmtl.reading import ScanError
+from lungmtl.data.reading import read_mask, read_volume
+from lungmtl.data.tensor import prepare
+from lungmtl.sources.sample import SAMPLE, fetch_sample
 
 CROPS = Path(__file__).parent / "data" / "lidc_crop"  # three slices; one folder per transfer syntax
 
@@ -30,7 +31,7 @@ def small_ct() -> np.ndarray:
 
 @pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".mha", ".nrrd"])
 def test_axes_and_spacing_are_reversed_once_in_every_format(tmp_path, suffix):
-    volume = reading.read_volume(save(small_ct(), tmp_path / f"scan{suffix}", spacing_mm=(2.5, 0.7, 0.9)))
+    volume = read_volume(save(small_ct(), tmp_path / f"scan{suffix}", spacing_mm=(2.5, 0.7, 0.9)))
     np.testing.assert_array_equal(volume.hu, small_ct())
     np.testing.assert_allclose(volume.spacing_mm, (2.5, 0.7, 0.9), rtol=1e-6)  # NIfTI keeps float32
     assert volume.hu.dtype == np.int16
@@ -39,17 +40,17 @@ def test_axes_and_spacing_are_reversed_once_in_every_format(tmp_path, suffix):
 @pytest.mark.parametrize("orientation", ["LPS", "RAS", "LPI", "RPI", "PIR", "SAL", "ILA"])
 def test_every_orientation_reads_as_the_same_volume(tmp_path, orientation):
     path = save(small_ct(), tmp_path / "scan.nii.gz", spacing_mm=(2.5, 0.7, 0.9), orientation=orientation)
-    volume = reading.read_volume(path)
+    volume = read_volume(path)
     np.testing.assert_array_equal(volume.hu, small_ct())
     np.testing.assert_allclose(volume.spacing_mm, (2.5, 0.7, 0.9), rtol=1e-6)
-    np.testing.assert_array_equal(reading.read_mask(save((small_ct() > 0).astype(np.uint8), path)), small_ct() > 0)
+    np.testing.assert_array_equal(read_mask(save((small_ct() > 0).astype(np.uint8), path)), small_ct() > 0)
 
 
 def test_padding_below_air_is_clipped_and_fractions_are_rounded(tmp_path):
     hu = small_ct().astype(np.float32)
     hu[0] = -2048.0
     hu[4] = -800.6
-    volume = reading.read_volume(save(hu, tmp_path / "scan.nii.gz"))
+    volume = read_volume(save(hu, tmp_path / "scan.nii.gz"))
     assert volume.hu.min() == -1024
     assert (volume.hu[4] == -801).all()
 
@@ -59,7 +60,7 @@ def test_stored_values_are_rescaled_to_hu(tmp_path):
     content = bytearray(path.read_bytes())
     content[112:120] = struct.pack("<ff", 1.0, -1024.0)  # scl_slope and scl_inter of the NIfTI header
     path.write_bytes(content)
-    np.testing.assert_array_equal(reading.read_volume(path).hu, small_ct())
+    np.testing.assert_array_equal(read_volume(path).hu, small_ct())
 
 
 def write_text(folder: Path) -> Path:
@@ -150,7 +151,7 @@ def write_wide(folder: Path) -> Path:
 )
 def test_a_bad_image_is_refused_with_its_reason(tmp_path, write, reason):
     with pytest.raises(ScanError, match=reason):
-        reading.read_volume(write(tmp_path))
+        read_volume(write(tmp_path))
 
 
 NIFTI_DIM, NIFTI_PIXDIM, NIFTI_CODES, NIFTI_SFORM = 42, 80, 252, 280  # bytes of the header
@@ -175,11 +176,11 @@ def test_a_nifti_header_that_itk_would_mend_in_silence_is_refused(tmp_path, chan
         content[place : place + struct.calcsize(kind)] = struct.pack(kind, *values)
     path.write_bytes(content)
     with pytest.raises(ScanError, match=reason):
-        reading.read_volume(path)
+        read_volume(path)
 
 
 def test_a_slight_tilt_is_read_as_it_is(tmp_path):
-    volume = reading.read_volume(save_turned(tmp_path / "scan.nii.gz", degrees=4))
+    volume = read_volume(save_turned(tmp_path / "scan.nii.gz", degrees=4))
     np.testing.assert_array_equal(volume.hu, small_ct())
 
 
@@ -191,7 +192,7 @@ def test_a_file_that_was_cut_off_is_refused(tmp_path, suffix):
     with pytest.raises(
         ScanError, match=r"(must be complete|must hold the voxels of its header|SimpleITK can read)\. Found .*scan"
     ):
-        reading.read_volume(path)
+        read_volume(path)
 
 
 def test_a_file_with_a_damaged_byte_is_refused(tmp_path):
@@ -200,17 +201,17 @@ def test_a_file_with_a_damaged_byte_is_refused(tmp_path):
     content[-20] ^= 255
     path.write_bytes(content)
     with pytest.raises(ScanError, match=r"must be complete|SimpleITK can read"):
-        reading.read_volume(path)
+        read_volume(path)
 
 
 def test_a_missing_image_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"Found nothing at .*gone.nii.gz"):
-        reading.read_volume(tmp_path / "gone.nii.gz")
+        read_volume(tmp_path / "gone.nii.gz")
 
 
 def test_a_mask_must_hold_labels(tmp_path):
     with pytest.raises(ScanError, match=r"whole labels from 0 to 255. Found -1000"):
-        reading.read_mask(save(small_ct(), tmp_path / "scan.nii.gz"))
+        read_mask(save(small_ct(), tmp_path / "scan.nii.gz"))
 
 
 # ---------------------------------------------------------------- DICOM
@@ -259,7 +260,7 @@ def write_slice(
 
 
 def test_a_series_is_read_in_the_order_of_its_positions(tmp_path):
-    volume = reading.read_volume(write_series(tmp_path / "series"))
+    volume = read_volume(write_series(tmp_path / "series"))
     np.testing.assert_array_equal(volume.hu, chest().hu[4 : 4 + N_SLICES])
     assert volume.spacing_mm == pytest.approx((3.0, 0.75, 0.5))
 
@@ -268,7 +269,7 @@ def test_files_that_are_not_dicom_are_passed_over(tmp_path):
     folder = write_series(tmp_path / "series")
     (folder / "LICENSE.txt").write_text("text")
     (folder / "DICOMDIR").write_bytes(b"\0" * 128 + b"DICM")
-    assert reading.read_volume(folder).hu.shape[0] == N_SLICES
+    assert read_volume(folder).hu.shape[0] == N_SLICES
 
 
 def drop_two(folder):
@@ -423,7 +424,7 @@ def test_a_broken_series_is_refused_with_its_reason(tmp_path, damage, reason):
     folder = write_series(tmp_path / "series")
     damage(folder)
     with pytest.raises(ScanError, match=reason):
-        reading.read_volume(folder)
+        read_volume(folder)
 
 
 def test_padding_that_looks_like_tissue_is_refused_where_it_fills_the_corner(tmp_path):
@@ -431,7 +432,7 @@ def test_padding_that_looks_like_tissue_is_refused_where_it_fills_the_corner(tmp
     for index in range(N_SLICES):
         edit(folder, lambda d: fill_corner(d, 50), [index + 1])
     with pytest.raises(ScanError, match=r"Padding must not look like tissue. Found padding of 50 HU"):
-        reading.read_volume(folder)
+        read_volume(folder)
 
 
 def fill_corner(dataset: pydicom.Dataset, value: int, *, tag: str = "SS") -> None:
@@ -448,7 +449,7 @@ def test_bright_padding_is_air_and_an_idle_tag_changes_nothing(tmp_path):
     setting([7], PixelPaddingValue=40)(folder)
     wanted = chest().hu[4 : 4 + N_SLICES].copy()
     wanted[0, 0] = -1024
-    np.testing.assert_array_equal(reading.read_volume(folder).hu, wanted)
+    np.testing.assert_array_equal(read_volume(folder).hu, wanted)
 
 
 def test_padding_of_the_wrong_sign_is_air(tmp_path):
@@ -458,7 +459,7 @@ def test_padding_of_the_wrong_sign_is_air(tmp_path):
     edit(folder, lambda d: d.add(pydicom.DataElement("PixelPaddingValue", "US", 63536)), [8])
     setting([8], PixelRepresentation=0)(folder)
     edit(folder, lambda d: store(d, np.uint16, intercept=0, row=63536), [8])
-    assert (reading.read_volume(folder).hu[0, 0] == -1024).all()
+    assert (read_volume(folder).hu[0, 0] == -1024).all()
 
 
 def store(dataset: pydicom.Dataset, kind: type, *, intercept: int, slope: float = 1.0, row: int | None = None) -> None:
@@ -477,7 +478,7 @@ def test_slices_stored_in_different_ways_are_read_as_one_series(tmp_path):
     edit(folder, lambda d: store(d, np.uint16, intercept=-1024), [1, 2])
     edit(folder, lambda d: store(d, np.int16, intercept=-1000, slope=0.5), [3])
     setting([1, 2], BitsStored=12, HighBit=11)(folder)
-    np.testing.assert_array_equal(reading.read_volume(folder).hu, chest().hu[4 : 4 + N_SLICES])
+    np.testing.assert_array_equal(read_volume(folder).hu, chest().hu[4 : 4 + N_SLICES])
 
 
 def test_twelve_signed_bits_without_their_sign_above_are_read_as_signed(tmp_path):
@@ -488,7 +489,7 @@ def test_twelve_signed_bits_without_their_sign_above_are_read_as_signed(tmp_path
         dataset.BitsStored, dataset.HighBit = 12, 11
 
     edit(folder, change, ALL)
-    np.testing.assert_array_equal(reading.read_volume(folder).hu, chest().hu[4 : 4 + N_SLICES])
+    np.testing.assert_array_equal(read_volume(folder).hu, chest().hu[4 : 4 + N_SLICES])
 
 
 def test_mixed_transfer_syntaxes_and_a_missing_preamble_are_read(tmp_path):
@@ -507,7 +508,7 @@ def test_mixed_transfer_syntaxes_and_a_missing_preamble_are_read(tmp_path):
     swap_bytes(folder / "004.dcm")
     content = (folder / "002.dcm").read_bytes()
     (folder / "002.dcm").write_bytes(content[144 + struct.unpack_from("<I", content, 140)[0] :])  # data set alone
-    np.testing.assert_array_equal(reading.read_volume(folder).hu, chest().hu[4 : 4 + N_SLICES])
+    np.testing.assert_array_equal(read_volume(folder).hu, chest().hu[4 : 4 + N_SLICES])
 
 
 def swap_bytes(file: Path) -> None:
@@ -523,7 +524,7 @@ def swap_bytes(file: Path) -> None:
 @pytest.mark.parametrize("syntax", ["jpeg_lossless", "jpeg_2000", "jpeg_ls", "rle"])
 def test_compressed_slices_are_read_as_plain_ones(syntax):
     """The codes were written by other programs than those that read them here (tests/data/README.md)."""
-    plain, packed = reading.read_volume(CROPS / "plain"), reading.read_volume(CROPS / syntax)
+    plain, packed = read_volume(CROPS / "plain"), read_volume(CROPS / syntax)
     np.testing.assert_array_equal(packed.hu, plain.hu)
     assert packed.spacing_mm == plain.spacing_mm == (2.5, 0.703125, 0.703125)
 
@@ -541,7 +542,7 @@ def test_a_header_that_contradicts_its_compressed_pixels_is_refused(tmp_path, ol
         assert old in file.read_bytes()
         (tmp_path / file.name).write_bytes(file.read_bytes().replace(old, new))
     with pytest.raises(ScanError, match=reason):
-        reading.read_volume(tmp_path)
+        read_volume(tmp_path)
 
 
 @pytest.mark.parametrize("syntax", ["jpeg_lossless", "jpeg_2000", "jpeg_ls", "rle"])
@@ -551,7 +552,7 @@ def test_damaged_compressed_pixels_are_refused_and_nothing_is_printed(tmp_path, 
     content[-1000:-8] = b"\xff\xd9" * 496  # the end marker of JPEG; what is merely wrong has no checksum to show it
     (tmp_path / "scan" / "2.dcm").write_bytes(content)
     with pytest.raises(ScanError, match="Every slice must be readable"):
-        reading.read_volume(tmp_path / "scan")
+        read_volume(tmp_path / "scan")
     assert capfd.readouterr() == ("", "")
 
 
@@ -578,7 +579,7 @@ def test_slices_of_every_plane_give_the_same_volume(tmp_path, orientation):
         write_slice(
             folder / f"{index + 1}.dcm", index, hu=sitk.GetArrayFromImage(one), pixel=one.GetSpacing(), **header
         )
-    volume = reading.read_volume(folder)
+    volume = read_volume(folder)
     np.testing.assert_array_equal(volume.hu, small_ct())
     np.testing.assert_allclose(volume.spacing_mm, (2.5, 0.9, 0.7), rtol=1e-6)
 
@@ -586,7 +587,7 @@ def test_slices_of_every_plane_give_the_same_volume(tmp_path, orientation):
 def test_a_single_dicom_file_is_refused(tmp_path):
     folder = write_series(tmp_path / "series")
     with pytest.raises(ScanError, match=r"Found a single slice, or several, of DICOM: give its folder"):
-        reading.read_volume(folder / "001.dcm")
+        read_volume(folder / "001.dcm")
 
 
 # ---------------------------------------------------------------- the same scan in two formats; time and memory
@@ -608,24 +609,24 @@ def test_a_series_and_its_nifti_give_the_same_tensor(tmp_path):
     for index, hu in enumerate(chest().hu):
         position = f"{-123.4}\\{-97.7}\\{-170.3 + 9.7 * index:.4f}"  # none of these a whole binary fraction
         write_slice(folder / f"{index:03d}.dcm", index, hu=hu, pixel=(10.3, 9.9), t0020_0032=position, t0018_0050="10")
-    a, b = reading.read_volume(folder), reading.read_volume(as_nifti(folder, tmp_path / "scan.nii.gz"))
+    a, b = read_volume(folder), read_volume(as_nifti(folder, tmp_path / "scan.nii.gz"))
     assert a.spacing_mm == b.spacing_mm
-    assert volumes.prepare(a, **SPEC).tobytes() == volumes.prepare(b, **SPEC).tobytes()
+    assert prepare(a, **SPEC).tobytes() == prepare(b, **SPEC).tobytes()
 
 
 @pytest.fixture(scope="module")
 def real_series(tmp_path_factory) -> Path:
-    return nlst.fetch_sample(tmp_path_factory.mktemp("sample")).parent / nlst.SAMPLE
+    return fetch_sample(tmp_path_factory.mktemp("sample")).parent / SAMPLE
 
 
 @pytest.mark.slow
 def test_the_real_series_and_its_nifti_give_the_same_tensor_in_time(real_series, tmp_path):
     spec = SPEC | {"spacing_mm": (2.0, 2.0, 2.0), "shape": (128, 128, 160)}
     start = time.process_time()
-    tensor = volumes.prepare(reading.read_volume(real_series), **spec)
+    tensor = prepare(read_volume(real_series), **spec)
     assert time.process_time() - start < 1.5  # measured 0.6 s
-    nifti = reading.read_volume(as_nifti(real_series, tmp_path / "scan.nii"))
-    assert tensor.tobytes() == volumes.prepare(nifti, **spec).tobytes()
+    nifti = read_volume(as_nifti(real_series, tmp_path / "scan.nii"))
+    assert tensor.tobytes() == prepare(nifti, **spec).tobytes()
 
 
 @pytest.mark.slow

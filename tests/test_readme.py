@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lungmtl import tables
+from lungmtl.comparison import printed
 
 PROJECT = Path(__file__).parents[1]
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
@@ -14,7 +14,7 @@ TABLES = PROJECT / "results" / "phantom-full" / "tables"
 
 
 def test_the_result_table_is_that_of_the_reference_study():
-    summary = tables.summary(pd.read_csv(TABLES / "auc.csv"), pd.read_csv(TABLES / "comparisons.csv"))
+    summary = printed.summary(pd.read_csv(TABLES / "auc.csv"), pd.read_csv(TABLES / "comparisons.csv"))
     assert summary in README
 
 

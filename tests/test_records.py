@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 import torch
 
-from lungmtl import records
+from lungmtl.study.collection import collect, read_scans, write_scans
+from lungmtl.study.machine import PROJECT, environment
+from lungmtl.study.record import FILES, HISTORY_COLUMNS, PREDICTION_COLUMNS, read_model, read_record, write_run
 
 TASKS = ["lung_cancer", "copd"]
 PATIENTS = ["patient-017", "patient-018"]
@@ -18,7 +20,7 @@ def run_values(*, tasks=TASKS, experiment="MTL", seed=0):
         steps[f"loss_{task}"] = [0.7, np.nan if position else 0.6]
     steps["loss"] = [2.1, 0.18]
     rows = [(scan, p, "test", t, 1.0, 1 / 3) for scan, p in zip("ab", PATIENTS, strict=True) for t in tasks]
-    predictions = pd.DataFrame(rows, columns=list(records.PREDICTION_COLUMNS))
+    predictions = pd.DataFrame(rows, columns=list(PREDICTION_COLUMNS))
     predictions.loc[0, "target"] = np.nan
     auc = {"auc": np.float64(0.75), "low": np.nan, "high": np.nan, "n": np.int64(2), "positives": 1}
     return {
@@ -28,12 +30,12 @@ def run_values(*, tasks=TASKS, experiment="MTL", seed=0):
         "config": {"epochs": 2, "shape": (16, 16, 16)},
         "tasks": tasks,
         "cohort": {"sha256": "0" * 64, "counts": {"test": {"lung_cancer": {"n": 2, "positives": 1, "unknown": 0}}}},
-        "environment": records.environment(threads=1, precision="fp32"),
+        "environment": environment(threads=1, precision="fp32"),
         "seconds": {"prepare": 0.1, "train": 1.0, "evaluate": 0.2},
         "selection": {"rule": "last", "epoch": 1},
         "metrics": {"test": dict.fromkeys(tasks, auc)},
         "steps": steps,
-        "history": pd.DataFrame([[1, "train", tasks[0], 0.7, np.nan, 1.0]], columns=list(records.HISTORY_COLUMNS)),
+        "history": pd.DataFrame([[1, "train", tasks[0], 0.7, np.nan, 1.0]], columns=list(HISTORY_COLUMNS)),
         "predictions": predictions,
         "model_state": {"head.weight": torch.arange(6.0).reshape(2, 3).T},
     }
@@ -41,19 +43,19 @@ def run_values(*, tasks=TASKS, experiment="MTL", seed=0):
 
 def test_run_comes_back_as_written(tmp_path):
     values = run_values()
-    path = records.write_run(tmp_path / "runs" / "MTL-s0", **values)
+    path = write_run(tmp_path / "runs" / "MTL-s0", **values)
 
-    record = records.read_record(path.parent)
+    record = read_record(path.parent)
 
-    assert sorted(file.name for file in path.parent.iterdir()) == sorted(records.FILES)
+    assert sorted(file.name for file in path.parent.iterdir()) == sorted(FILES)
     assert record["config"] == {"epochs": 2, "shape": [16, 16, 16]}
     assert record["metrics"]["test"]["copd"] == {"auc": 0.75, "low": None, "high": None, "n": 2, "positives": 1}
     assert record["environment"]["peak_memory_mb"] > 1
-    assert torch.equal(records.read_model(path.parent)["head.weight"], values["model_state"]["head.weight"])
+    assert torch.equal(read_model(path.parent)["head.weight"], values["model_state"]["head.weight"])
 
 
 def test_files_have_the_stable_columns_and_six_digits(tmp_path):
-    records.write_run(tmp_path, **run_values())
+    write_run(tmp_path, **run_values())
 
     lines = (tmp_path / "predictions.csv").read_text().splitlines()
     steps = (tmp_path / "steps.csv").read_text().splitlines()
@@ -72,22 +74,22 @@ def test_files_have_the_stable_columns_and_six_digits(tmp_path):
 
 
 def test_record_names_no_patient_and_no_path(tmp_path):
-    records.write_run(tmp_path, **run_values())
+    write_run(tmp_path, **run_values())
 
     text = (tmp_path / "record.json").read_text()
 
     assert not any(patient in text for patient in PATIENTS)
-    assert str(records.PROJECT) not in text
+    assert str(PROJECT) not in text
     assert str(tmp_path) not in text
     json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
 
 def test_record_is_written_last(tmp_path, monkeypatch):
-    records.write_run(tmp_path, **run_values())
-    monkeypatch.setattr(records, "_write_model", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    write_run(tmp_path, **run_values())
+    monkeypatch.setattr("lungmtl.study.record._write_model", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
 
     with pytest.raises(OSError, match="disk full"):
-        records.write_run(tmp_path, **run_values())
+        write_run(tmp_path, **run_values())
 
     assert not (tmp_path / "record.json").exists()
 
@@ -119,27 +121,27 @@ def test_incomplete_values_are_refused_and_write_nothing(tmp_path, name, change,
     values = run_values()
 
     with pytest.raises(ValueError, match=message):
-        records.write_run(tmp_path / "run", **{**values, name: change(values[name])})
+        write_run(tmp_path / "run", **{**values, name: change(values[name])})
 
     assert not (tmp_path / "run").exists()
 
 
 def test_reading_a_run_without_record_says_so(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"A complete run has a record\.json\. Found none at"):
-        records.read_record(tmp_path)
+        read_record(tmp_path)
     with pytest.raises(FileNotFoundError, match="A checkpoint is needed"):
-        records.read_model(tmp_path)
+        read_model(tmp_path)
     (tmp_path / "record.json").write_text('{"study": ')
     with pytest.raises(ValueError, match="A record must be JSON"):
-        records.read_record(tmp_path)
+        read_record(tmp_path)
 
 
 def test_collect_joins_runs_with_different_tasks_and_names_the_incomplete(tmp_path):
-    records.write_run(tmp_path / "runs/MTL-s1", **run_values(seed=1))
-    records.write_run(tmp_path / "runs/STL-s0", **run_values(experiment="STL", tasks=TASKS[:1]))
+    write_run(tmp_path / "runs/MTL-s1", **run_values(seed=1))
+    write_run(tmp_path / "runs/STL-s0", **run_values(experiment="STL", tasks=TASKS[:1]))
     (tmp_path / "runs/ITW3-s0").mkdir()
 
-    found = records.collect(tmp_path)
+    found = collect(tmp_path)
 
     assert found.incomplete == ["ITW3-s0"]
     assert list(found.runs["run"]) == ["MTL-s1", "STL-s0"]
@@ -155,11 +157,11 @@ def test_collect_joins_runs_with_different_tasks_and_names_the_incomplete(tmp_pa
 
 
 def test_collect_works_from_what_git_keeps(tmp_path):
-    records.write_run(tmp_path / "runs/MTL-s0", **run_values())
+    write_run(tmp_path / "runs/MTL-s0", **run_values())
     for name in ("steps.csv", "history.csv", "model.safetensors"):
         (tmp_path / "runs/MTL-s0" / name).unlink()
 
-    found = records.collect(tmp_path)
+    found = collect(tmp_path)
 
     assert len(found.predictions) == 4
     assert found.steps.empty
@@ -168,26 +170,26 @@ def test_collect_works_from_what_git_keeps(tmp_path):
 
 def test_collect_of_nothing_says_where_it_looked(tmp_path):
     with pytest.raises(FileNotFoundError, match=f"at least one complete run. Found none in {tmp_path}"):
-        records.collect(tmp_path)
+        collect(tmp_path)
 
 
 def test_environment_survives_without_git(monkeypatch):
     monkeypatch.setenv("PATH", "")
 
-    assert records.environment(threads=2, precision="bf16")["commit"] == "unknown"
+    assert environment(threads=2, precision="bf16")["commit"] == "unknown"
 
 
 def test_scans_are_read_as_they_were_written(tmp_path):
     scans = pd.DataFrame({"scan": ["007", "008"], "noise_hu": [20.5, np.nan], "kernel": ["STANDARD", "B30f"]})
 
-    records.write_scans(tmp_path, scans)
+    write_scans(tmp_path, scans)
 
-    pd.testing.assert_frame_equal(records.read_scans(tmp_path), scans)
+    pd.testing.assert_frame_equal(read_scans(tmp_path), scans)
 
 
 def test_without_a_file_nothing_is_known_of_the_scans(tmp_path):
-    assert records.read_scans(tmp_path).columns.tolist() == ["scan"]
-    assert records.read_scans(tmp_path).empty
+    assert read_scans(tmp_path).columns.tolist() == ["scan"]
+    assert read_scans(tmp_path).empty
 
 
 @pytest.mark.parametrize(
@@ -200,13 +202,13 @@ def test_without_a_file_nothing_is_known_of_the_scans(tmp_path):
 )
 def test_scans_without_names_or_with_patients_are_refused(tmp_path, scans, message):
     with pytest.raises(ValueError, match=message):
-        records.write_scans(tmp_path, scans)
+        write_scans(tmp_path, scans)
 
 
 def test_a_record_holds_no_absolute_path(tmp_path):
     config = {"cohort": str(tmp_path / "cohort.csv"), "results_dir": "../results", "cache_dir": str(tmp_path)}
 
-    records.write_run(tmp_path / "MTL-s0", **run_values() | {"config": config})
+    write_run(tmp_path / "MTL-s0", **run_values() | {"config": config})
 
-    kept = records.read_record(tmp_path / "MTL-s0")["config"]
+    kept = read_record(tmp_path / "MTL-s0")["config"]
     assert kept == {"cohort": "cohort.csv", "results_dir": "../results", "cache_dir": tmp_path.name}

@@ -16,7 +16,12 @@ import pytest
 from bs4 import BeautifulSoup
 from nbformat import v4
 
-from lungmtl import figures, records, report
+from lungmtl.figures.style import new_figure
+from lungmtl.report.methods_section import methods
+from lungmtl.report.page import record_links, write_html
+from lungmtl.report.protocol_section import deviations, protocol
+from lungmtl.study.collection import collect
+from lungmtl.study.record import RECORD_FILE, read_record
 
 ROOT = Path(__file__).parents[1]
 STUDY = "phantom-full"
@@ -69,7 +74,7 @@ def output(value):
 
 
 def wide_figure():
-    figure, axes = figures.new_figure(width_in=10, height_in=3)
+    figure, axes = new_figure(width_in=10, height_in=3)
     axes[0, 0].plot([0, 1], [0, 1])
     return figure
 
@@ -93,8 +98,8 @@ def executed(cells):
 
 def write_page(folder, cells):
     nbformat.write(executed(cells), folder / "executed.ipynb")
-    links = report.record_links(folder)
-    return report.write_html(folder / "executed.ipynb", folder / "report.html", title="Study trial", links=links)
+    links = record_links(folder)
+    return write_html(folder / "executed.ipynb", folder / "report.html", title="Study trial", links=links)
 
 
 def read_page(folder, cells):
@@ -111,14 +116,14 @@ def make_cells():
         *(output(wide_figure()), output(comparisons()), long_lines),
         "## Second part",
         *(output(per_run), output(by_name), output(pd.DataFrame({"scan": [], "excluded": []}))),
-        *(output(comparisons()[["p"]].iloc[:1]), output(report.methods(runs_of_study()))),
+        *(output(comparisons()[["p"]].iloc[:1]), output(methods(runs_of_study()))),
     ]
 
 
 def make_folder(folder):
     for name in RUNS:
         (folder / "runs" / name).mkdir(parents=True)
-        (folder / "runs" / name / records.RECORD_FILE).write_text("{}")
+        (folder / "runs" / name / RECORD_FILE).write_text("{}")
     (folder / "runs" / "STL-s2").mkdir()
     return folder
 
@@ -148,7 +153,7 @@ def heads_of(table):
 
 @functools.cache
 def runs_of_study():
-    return records.collect(ROOT / "results" / STUDY).runs
+    return collect(ROOT / "results" / STUDY).runs
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +198,7 @@ def test_notebook_that_would_load_something_is_refused(folder, text):
 
 def test_notebook_that_is_not_there_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"Found none at .*gone\.ipynb"):
-        report.write_html(tmp_path / "gone.ipynb", tmp_path / "report.html", title="")
+        write_html(tmp_path / "gone.ipynb", tmp_path / "report.html", title="")
 
 
 def test_same_notebook_gives_the_same_bytes(folder):
@@ -236,7 +241,7 @@ def test_row_with_a_seed_leads_to_its_record_or_nowhere(page):
 
 
 def test_only_runs_asked_for_are_linked_and_in_their_order(folder):
-    links = report.record_links(folder, ["STL-s1", "ITW3-s0", "STL-s0", "STL-s2", "MTL-s0"])
+    links = record_links(folder, ["STL-s1", "ITW3-s0", "STL-s0", "STL-s2", "MTL-s0"])
 
     assert list(links) == ["STL", "ITW3"]
     assert links["STL"] == {0: "runs/STL-s0/record.json", 1: "runs/STL-s1/record.json"}
@@ -294,8 +299,8 @@ def test_prose_of_a_notebook_that_becomes_a_report_has_no_formulas(name):
 
 
 def test_methods_say_the_numbers_of_the_records(runs):
-    text = report.methods(runs)
-    record = records.read_record(ROOT / "results" / STUDY / "runs" / "ITW3-s0")
+    text = methods(runs)
+    record = read_record(ROOT / "results" / STUDY / "runs" / "ITW3-s0")
     cross = " \u00d7 "
     config, counts, environment = record["config"], record["cohort"]["counts"], record["environment"]
 
@@ -329,7 +334,7 @@ def test_methods_say_the_numbers_of_the_records(runs):
 
 
 def test_methods_show_what_tells_experiments_apart(runs):
-    lines = report.methods(runs).splitlines()
+    lines = methods(runs).splitlines()
 
     assert "| experiment | tasks | weights | pflp | itw |" in lines
     assert "| MTL0 | all 5 | 3, 0.01, 0.01, 0.01, 0.01 | yes | no |" in lines
@@ -339,7 +344,7 @@ def test_methods_show_what_tells_experiments_apart(runs):
 def test_settings_of_a_rule_that_is_off_are_blank(runs):
     periods = runs["experiment"].map({"MTL3": 40}).fillna(20).astype(int)
 
-    lines = report.methods(runs.assign(config_pflp_period=periods)).splitlines()
+    lines = methods(runs.assign(config_pflp_period=periods)).splitlines()
 
     assert "| experiment | tasks | weights | pflp | pflp_period | itw |" in lines
     assert "| MTL3 | all 5 | 3, 3, 3, 3, 3 | yes | 40 | no |" in lines
@@ -348,7 +353,7 @@ def test_settings_of_a_rule_that_is_off_are_blank(runs):
 
 def test_methods_say_what_old_records_lack_and_where_runs_differ(runs):
     machines = ["bf16"] * 40 + ["fp32"] * 10
-    text = report.methods(runs.drop(columns="config_width").assign(environment_precision=machines))
+    text = methods(runs.drop(columns="config_width").assign(environment_precision=machines))
 
     assert "(not recorded channels" in text
     assert "precision: bf16 (40 runs), fp32 (10 runs)" in text
@@ -356,14 +361,14 @@ def test_methods_say_what_old_records_lack_and_where_runs_differ(runs):
 
 
 def test_methods_name_no_path_of_a_cohort(runs):
-    text = report.methods(runs.assign(config_cohort=str(Path("somewhere").absolute() / "cohort.csv")))
+    text = methods(runs.assign(config_cohort=str(Path("somewhere").absolute() / "cohort.csv")))
 
     assert "chest CTs of a cohort table: 640 train" in text
     assert "somebody" not in text
 
 
 def test_protocol_shows_one_study_below_the_page_headings():
-    text = report.protocol(PROTOCOL, STUDY)
+    text = protocol(PROTOCOL, STUDY)
 
     assert re.findall(r"^#+ .*", text, flags=re.MULTILINE) == ["### phantom-full", "#### Family"]
     assert "For every study." in text
@@ -372,7 +377,7 @@ def test_protocol_shows_one_study_below_the_page_headings():
 
 
 def test_runs_as_planned_show_no_deviation(runs):
-    text = report.deviations(PROTOCOL, runs, references=["STL", "MTL"], margin=0.02)
+    text = deviations(PROTOCOL, runs, references=["STL", "MTL"], margin=0.02)
 
     assert text.startswith("None found in 50 runs")
 
@@ -392,7 +397,7 @@ def test_runs_as_planned_show_no_deviation(runs):
     ],
 )
 def test_deviation_of_the_runs_is_found(runs, changed, expected):
-    text = report.deviations(PROTOCOL, changed(runs))
+    text = deviations(PROTOCOL, changed(runs))
 
     assert expected in text
     assert all(line.startswith("- ") for line in text.splitlines())
@@ -401,7 +406,7 @@ def test_deviation_of_the_runs_is_found(runs, changed, expected):
 def test_deviation_of_the_comparison_and_a_late_protocol_are_found(runs):
     late = PROTOCOL.replace("before results", "after results")
 
-    assert report.deviations(late, runs, references=["STL"], margin=0.05).splitlines() == [
+    assert deviations(late, runs, references=["STL"], margin=0.05).splitlines() == [
         "- The protocol was written after results.",
         "- `references` is STL in the comparison, planned STL, MTL.",
         "- `margin` is 0.05 in the comparison, planned 0.02.",
@@ -411,8 +416,8 @@ def test_deviation_of_the_comparison_and_a_late_protocol_are_found(runs):
 def test_study_without_a_protocol_is_said_to_have_none(runs):
     unplanned = runs.assign(study="trial")
 
-    assert "does not name the study `trial`" in report.deviations(PROTOCOL, unplanned)
-    assert report.protocol(PROTOCOL, "trial") == report.deviations(PROTOCOL, unplanned)
+    assert "does not name the study `trial`" in deviations(PROTOCOL, unplanned)
+    assert protocol(PROTOCOL, "trial") == deviations(PROTOCOL, unplanned)
 
 
 @pytest.mark.parametrize(
@@ -425,7 +430,7 @@ def test_study_without_a_protocol_is_said_to_have_none(runs):
 )
 def test_file_that_is_no_protocol_is_refused(text, message):
     with pytest.raises(ValueError, match=message):
-        report.protocol(text, "a")
+        protocol(text, "a")
 
 
 class Browser:

@@ -7,8 +7,13 @@ import pytest
 import yaml
 from standin import write_notebook
 
-from lungmtl import study
-from lungmtl.config import RunConfig
+from lungmtl.files import locked
+#from lungmtl.study.complete import execute_run
+from lungmtl.study.config import RunConfig
+from lungmtl.study.execute import RunError, execute_notebook
+#from lungmtl.study.gpus import one_gpu
+#from lungmtl.study.keys import code_version, run_key
+from lungmtl.study.plan import name_of, plan_runs, run_dir
 
 
 @pytest.fixture
@@ -28,14 +33,14 @@ def notebooks(tmp_path, monkeypatch):
     """A folder of stand-in notebooks instead of the project's."""
     folder = tmp_path / "notebooks"
     folder.mkdir()
-    monkeypatch.setattr(study, "NOTEBOOKS", folder)
+    monkeypatch.setattr("lungmtl.study.plan.NOTEBOOKS", folder)
     return folder
 
 
 def test_plan_expands_experiments_and_seeds(params):
-    runs = study.plan(params())
+    runs = plan_runs(params())
 
-    assert [study.name_of(config) for config in runs] == ["STL-s0", "ITW3-s0", "STL-s1", "ITW3-s1"]
+    assert [name_of(config) for config in runs] == ["STL-s0", "ITW3-s0", "STL-s1", "ITW3-s1"]
     assert runs[0].study == "trial"
     assert runs[0].tasks == ["lung_cancer"]
     assert (runs[1].itw, runs[1].pflp) == (True, True)
@@ -45,7 +50,7 @@ def test_experiment_file_wins_over_the_study_and_both_over_the_defaults(params, 
     (tmp_path / "table2").mkdir()
     (tmp_path / "table2/MINE.yaml").write_text("itw_start: 0.7\nepochs: 9\n")
 
-    (config,) = study.plan(params(experiments=["MINE"], epochs=7, batch_size=4), seeds=[5])
+    (config,) = plan_runs(params(experiments=["MINE"], epochs=7, batch_size=4), seeds=[5])
 
     assert (config.experiment, config.seed) == ("MINE", 5)
     assert (config.epochs, config.batch_size, config.itw_start) == (9, 4, 0.7)
@@ -56,7 +61,7 @@ def test_a_variant_takes_from_its_base_what_it_does_not_say(params, tmp_path):
     (tmp_path / "trial").mkdir()
     (tmp_path / "trial/ITW2.late.yaml").write_text("experiment: ITW2.late\nitw_start: 0.9\n")
 
-    variant, base = study.plan(params(experiments=["ITW2.late", "ITW2"]), seeds=[0])
+    variant, base = plan_runs(params(experiments=["ITW2.late", "ITW2"]), seeds=[0])
 
     assert (variant.experiment, variant.itw_start, base.itw_start) == ("ITW2.late", 0.9, 0.6)
     assert variant.weights == base.weights == [3, 1, 1, 1, 1]
@@ -64,9 +69,9 @@ def test_a_variant_takes_from_its_base_what_it_does_not_say(params, tmp_path):
 
 
 def test_places_replace_the_files(params, tmp_path):
-    config = study.plan(params(), places={"results_dir": str(tmp_path / "elsewhere")})[0]
+    config = plan_runs(params(), places={"results_dir": str(tmp_path / "elsewhere")})[0]
 
-    assert study.run_dir(config) == tmp_path / "elsewhere" / "trial" / "runs" / "STL-s0"
+    assert run_dir(config) == tmp_path / "elsewhere" / "trial" / "runs" / "STL-s0"
 
 
 @pytest.mark.parametrize(
@@ -84,16 +89,16 @@ def test_places_replace_the_files(params, tmp_path):
 )
 def test_wrong_params_are_refused_with_the_file(params, settings, message):
     with pytest.raises(ValueError, match=r"trial\.yaml") as caught:
-        study.plan(params(**settings))
+        plan_runs(params(**settings))
 
     assert message in str(caught.value)
 
 
 def test_missing_files_are_named(params, tmp_path):
     with pytest.raises(FileNotFoundError, match=f"A study's params file must exist. Found none at {tmp_path}/none"):
-        study.plan(tmp_path / "none.yaml")
+        plan_runs(tmp_path / "none.yaml")
     with pytest.raises(FileNotFoundError, match=r"experiment MTL9 must exist\. Found none at .*MTL9"):
-        study.plan(params(experiments=["MTL9"]))
+        plan_runs(params(experiments=["MTL9"]))
 
 
 def test_runs_must_share_cohort_and_preparation(params, tmp_path):
@@ -101,43 +106,43 @@ def test_runs_must_share_cohort_and_preparation(params, tmp_path):
     (tmp_path / "table2/COARSE.yaml").write_text("spacing_mm: [9.0, 9.0, 9.0]\n")
 
     with pytest.raises(ValueError, match="`spacing_mm` must be the same for every run of a study"):
-        study.plan(params(experiments=["STL", "COARSE"]))
+        plan_runs(params(experiments=["STL", "COARSE"]))
 
 
 def test_key_changes_with_what_decides_a_run_and_with_nothing_else(notebooks, tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "code_version", lambda without: "code")
+    monkeypatch.setattr("lungmtl.study.keys.code_version", lambda without: "code")
     cohort = tmp_path / "cohort.csv"
     cohort.write_text("scan\na\n")
     path = write_notebook(notebooks / "02_experiment.ipynb", "epochs = 3", "print(1)")
     config = RunConfig()
-    key = study.run_key(config, cohort=cohort)
+    key = run_key(config, cohort=cohort)
 
     moved = RunConfig(results_dir="/elsewhere", cache_dir="/elsewhere")
     notebook = json.loads(path.read_text())
     notebook["cells"][1]["outputs"] = [{"output_type": "stream", "name": "stdout", "text": "1"}]
     path.write_text(json.dumps(notebook))
-    assert study.run_key(moved, cohort=cohort) == key
+    assert run_key(moved, cohort=cohort) == key
 
-    assert study.run_key(RunConfig(seed=1), cohort=cohort) != key
+    assert run_key(RunConfig(seed=1), cohort=cohort) != key
     cohort.write_text("scan\nb\n")
-    assert study.run_key(config, cohort=cohort) != key
+    assert run_key(config, cohort=cohort) != key
     cohort.write_text("scan\na\n")
     write_notebook(path, "epochs = 3", "print(2)")
-    assert study.run_key(config, cohort=cohort) != key
+    assert run_key(config, cohort=cohort) != key
 
 
 def test_code_version_is_blind_to_comments_and_docstrings(tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "PROJECT", tmp_path)
+    monkeypatch.setattr("lungmtl.study.plan.PROJECT", tmp_path)
     module = tmp_path / "lungmtl" / "model.py"
     module.parent.mkdir()
     versions = []
     for text in ('"""One."""\nx = 1\n', '"""Two."""\n\nx = 1  # why\n', "x = 2\n"):
         module.write_text(text)
-        versions.append(study.code_version())
+        versions.append(code_version())
     (tmp_path / "lungmtl" / "cli.py").write_text("y = 1\n")
 
     assert versions[0] == versions[1] != versions[2]
-    assert study.code_version(without=["cli.py"]) == versions[2]
+    assert code_version(without=["cli.py"]) == versions[2]
 
 
 def test_notebook_runs_with_its_parameters_environment_and_folder(notebooks, tmp_path, caplog):
@@ -150,7 +155,7 @@ def test_notebook_runs_with_its_parameters_environment_and_folder(notebooks, tmp
     )
     before = dict(os.environ)
 
-    study.execute(
+    execute_notebook(
         notebooks / "a.ipynb",
         tmp_path / "out.ipynb",
         {"lines": 2, "word": "w"},
@@ -170,7 +175,7 @@ def test_unknown_notebook_parameter_is_refused(notebooks, tmp_path):
     write_notebook(notebooks / "a.ipynb", "epochs = 1")
 
     with pytest.raises(ValueError, match="Found epoch, itw_begin, unknown to a"):
-        study.execute(
+        execute_notebook(
             notebooks / "a.ipynb",
             tmp_path / "out.ipynb",
             {"epochs": 2, "epoch": 2, "itw_begin": 1},
@@ -189,8 +194,8 @@ def test_unknown_notebook_parameter_is_refused(notebooks, tmp_path):
 def test_notebook_that_fails_names_reason_and_log(notebooks, tmp_path, cell, message):
     write_notebook(notebooks / "a.ipynb", "epochs = 1", cell)
 
-    with pytest.raises(study.RunError) as caught:
-        study.execute(notebooks / "a.ipynb", tmp_path / "out.ipynb", {}, log=tmp_path / "log", name="A")
+    with pytest.raises(RunError) as caught:
+        execute_notebook(notebooks / "a.ipynb", tmp_path / "out.ipynb", {}, log=tmp_path / "log", name="A")
 
     assert str(caught.value) == f"{message}{tmp_path}/log"
     assert (tmp_path / "out.ipynb").is_file()
@@ -199,7 +204,7 @@ def test_notebook_that_fails_names_reason_and_log(notebooks, tmp_path, cell, mes
 
 def test_run_is_executed_once_and_its_record_restored(notebooks, tmp_path, monkeypatch):
     config = RunConfig(results_dir=str(tmp_path / "results"))
-    folder = study.run_dir(config)
+    folder = run_dir(config)
     cohort = tmp_path / "cohort.csv"
     cohort.write_text("scan\na\n")
     write_notebook(notebooks / "02_experiment.ipynb", "epochs = 1")
@@ -211,17 +216,17 @@ def test_run_is_executed_once_and_its_record_restored(notebooks, tmp_path, monke
         for name in study.records.FILES:
             (folder / name).write_text(name)
 
-    monkeypatch.setattr(study, "execute", execute)
-    monkeypatch.setattr(study, "code_version", lambda without: "code")
+    monkeypatch.setattr("lungmtl.study.execute.execute_notebook", execute)
+    monkeypatch.setattr("lungmtl.study.keys.code_version", lambda without: "code")
 
-    assert study.run(config, cohort=cohort)
+    assert execute_run(config, cohort=cohort)
     (folder / "record.json").unlink()
-    assert not study.run(config, cohort=cohort)
+    assert not execute_run(config, cohort=cohort)
     assert (folder / "record.json").read_text() == "record.json"
     (folder / "steps.csv").unlink()
-    assert study.run(config, cohort=cohort)
+    assert execute_run(config, cohort=cohort)
     cohort.write_text("scan\nb\n")
-    assert study.run(config, cohort=cohort)
+    assert execute_run(config, cohort=cohort)
 
     assert calls == ["1", "1", "1"]
     assert len(list(folder.glob("complete.*.json"))) == 1
@@ -230,16 +235,16 @@ def test_run_is_executed_once_and_its_record_restored(notebooks, tmp_path, monke
 def test_notebook_without_record_is_an_error(notebooks, tmp_path, monkeypatch):
     (tmp_path / "cohort.csv").write_text("scan\na\n")
     write_notebook(notebooks / "02_experiment.ipynb", "epochs = 1")
-    monkeypatch.setattr(study, "execute", lambda *_, **__: None)
+    monkeypatch.setattr("lungmtl.study.execute.execute_notebook", lambda *_, **__: None)
 
-    with pytest.raises(study.RunError, match=r"A run must write a record\.json\. Found none of ITW3-s0"):
-        study.run(RunConfig(results_dir=str(tmp_path)), cohort=tmp_path / "cohort.csv")
+    with pytest.raises(RunError, match=r"A run must write a record\.json\. Found none of ITW3-s0"):
+        execute_run(RunConfig(results_dir=str(tmp_path)), cohort=tmp_path / "cohort.csv")
 
 
 def test_lock_is_exclusive(tmp_path):
     path = tmp_path / "a" / "lock"
 
-    with study.locked(path, "busy"), open(path) as second, pytest.raises(BlockingIOError):
+    with locked(path, "busy"), open(path) as second, pytest.raises(BlockingIOError):
         fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
     with open(path) as second:
         fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -248,10 +253,10 @@ def test_lock_is_exclusive(tmp_path):
 def test_every_run_gets_a_gpu_of_its_own(tmp_path, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(study.tempfile, "gettempdir", lambda: str(tmp_path))
-    monkeypatch.setattr(study, "_gpus", lambda: ["GPU-a", "GPU-b"])
+    monkeypatch.setattr("lungmtl.study.gpus._gpus", lambda: ["GPU-a", "GPU-b"])
 
-    with study.one_gpu() as first, study.one_gpu() as second:
+    with one_gpu() as first, one_gpu() as second:
         assert {first["CUDA_VISIBLE_DEVICES"], second["CUDA_VISIBLE_DEVICES"]} == {"GPU-a", "GPU-b"}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    with study.one_gpu() as given:
+    with one_gpu() as given:
         assert given == {}

@@ -7,7 +7,25 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from lungmtl import metrics, tables
+from lungmtl.comparison.aucs import (
+    COMPARISON_COLUMNS,
+    auc_table,
+    comparison_table,
+    ensemble_comparison_table,
+    ensemble_table,
+    roc_table,
+    run_table,
+    seed_comparison_table,
+)
+from lungmtl.comparison.curves import reliability_table
+from lungmtl.comparison.printed import format_table, published_table, seconds_table
+from lungmtl.comparison.screening import missing_runs, screen
+from lungmtl.comparison.subgroups import subgroup_table
+from lungmtl.comparison.uncertainty import POWER_SIZES, power_table, variance_table
+from lungmtl.comparison.variants import selected_table
+from lungmtl.evidence.areas import auc, compare_auc, delong_covariance
+from lungmtl.evidence.decisions import holm
+from lungmtl.experiments import in_order
 
 TASKS = ("lung_cancer", "copd")
 DRAWS = {"replicates": 200, "seed": 0}
@@ -66,7 +84,7 @@ def runs(**changes):
 
 def compared(frame, **options):
     settings = {"references": ["STL", "MTL"], "task": "lung_cancer", "replicates": 100, "seed": 0} | options
-    return tables.comparison_table(frame, **settings)
+    return comparison_table(frame, **settings)
 
 
 def study(experiments=("STL", "MTL", "ITW3"), seeds=(0, 1)):
@@ -79,7 +97,7 @@ def study(experiments=("STL", "MTL", "ITW3"), seeds=(0, 1)):
 
 def screened(runs_of_study, of_runs, **expected):
     """Runs that are left, and problem by run."""
-    found = tables.screen(runs_of_study, of_runs, **expected)
+    found = screen(runs_of_study, of_runs, **expected)
     assert set(found.predictions["run"]) == set(found.runs["run"])
     return list(found.runs["run"]), list(zip(found.problems["run"], found.problems["problem"], strict=True))
 
@@ -99,7 +117,7 @@ def test_a_record_from_before_a_setting_existed_is_not_held_against_its_run():
 
 def test_a_sound_study_passes_the_screen_as_it_is():
     frame, of_runs = study()
-    found = tables.screen(frame, of_runs)
+    found = screen(frame, of_runs)
 
     pd.testing.assert_frame_equal(found.runs, frame)
     pd.testing.assert_frame_equal(found.predictions, of_runs)
@@ -134,7 +152,7 @@ def test_a_setting_without_a_majority_is_refused():
     frame, of_runs = study(("STL", "MTL"))
 
     with pytest.raises(ValueError, match=r"`epochs` must be the same in most runs.*12 in STL-s0, STL-s1; 3 in MTL-s0"):
-        tables.screen(frame.assign(config_epochs=[12, 12, 3, 3]), of_runs)
+        screen(frame.assign(config_epochs=[12, 12, 3, 3]), of_runs)
 
 
 def test_an_experiment_whose_own_setting_has_no_majority_is_left_out_alone():
@@ -190,7 +208,7 @@ def test_scans_without_a_majority_are_refused():
     frame, of_runs = study(("STL", "MTL"), (0,))
 
     with pytest.raises(ValueError, match=r"Most runs must predict the same scans.*2 kinds of lung_cancer among"):
-        tables.screen(frame, of_runs[(of_runs["run"] != "MTL-s0") | (of_runs["scan"] != "s40")])
+        screen(frame, of_runs[(of_runs["run"] != "MTL-s0") | (of_runs["scan"] != "s40")])
 
 
 def test_tables_hold_the_seeds_that_every_experiment_has():
@@ -225,7 +243,7 @@ def test_a_comparison_without_any_run_is_refused_with_the_reasons():
     with pytest.raises(
         ValueError, match=r"must have a run that can be compared. Found none. STL-s0: .probability. must"
     ):
-        tables.screen(frame, of_runs.assign(probability=2.0))
+        screen(frame, of_runs.assign(probability=2.0))
 
 
 def test_a_task_with_one_class_is_named_and_stays():
@@ -241,12 +259,12 @@ def test_a_task_with_one_class_is_named_and_stays():
             "numbers that need them are blank.",
         )
     ]
-    assert tables.auc_table(of_runs, replicates=100, seed=0)["auc"].isna().sum() == 2
+    assert auc_table(of_runs, replicates=100, seed=0)["auc"].isna().sum() == 2
 
 
 def test_missing_runs_are_named_with_their_reason():
     frame = predictions(("STL",), (0,))
-    found = tables.missing_runs(runs()[:2], frame, ["ITW3-s0"], experiments=["STL", "ITW3"], seeds=[0, 1])
+    found = missing_runs(runs()[:2], frame, ["ITW3-s0"], experiments=["STL", "ITW3"], seeds=[0, 1])
 
     assert found.to_dict("records") == [
         {"run": "ITW3-s0", "reason": "not complete: no record.json"},
@@ -256,7 +274,7 @@ def test_missing_runs_are_named_with_their_reason():
 
 
 def test_auc_table_keeps_the_papers_order_and_counts():
-    found = tables.auc_table(predictions(), replicates=100, seed=0)
+    found = auc_table(predictions(), replicates=100, seed=0)
 
     assert found["experiment"].tolist() == ["STL", "MTL", "MTL", "ITW3", "ITW3"]
     assert found["task"].tolist() == ["lung_cancer", *TASKS, *TASKS]
@@ -268,8 +286,8 @@ def test_auc_table_keeps_the_papers_order_and_counts():
 def test_auc_table_is_the_mean_over_seeds():
     frame = predictions()
     single = frame[(frame["experiment"] == "STL") & (frame["split"] == "test")]
-    areas = [metrics.auc(run["target"], run["probability"]) for _, run in single.groupby("seed")]
-    first = tables.auc_table(frame, replicates=100, seed=0).iloc[0]
+    areas = [auc(run["target"], run["probability"]) for _, run in single.groupby("seed")]
+    first = auc_table(frame, replicates=100, seed=0).iloc[0]
 
     assert first["auc"] == pytest.approx(np.mean(areas))
     assert first["seed_sd"] == pytest.approx(np.std(areas, ddof=1))
@@ -284,14 +302,14 @@ def test_order_of_rows_does_not_matter():
 def test_task_with_one_class_is_counted_and_blank():
     frame = predictions()
     frame.loc[(frame["task"] == "copd") & (frame["split"] == "test"), "target"] = 0.0
-    found = tables.auc_table(frame, replicates=100, seed=0).set_index(["experiment", "task"])
-    per_run = tables.run_table(frame, replicates=100, seed=0)
+    found = auc_table(frame, replicates=100, seed=0).set_index(["experiment", "task"])
+    per_run = run_table(frame, replicates=100, seed=0)
 
     assert np.isnan(found.loc[("MTL", "copd"), "auc"])
     assert found.loc[("MTL", "copd"), "positives"] == 0
     assert found["auc"].notna().sum() == 3
     assert per_run["brier"].isna().sum() == 4
-    assert "one class only" in tables.format_table(found.reset_index())
+    assert "one class only" in format_table(found.reset_index())
 
 
 def test_family_holds_every_pair_once():
@@ -299,8 +317,8 @@ def test_family_holds_every_pair_once():
 
     assert found[["experiment", "reference"]].to_numpy().tolist() == [["MTL", "STL"], ["ITW3", "STL"], ["ITW3", "MTL"]]
     assert set(found["n_family"]) == {3}
-    assert found["p_holm"].tolist() == pytest.approx(metrics.holm(found["p"]))
-    assert found["mcnemar_p_holm"].tolist() == pytest.approx(metrics.holm(found["mcnemar_p"]))
+    assert found["p_holm"].tolist() == pytest.approx(holm(found["p"]))
+    assert found["mcnemar_p_holm"].tolist() == pytest.approx(holm(found["mcnemar_p"]))
 
 
 def test_comparison_uses_the_seeds_that_both_have():
@@ -314,19 +332,19 @@ def test_comparison_uses_the_seeds_that_both_have():
 
 def test_mcnemar_threshold_comes_from_validation_alone():
     frame = predictions(seeds=(0,))
-    before = tables.run_table(frame, replicates=100, seed=0)
+    before = run_table(frame, replicates=100, seed=0)
     frame.loc[frame["split"] == "test", "target"] = 1 - frame.loc[frame["split"] == "test", "target"]
 
     draws = {"replicates": 100, "seed": 0}
-    assert tables.run_table(frame, **draws)["threshold"].tolist() == before["threshold"].tolist()
+    assert run_table(frame, **draws)["threshold"].tolist() == before["threshold"].tolist()
     frame.loc[frame["split"] == "validation", "probability"] /= 2
-    assert tables.run_table(frame, **draws)["threshold"].tolist() == pytest.approx(before["threshold"] / 2)
+    assert run_table(frame, **draws)["threshold"].tolist() == pytest.approx(before["threshold"] / 2)
 
 
 def test_mcnemar_of_one_seed_is_the_same_in_both_tables():
     frame = predictions(seeds=(0,))
     columns = ["experiment", "reference", "experiment_only_right", "reference_only_right", "mcnemar_p"]
-    by_seed = tables.seed_comparison_table(frame, references=["STL", "MTL"], task="lung_cancer")
+    by_seed = seed_comparison_table(frame, references=["STL", "MTL"], task="lung_cancer")
 
     pd.testing.assert_frame_equal(by_seed[columns], compared(frame)[columns])
     assert set(by_seed["interval"]) == {"95 % paired DeLong"}
@@ -336,12 +354,12 @@ def test_no_reference_gives_an_empty_table_with_its_columns():
     found = compared(predictions(("MTL0",)))
 
     assert found.empty
-    assert list(found.columns) == list(tables.COMPARISON_COLUMNS)
+    assert list(found.columns) == list(COMPARISON_COLUMNS)
 
 
 def test_published_table_shows_every_candidate_beside_the_papers_value():
-    aucs = tables.auc_table(predictions(), replicates=100, seed=0)
-    found = tables.published_table(aucs, task="lung_cancer").set_index("experiment")
+    aucs = auc_table(predictions(), replicates=100, seed=0)
+    found = published_table(aucs, task="lung_cancer").set_index("experiment")
 
     assert found["paper_auc"].unique().tolist() == [0.8080, 0.6720, 0.8402, 0.8462]
     assert found.loc["ITW3", "auc"] == aucs.set_index(["experiment", "task"]).loc[("ITW3", "lung_cancer"), "auc"]
@@ -350,18 +368,18 @@ def test_published_table_shows_every_candidate_beside_the_papers_value():
 
 def test_seconds_are_means_over_seeds():
     frame = runs().assign(seconds_prepare=1.0, seconds_train=[80, 100, 90, 90], seconds_evaluate=9.0)
-    found = tables.seconds_table(frame).set_index("experiment")
+    found = seconds_table(frame).set_index("experiment")
 
     assert found.loc["STL", ["train", "total", "total_min", "total_max"]].tolist() == [90, 100, 90, 110]
     assert found["train_share"].tolist() == [0.9, 0.9]
 
 
 def test_printed_table_reads_the_same_from_its_csv(tmp_path):
-    aucs = tables.auc_table(predictions(), replicates=100, seed=0)
+    aucs = auc_table(predictions(), replicates=100, seed=0)
     aucs.to_csv(tmp_path / "auc.csv", index=False, float_format="%.6g")
-    text = tables.format_table(aucs)
+    text = format_table(aucs)
 
-    assert text == tables.format_table(pd.read_csv(tmp_path / "auc.csv"))
+    assert text == format_table(pd.read_csv(tmp_path / "auc.csv"))
     assert text.splitlines()[0].split() == ["experiment", "lung", "cancer", "copd"]
     assert "mean over 2 seed(s)" in text
 
@@ -376,13 +394,13 @@ def central(frame, experiment, split="test"):
 def test_variants_stand_right_behind_their_base():
     names = ["ITW2.start0.8", "own.b", "STL", "ITW3", "ITW2", "ITW2.start0.5", "own", "MTL.aux0.3"]
 
-    assert tables.in_order(names) == [
+    assert in_order(names) == [
         *("STL", "MTL.aux0.3", "ITW2", "ITW2.start0.5", "ITW2.start0.8", "ITW3", "own", "own.b"),
     ]
 
 
 def test_every_interval_of_a_run_holds_its_value():
-    found = tables.run_table(predictions(), **DRAWS)
+    found = run_table(predictions(), **DRAWS)
     names = [
         column.removesuffix("_low") for column in found.columns if column.endswith("_low") and column != "bootstrap_low"
     ]
@@ -403,7 +421,7 @@ def test_comparison_adds_equivalence_over_the_same_family():
     wide = compared(predictions(), margin=0.01)
 
     assert found["margin"].unique() == [0.3]
-    assert found["equivalence_p_holm"].tolist() == pytest.approx(metrics.holm(found["equivalence_p"]))
+    assert found["equivalence_p_holm"].tolist() == pytest.approx(holm(found["equivalence_p"]))
     assert (found["equivalence_p"] < wide["equivalence_p"]).all()
     assert ((found["low"] < found["low_90"]) & (found["high_90"] < found["high"])).all()
     inside = (found["low_90"] > -0.3) & (found["high_90"] < 0.3)
@@ -415,24 +433,24 @@ def test_comparison_adds_equivalence_over_the_same_family():
 
 def test_ensemble_is_the_mean_probability_over_seeds():
     frame = predictions(seeds=(0, 1, 2))
-    found = tables.ensemble_table(frame, task="lung_cancer", **DRAWS).set_index("experiment").loc["STL"]
+    found = ensemble_table(frame, task="lung_cancer", **DRAWS).set_index("experiment").loc["STL"]
     target, probability = central(frame, "STL")
 
-    assert found["auc"] == pytest.approx(metrics.auc(target, probability.mean(axis=0)))
-    assert found["mean_auc"] == pytest.approx(np.mean([metrics.auc(target, row) for row in probability]))
+    assert found["auc"] == pytest.approx(auc(target, probability.mean(axis=0)))
+    assert found["mean_auc"] == pytest.approx(np.mean([auc(target, row) for row in probability]))
     assert found["interval"] == "95 % patient bootstrap"
     assert found[["n_seeds", "n", "unknown"]].tolist() == [3, 60, 0]
 
 
 def test_ensembles_are_compared_with_delong_and_holm():
     frame = predictions(seeds=(0, 1, 2))
-    found = tables.ensemble_comparison_table(frame, **CENTRAL)
+    found = ensemble_comparison_table(frame, **CENTRAL)
     target, a = central(frame, "ITW3")
-    expected = metrics.compare_auc(target, a.mean(axis=0), central(frame, "STL")[1].mean(axis=0))
+    expected = compare_auc(target, a.mean(axis=0), central(frame, "STL")[1].mean(axis=0))
 
     assert found[["experiment", "reference"]].to_numpy().tolist() == [["MTL", "STL"], ["ITW3", "STL"], ["ITW3", "MTL"]]
     assert found.loc[1, ["difference", "low", "high", "p"]].tolist() == pytest.approx(expected[:4])
-    assert found["p_holm"].tolist() == pytest.approx(metrics.holm(found["p"]))
+    assert found["p_holm"].tolist() == pytest.approx(holm(found["p"]))
     assert found["n_family"].tolist() == [3, 3, 3]
 
 
@@ -456,10 +474,10 @@ def simulated(*, n=400, n_seeds=4, seed_sd=0.0, own_sd=0.5, effects=(1.0, 1.4), 
 
 def test_variance_of_seeds_and_of_scans_are_told_apart():
     frame = simulated(n=1500, n_seeds=6, seed_sd=0.3)
-    found = tables.variance_table(frame, **CENTRAL, **DRAWS).set_index(["experiment", "reference"])
+    found = variance_table(frame, **CENTRAL, **DRAWS).set_index(["experiment", "reference"])
     target, probability = central(frame, "STL")
-    areas = [metrics.auc(target, row) for row in probability]
-    covariance = metrics.delong_covariance(target, probability)[1]
+    areas = [auc(target, row) for row in probability]
+    covariance = delong_covariance(target, probability)[1]
     row = found.loc["STL", ""]
 
     assert list(found.index) == [("STL", ""), ("MTL", ""), ("MTL", "STL")]
@@ -476,14 +494,14 @@ def test_variance_of_seeds_and_of_scans_are_told_apart():
 
 
 def test_variance_of_one_seed_has_no_seed_part():
-    row = tables.variance_table(simulated(n_seeds=1), **CENTRAL, **DRAWS).iloc[0]
+    row = variance_table(simulated(n_seeds=1), **CENTRAL, **DRAWS).iloc[0]
 
     assert np.isnan(row["seed_variance"])
     assert row["patient_variance"] > 0
 
 
 def test_detectable_difference_shrinks_with_the_root_of_the_scans_for_given_networks():
-    found = tables.power_table(simulated(seed_sd=0.3), **CENTRAL, sizes=[100, 400])
+    found = power_table(simulated(seed_sd=0.3), **CENTRAL, sizes=[100, 400])
     one = found[(found["n_seeds"] == 1) & (found["source"] == "this study")].set_index("n")
 
     assert one.loc[100, "detectable"] == pytest.approx(2 * one.loc[400, "detectable"])
@@ -493,9 +511,9 @@ def test_detectable_difference_shrinks_with_the_root_of_the_scans_for_given_netw
 
 
 def test_detectable_difference_over_seeds_levels_off():
-    found = tables.power_table(simulated(seed_sd=0.3), **CENTRAL, sizes=[400, 10**7])
+    found = power_table(simulated(seed_sd=0.3), **CENTRAL, sizes=[400, 10**7])
     over_seeds = found[(found["n_seeds"] == 4) & (found["source"] == "this study")].set_index("n")
-    variance = tables.variance_table(simulated(seed_sd=0.3), **CENTRAL, replicates=4000, seed=0).iloc[-1]
+    variance = variance_table(simulated(seed_sd=0.3), **CENTRAL, replicates=4000, seed=0).iloc[-1]
     alone = variance["seed_variance"] - variance["interaction_variance"]
 
     assert over_seeds.loc[10**7, "error"] == pytest.approx(np.sqrt(alone), rel=0.05)
@@ -503,22 +521,22 @@ def test_detectable_difference_over_seeds_levels_off():
 
 
 def test_power_names_the_papers_scans_and_this_studys():
-    found = tables.power_table(simulated(), **CENTRAL)
+    found = power_table(simulated(), **CENTRAL)
 
     assert set(found.loc[found["source"] == "paper's n", "n"]) == {592}
-    assert set(tables.POWER_SIZES) | {400} == set(found.loc[found["source"] == "this study", "n"])
+    assert set(POWER_SIZES) | {400} == set(found.loc[found["source"] == "this study", "n"])
 
 
 def test_the_detectable_difference_is_found_in_four_of_five_studies():
     n, base = 200, 1.0
-    planned = tables.power_table(simulated(n=6000, n_seeds=1, effects=(base, 1.3)), **CENTRAL, sizes=[n])
+    planned = power_table(simulated(n=6000, n_seeds=1, effects=(base, 1.3)), **CENTRAL, sizes=[n])
     detectable = planned.loc[planned["n"] == n, "detectable"].item()
     other = np.sqrt(2.5) * stats.norm.ppf(stats.norm.cdf(base / np.sqrt(2.5)) + detectable)
     generator, found = np.random.default_rng(1), 0
     for _ in range(600):
         target = (np.arange(n) < n // 3).astype(float)
         logit = np.outer([base, other], target) + generator.normal(size=n) + 0.5 * generator.normal(size=(2, n))
-        found += metrics.compare_auc(target, *1 / (1 + np.exp(-logit))).p < 0.05
+        found += compare_auc(target, *1 / (1 + np.exp(-logit))).p < 0.05
 
     assert found / 600 == pytest.approx(0.8, abs=0.06)  # 600 studies leave 0.016, the variance of one study the rest
 
@@ -529,7 +547,7 @@ def attributes(frame, **columns):
 
 
 def subgroups(frame, table):
-    found = tables.subgroup_table(frame, table, **CENTRAL, **DRAWS)
+    found = subgroup_table(frame, table, **CENTRAL, **DRAWS)
     return found.set_index(["attribute", "subgroup", "experiment", "reference"])
 
 
@@ -540,10 +558,10 @@ def test_subgroups_are_cut_at_the_median_of_the_test_scans():
     target, probability = central(frame, "ITW3")
 
     low = found.loc["noise_hu", "at most 59.5", "ITW3", ""]  # test scans are 30 to 89
-    assert low["value"] == pytest.approx(np.mean([metrics.auc(target[:30], row[:30]) for row in probability]))
+    assert low["value"] == pytest.approx(np.mean([auc(target[:30], row[:30]) for row in probability]))
     assert low[["n", "positives", "n_seeds"]].tolist() == [30, target[:30].sum(), 2]
     high = found.loc["noise_hu", "above 59.5", "ITW3", "STL"]
-    gap = [metrics.auc(target[30:], row[30:]) for row in np.vstack([probability, central(frame, "STL")[1]])]
+    gap = [auc(target[30:], row[30:]) for row in np.vstack([probability, central(frame, "STL")[1]])]
     assert high["value"] == pytest.approx(np.mean(gap[:2]) - np.mean(gap[2:]))
     assert high["low"] < high["value"] < high["high"]
 
@@ -593,11 +611,11 @@ def test_attributes_must_name_a_scan_once():
     table = pd.DataFrame({"scan": ["s33", "s33"], "noise_hu": [1.0, 2.0]})
 
     with pytest.raises(ValueError, match=r"one row per scan. Found two of s33"):
-        tables.subgroup_table(predictions(), table, **CENTRAL, **DRAWS)
+        subgroup_table(predictions(), table, **CENTRAL, **DRAWS)
 
 
 def test_reliability_counts_every_scan_once_per_bin():
-    found = tables.reliability_table(predictions(), task="lung_cancer").groupby("experiment", sort=False)
+    found = reliability_table(predictions(), task="lung_cancer").groupby("experiment", sort=False)
 
     assert list(found.groups) == ["STL", "MTL", "ITW3"]
     assert found.size().tolist() == [10, 10, 10]
@@ -622,47 +640,45 @@ def test_a_variant_is_chosen_on_validation_scans_alone():
     frame["probability"] = frame["probability"].mask(better, 0.99)
     ruined = (frame["experiment"] == "MTL.b") & ~validation
     frame["probability"] = frame["probability"].mask(ruined, 1 - frame["probability"])
-    found = tables.selected_table(frame, references=["STL", "MTL"], task="lung_cancer", **DRAWS)
+    found = selected_table(frame, references=["STL", "MTL"], task="lung_cancer", **DRAWS)
 
     assert found[["group", "experiment", "reference", "n_candidates"]].to_numpy().tolist() == [
         ["MTL", "MTL.b", "STL", 3],
         ["MTL", "MTL.b", "MTL", 3],
     ]
     target, probability = central(frame, "MTL.b")
-    assert found.loc[0, "test_auc"] == pytest.approx(np.mean([metrics.auc(target, row) for row in probability]))
+    assert found.loc[0, "test_auc"] == pytest.approx(np.mean([auc(target, row) for row in probability]))
     assert found.loc[0, "validation_auc"] == 1
     pairs = compared(frame).set_index(["experiment", "reference"])
     assert found.loc[0, "difference"] == pytest.approx(pairs.loc[("MTL.b", "STL"), "difference"])
-    assert found["p_holm"].tolist() == pytest.approx(metrics.holm(found["p"]))
+    assert found["p_holm"].tolist() == pytest.approx(holm(found["p"]))
 
 
 def test_the_first_of_equal_variants_is_chosen_and_not_compared_with_itself():
-    found = tables.selected_table(
-        with_variants(predictions(), "MTL.a"), references=["MTL"], task="lung_cancer", **DRAWS
-    )
+    found = selected_table(with_variants(predictions(), "MTL.a"), references=["MTL"], task="lung_cancer", **DRAWS)
 
     assert found[["experiment", "reference"]].to_numpy().tolist() == [["MTL", ""]]
     assert np.isnan(found.loc[0, "difference"])
 
 
 def test_without_variants_nothing_is_selected():
-    assert tables.selected_table(predictions(), **CENTRAL, **DRAWS).empty
+    assert selected_table(predictions(), **CENTRAL, **DRAWS).empty
 
 
 @pytest.mark.parametrize(
     ("table", "column"),
     [
-        (lambda frame: tables.run_table(frame[frame["task"] == "lung_cancer"], **DRAWS), "brier"),
-        (lambda frame: tables.ensemble_table(frame, task="lung_cancer", **DRAWS), "auc"),
-        (lambda frame: tables.ensemble_comparison_table(frame, **CENTRAL), "p_holm"),
+        (lambda frame: run_table(frame[frame["task"] == "lung_cancer"], **DRAWS), "brier"),
+        (lambda frame: ensemble_table(frame, task="lung_cancer", **DRAWS), "auc"),
+        (lambda frame: ensemble_comparison_table(frame, **CENTRAL), "p_holm"),
         (lambda frame: compared(frame), "equivalence_p_holm"),
-        (lambda frame: tables.variance_table(frame, **CENTRAL, **DRAWS), "patient_variance"),
-        (lambda frame: tables.power_table(frame, **CENTRAL, sizes=[100]), "detectable"),
-        (lambda frame: tables.reliability_table(frame, task="lung_cancer"), "observed"),
-        (lambda frame: tables.roc_table(frame, task="lung_cancer"), "sensitivity"),
-        (lambda frame: tables.seed_comparison_table(frame, **CENTRAL), "p"),
-        (lambda frame: tables.selected_table(with_variants(frame, "MTL.a"), **CENTRAL, **DRAWS), "test_auc"),
-        (lambda frame: tables.subgroup_table(frame, attributes(frame), **CENTRAL, **DRAWS), "value"),
+        (lambda frame: variance_table(frame, **CENTRAL, **DRAWS), "patient_variance"),
+        (lambda frame: power_table(frame, **CENTRAL, sizes=[100]), "detectable"),
+        (lambda frame: reliability_table(frame, task="lung_cancer"), "observed"),
+        (lambda frame: roc_table(frame, task="lung_cancer"), "sensitivity"),
+        (lambda frame: seed_comparison_table(frame, **CENTRAL), "p"),
+        (lambda frame: selected_table(with_variants(frame, "MTL.a"), **CENTRAL, **DRAWS), "test_auc"),
+        (lambda frame: subgroup_table(frame, attributes(frame), **CENTRAL, **DRAWS), "value"),
     ],
 )
 def test_a_table_of_a_task_with_one_class_is_blank_or_empty(table, column):

@@ -4,9 +4,11 @@ import pandas as pd
 import pytest
 import torch
 
-from lungmtl import train
-from lungmtl.model import MultiTaskNet
-from lungmtl.policies import BW, ITW, PFLP
+from lungmtl.network.augmentation import augmented
+from lungmtl.network.device import MIN_BF16_VOXELS, forward, resolve_precision, seed_everything
+from lungmtl.network.model import MultiTaskNet
+from lungmtl.network.training import fit, predict
+from lungmtl.policies.schedules import BW, ITW, PFLP
 
 TASKS = ("lung_cancer", "emphysema")
 SETTINGS = {
@@ -33,10 +35,10 @@ def scans(n, *, seed=0, known=True):
 
 
 def run(**changes):
-    train.seed_everything(changes.get("seed", 0))
+    seed_everything(changes.get("seed", 0))
     policy = changes.pop("policy", PFLP(BW(TASKS, [3.0, 1.0]), period=2))
     network = MultiTaskNet(TASKS, width=4)
-    return train.fit(network, scans(16), scans(8, seed=1), policy=policy, **SETTINGS | changes)
+    return fit(network, scans(16), scans(8, seed=1), policy=policy, **SETTINGS | changes)
 
 
 def test_the_same_seed_twice_gives_the_same_bits():
@@ -90,7 +92,7 @@ def test_the_last_epoch_is_kept_on_request():
 def test_an_easy_signal_is_learnt_and_predicted_in_order():
     fitted = run(epochs=12, policy=BW(TASKS, [1.0, 1.0]))
     test = scans(16, seed=2)
-    probability = train.predict(fitted.model, test, batch_size=4, precision="fp32")
+    probability = predict(fitted.model, test, batch_size=4, precision="fp32")
     target = torch.stack([test[k][1] for k in range(16)])[:, 0].bool().numpy()
     assert probability.shape == (16, 2)
     assert probability[target, 0].min() > probability[~target, 0].max()
@@ -98,16 +100,14 @@ def test_an_easy_signal_is_learnt_and_predicted_in_order():
 
 def test_prediction_does_not_depend_on_the_batch():
     fitted = run()
-    few = train.predict(fitted.model, scans(8), batch_size=2, precision="fp32")
-    many = train.predict(fitted.model, scans(8), batch_size=8, precision="fp32")
+    few = predict(fitted.model, scans(8), batch_size=2, precision="fp32")
+    many = predict(fitted.model, scans(8), batch_size=8, precision="fp32")
     assert few == pytest.approx(many, abs=1e-5)  # float32 sums in another order
 
 
 def test_a_task_unknown_in_every_batch_is_blank_in_the_steps():
-    train.seed_everything(0)
-    fitted = train.fit(
-        MultiTaskNet(TASKS, width=4), scans(8, known=False), scans(8), policy=BW(TASKS, [1, 1]), **SETTINGS
-    )
+    seed_everything(0)
+    fitted = fit(MultiTaskNet(TASKS, width=4), scans(8, known=False), scans(8), policy=BW(TASKS, [1, 1]), **SETTINGS)
     assert fitted.steps["loss_lung_cancer"].isna().all()
     assert (fitted.steps["loss"] == 0).all()
 
@@ -117,22 +117,22 @@ def test_augmentation_without_limits_only_mirrors(monkeypatch, limit):
     for name in ("MAX_SHIFT_FRACTION", "MAX_ROTATION_DEG", "MAX_SCALE", "MAX_NOISE"):
         monkeypatch.setattr(train, name, 0.0)
     volume = torch.rand(8, 1, 6, 10, 14, generator=torch.Generator().manual_seed(0))
-    moved = train._augmented(volume, torch.Generator().manual_seed(3))
+    moved = augmented(volume, torch.Generator().manual_seed(3))
     mirrored = [not torch.allclose(a, b, atol=1e-5) for a, b in zip(moved, volume, strict=True)]
     assert 0 < sum(mirrored) < 8
     expected = torch.stack([v.flip(-1) if m else v for v, m in zip(volume, mirrored, strict=True)])
     torch.testing.assert_close(moved, expected, atol=1e-5, rtol=0)  # interpolation at voxel centres
     monkeypatch.setattr(train, limit, 0.2 if limit != "MAX_ROTATION_DEG" else 20.0)
-    assert not torch.allclose(train._augmented(volume, torch.Generator().manual_seed(3)), moved, atol=1e-3)
+    assert not torch.allclose(augmented(volume, torch.Generator().manual_seed(3)), moved, atol=1e-3)
 
 
 def test_rotation_keeps_shapes_in_a_grid_that_is_not_square(monkeypatch):
     for name in ("MAX_SHIFT_FRACTION", "MAX_SCALE", "MAX_NOISE"):
         monkeypatch.setattr(train, name, 0.0)
-    monkeypatch.setattr(train, "MAX_ROTATION_DEG", 40.0)
+    monkeypatch.setattr("lungmtl.network.augmentation.MAX_ROTATION_DEG", 40.0)
     y, x = torch.meshgrid(torch.arange(24) - 11.5, torch.arange(48) - 23.5, indexing="ij")
     disc = ((y**2 + x**2) < 64).float().expand(4, 1, 3, 24, 48)
-    moved = train._augmented(disc, torch.Generator().manual_seed(0))
+    moved = augmented(disc, torch.Generator().manual_seed(0))
     assert ((moved - disc).abs() > 0.75).sum() == 0  # a disc looks the same from every side
 
 
@@ -152,20 +152,20 @@ def test_what_cannot_be_trained_is_refused(change, message):
 
 def test_an_unknown_precision_is_refused():
     with pytest.raises(ValueError, match=r"auto, bf16 or fp32\. Found .fp16."):
-        train.resolve_precision("fp16", shape=(64, 64, 64))
+        resolve_precision("fp16", shape=(64, 64, 64))
 
 
 def test_auto_precision_takes_fp32_where_bf16_would_be_wrong(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
-    assert train.resolve_precision("auto", shape=(17, 17, 17)) == "bf16"
-    assert train.resolve_precision("auto", shape=(64, 16, 64)) == "fp32"
+    assert resolve_precision("auto", shape=(17, 17, 17)) == "bf16"
+    assert resolve_precision("auto", shape=(64, 16, 64)) == "fp32"
 
 
 def test_bf16_on_a_cpu_is_refused_for_two_slices_of_features():
     volume = torch.zeros(4, 1, 16, 24, 24)
     with pytest.raises(ValueError, match=r"at least 17 voxels along every axis\. Found \(16, 24, 24\): use fp32"):
-        train._forward(MultiTaskNet(TASKS, width=4), volume, "bf16")
+        forward(MultiTaskNet(TASKS, width=4), volume, "bf16")
 
 
 def test_bf16_weight_gradients_are_right_on_the_smallest_grid_allowed():
@@ -175,7 +175,7 @@ def test_bf16_weight_gradients_are_right_on_the_smallest_grid_allowed():
     seen = {}
     for layer in convolutions:
         layer.register_forward_hook(lambda layer, inputs, output: _keep(seen, layer, inputs[0], output))
-    train._forward(network, torch.rand(4, 1, *3 * [train.MIN_BF16_VOXELS]), "bf16").sum().backward()
+    forward(network, torch.rand(4, 1, *3 * [MIN_BF16_VOXELS]), "bf16").sum().backward()
     for layer in convolutions:
         source, slope = (part.bfloat16().double() for part in seen[layer])
         expected = torch.nn.grad.conv3d_weight(source, layer.weight.shape, slope, layer.stride, layer.padding)

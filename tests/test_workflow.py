@@ -5,8 +5,12 @@ import time
 import pytest
 from standin import PROJECT, call, make_project, start
 
-from lungmtl import cli, records, study
-from lungmtl.config import RunConfig
+from lungmtl import cli
+from lungmtl.study.collection import collect, read_scans
+from lungmtl.study.complete import EXECUTED_FILE, LOG_FILE
+from lungmtl.study.config import RunConfig
+from lungmtl.study.plan import name_of, plan_runs, run_dir
+from lungmtl.study.record import FILES, read_record
 
 PATIENCE_S = 120
 
@@ -158,20 +162,20 @@ def test_smoke_study_runs_from_the_cohort_to_the_figures(tmp_path):
     places = {"results_dir": str(tmp_path / "results"), "cache_dir": str(tmp_path / "cache")}
     options = [f"--{name.replace('_', '-')}={place}" for name, place in places.items()]
     names = {"results_dir": "results", "cache_dir": "cache"}  # a record keeps no absolute path
-    planned = {study.name_of(config): config for config in study.plan(PROJECT / "params/smoke.yaml", places=places)}
+    planned = {name_of(config): config for config in plan_runs(PROJECT / "params/smoke.yaml", places=places)}
 
     status, output = call(PROJECT, "study", "params/smoke.yaml", *options)
 
     assert status == 0, output
-    found = records.collect(tmp_path / "results/smoke")
+    found = collect(tmp_path / "results/smoke")
     assert set(found.runs["run"]) == set(planned)
     assert found.incomplete == []
-    assert list(records.read_scans(tmp_path / "results/smoke").columns) == ["scan", "nodule_mm", "noise_hu"]
+    assert list(read_scans(tmp_path / "results/smoke").columns) == ["scan", "nodule_mm", "noise_hu"]
     for name, config in planned.items():
-        folder = study.run_dir(config)
-        assert {*records.FILES, study.EXECUTED_FILE} <= {path.name for path in folder.iterdir()}
-        assert records.read_record(folder)["config"] == config.to_dict() | names
-        texts = [(folder / file).read_text(encoding="utf-8") for file in (study.LOG_FILE, study.EXECUTED_FILE)]
+        folder = run_dir(config)
+        assert {*FILES, EXECUTED_FILE} <= {path.name for path in folder.iterdir()}
+        assert read_record(folder)["config"] == config.to_dict() | names
+        texts = [(folder / file).read_text(encoding="utf-8") for file in (LOG_FILE, EXECUTED_FILE)]
         assert not [text for text in texts if str(tmp_path / "results/smoke") in text]
         assert set(found.predictions.loc[found.predictions["run"] == name, "split"]) == {"validation", "test"}
     assert list((tmp_path / "results/smoke/figures").glob("*.png"))

@@ -1,0 +1,1 @@
+"""Commands: what the command line does, a few lines each over the other rooms."""

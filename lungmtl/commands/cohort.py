@@ -1,0 +1,217 @@
+"""Commands on a cohort: `check`, `prepare` and `verify`, of a table or of a study's params file."""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from lungmtl import data
+from lungmtl.commands.options import n_cores, places, planned
+from lungmtl.files import PROJECT, locked, write
+from lungmtl.study import (
+    NOTE_FILE,
+    NOTEBOOKS,
+    PAGE_FILE,
+    PREPARATION_FILE,
+    RunConfig,
+    RunError,
+    cache_dir,
+    cohort_path,
+    execute_notebook,
+    study_dir,
+    tasks_of,
+    write_scans,
+)
+
+CHECK_NOTEBOOK = "01_cohort.ipynb"
+PAGE_LOG = "report.log"  # only where the page could not be made
+N_SHOWN = 10  # reasons and problems printed at the end
+
+
+class Source(NamedTuple):
+    """A cohort that a command is asked to work on."""
+
+    config: RunConfig  # grid, split and cache
+    tasks: list[str]  # of all runs
+    table: Path
+    folder: Path  # of what is reported
+    is_study: bool
+
+
+def source(options: argparse.Namespace) -> Source:
+    """The cohort table given and its settings, or those of a study's params file.
+
+    Raises:
+        ValueError: If a setting is out of range, or a grid is given beside a params file.
+    """
+    given = {name: getattr(options, name, None) for name in ("spacing_mm", "shape", "window_hu")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if options.source.suffix.lower() != ".csv":
+        if given:
+            raise ValueError(f"The grid must come from the params file. Found {', '.join(given)} beside it.")
+        runs = planned(options.source, options)
+        return Source(runs[0], tasks_of(runs), cohort_path(runs[0]), study_dir(runs[0]), is_study=True)
+    runs = planned(options.study, options) if options.study else [RunConfig.from_mapping(places(options))]
+    table = options.source.absolute()
+    folder = (options.out or table.parent / f"{table.stem}-check").absolute()
+    config = RunConfig.from_mapping(runs[0].to_dict() | given)
+    return Source(config, tasks_of(runs), table, folder, is_study=False)
+
+
+def add_check(parser: argparse.ArgumentParser) -> None:
+    """Options of `check`."""
+    _add_table(parser)
+    _add_workers(parser)
+    parser.add_argument("--no-page", dest="page", action="store_false", help="tables and thumbnails alone, no page")
+
+
+def check(options: argparse.Namespace) -> int:
+    """Check a cohort table and every image of it: tables, thumbnails and a page, next to the table."""
+    config, tasks, table, folder, _ = source(options)
+    frame = _read_table(options, table, tasks)
+    split = {"fractions": config.split_fractions, "seed": config.split_seed, "stratify": tasks[0]}
+    frame, notes = data.split_if_possible(frame, **split)
+    with locked(folder / ".check.lock", "Another process checks this cohort: waiting for it."):
+        checked = data.check_cohort(
+            frame, table.parent, out=folder, tasks=tasks, workers=options.workers, progress=sys.stderr.isatty()
+        )
+        _print_verdicts(checked.scans, [*notes, *checked.notes])
+        if options.page:
+            _write_page(config, tasks, table, folder, allow_outside=options.allow_outside)
+    print(f"Report: {folder / (PAGE_FILE if options.page else data.CHECKED_FILE)}")
+    return int((checked.scans["verdict"] == "failed").any() or checked.shared["leaks"].any())
+
+
+def add_prepare(parser: argparse.ArgumentParser) -> None:
+    """Options of `prepare`."""
+    defaults = RunConfig()
+    _add_table(parser)
+    _add_workers(parser)
+    parser.add_argument("--seeds", default="", help="with a params file, of the study")
+    parser.add_argument("--results-dir", type=Path, help="with a params file: folder of all studies")
+    parser.add_argument("--spacing-mm", type=float, nargs=3, help=f"voxel size, z y x; {defaults.spacing_mm}")
+    parser.add_argument("--shape", type=int, nargs=3, help=f"voxels, z y x; {defaults.shape}")
+    parser.add_argument("--window-hu", type=float, nargs=2, help=f"HU mapped to 0 and 1; {defaults.window_hu}")
+
+
+def prepare(options: argparse.Namespace) -> int:
+    """Prepare every scan of a cohort that is not prepared yet; write what became of each."""
+    config, tasks, table, folder, is_study = source(options)
+    frame = _read_of_study(config, tasks, table) if is_study else _read_table(options, table, tasks)
+    with locked(cache_dir(config) / "prepare.lock", "Another process prepares scans: waiting for it."):
+        prepared, outcome = data.prepare_cohort(
+            frame, table.parent, config.preparation, cache_dir=cache_dir(config), workers=options.workers
+        )
+    if is_study:
+        write_scans(folder, data.attributes(data.included(frame), _truth(table)))
+    note = {"folder": os.path.relpath(prepared, cache_dir(config)), **config.preparation.to_dict()}
+    write(folder / NOTE_FILE, json.dumps(note, indent=2) + "\n")
+    outcome = data.without_folders(outcome, frame, table.parent)
+    write(folder / PREPARATION_FILE, outcome.to_csv(index=False))
+    _print_prepared(outcome, folder / PREPARATION_FILE)
+    return 0
+
+
+def add_verify(parser: argparse.ArgumentParser) -> None:
+    """Options of `verify`."""
+    _add_table(parser)
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Verify that all images are there with the slices the table says, and that what was prepared is whole."""
+    config, tasks, table, folder, _ = source(options)
+    frame = _read_table(options, table, tasks)
+    wanted = frame[(frame["excluded"] == "") | frame["excluded"].str.startswith(data.DOWNLOAD)]
+    problems = data.verify_images(wanted, table.parent)
+    summary = f"{len(wanted)} images, {len(frame) - len(wanted)} excluded by the table"
+    if (folder / NOTE_FILE).is_file():
+        note = json.loads((folder / NOTE_FILE).read_text(encoding="utf-8"))
+        outcome = pd.read_csv(folder / PREPARATION_FILE, dtype={"scan": str})
+        failed = set(outcome.loc[outcome["status"] == "failed", "scan"])
+        used = data.included(frame)
+        used = used[~used["scan"].isin(failed)]
+        place = cache_dir(config) / note["folder"]
+        problems += data.verify_prepared(used, table.parent, place, shape=note["shape"], progress=sys.stderr.isatty())
+        summary += f"; {len(used)} prepared scans, {len(failed)} that could not be prepared"
+    print("\n".join(problems) or "Everything is there and whole.")
+    print(f"verified {summary}: {len(problems)} problems")
+    return int(bool(problems))
+
+
+def _add_table(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(seeds="", results_dir=None)
+    parser.add_argument("source", type=Path, metavar="TABLE", help="cohort.csv, or a study's params file")
+    parser.add_argument(
+        "--params", dest="study", type=Path, help="with cohort.csv: settings from a study's params file"
+    )
+    parser.add_argument("--out", type=Path, help="folder of the report; <table>-check next to the table if not given")
+    parser.add_argument("--cache-dir", type=Path, help="folder of prepared scans")
+    parser.add_argument("--allow-outside", action="store_true", help="the table may name images outside its folder")
+
+
+def _add_workers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--workers", type=int, default=n_cores(), help="processes, %(default)s")
+
+
+def _read_table(options: argparse.Namespace, table: Path, tasks: Sequence[str]) -> pd.DataFrame:
+    """Read the table given; an image that is missing is left to the command to list."""
+    return data.read_cohort(table, tasks=tasks, allow_outside=options.allow_outside, allow_missing=True)
+
+
+def _read_of_study(config: RunConfig, tasks: Sequence[str], table: Path) -> pd.DataFrame:
+    """Read a study's cohort and check that every split has both classes of every task."""
+    frame = data.read_cohort(table, tasks=tasks)
+    frame = data.assign_splits(frame, fractions=config.split_fractions, seed=config.split_seed, stratify=tasks[0])
+    data.check_splits(frame, tasks=tasks)
+    return frame
+
+
+def _truth(table: Path) -> pd.DataFrame | None:
+    """What the generator of a phantom cohort knows of its scans; None of any other."""
+    path = table.parent / "truth.csv"
+    return pd.read_csv(path, dtype={"scan": str}) if path.is_file() else None
+
+
+def _print_prepared(outcome: pd.DataFrame, path: Path) -> None:
+    failed = outcome[outcome["status"] == "failed"]
+    print(f"{len(outcome) - len(failed)} of {len(outcome)} scans are prepared, {len(failed)} failed.")
+    for row in failed.head(N_SHOWN).itertuples():
+        print(f"  {row.scan}: {row.reason}")
+    print(f"What became of every scan: {path}")
+
+
+def _print_verdicts(scans: pd.DataFrame, notes: Sequence[str]) -> None:
+    counts = [f"{(scans['verdict'] == verdict).sum()} {verdict}" for verdict in ("ok", "look", "failed")]
+    unusual = scans[scans["verdict"] != "ok"].sort_values("verdict", kind="stable")
+    print(f"{len(scans)} scans: {', '.join(counts)}")
+    for row in unusual.head(N_SHOWN).itertuples():
+        print(f"  {row.verdict:6}  {row.scan}: {row.reason}")
+    if len(unusual) > N_SHOWN:
+        print(f"  ... and {len(unusual) - N_SHOWN} more")
+    print("\n".join(notes) or "Nothing is in the way of a study.")
+
+
+def _write_page(config: RunConfig, tasks: Sequence[str], table: Path, folder: Path, *, allow_outside: bool) -> None:
+    """Execute the cohort notebook on what was checked, and make a page of it; the executed notebook names paths."""
+    from lungmtl.report import write_html
+
+    parameters = {"cohort": str(table), "check_dir": str(folder), "allow_outside": allow_outside, "tasks": list(tasks)}
+    names = ("split_fractions", "split_seed", "spacing_mm", "shape", "window_hu")
+    parameters |= {"cache_dir": str(cache_dir(config)), **{name: getattr(config, name) for name in names}}
+    with tempfile.TemporaryDirectory(prefix="lungmtl-") as place:
+        executed, log = Path(place) / CHECK_NOTEBOOK, Path(place) / PAGE_LOG
+        try:
+            execute_notebook(NOTEBOOKS / CHECK_NOTEBOOK, executed, parameters, log=log, name="check")
+        except RunError as error:
+            text = log.read_text(encoding="utf-8")
+            for path, name in ((table.parent, "TABLE"), (folder, "REPORT"), (PROJECT, "PROJECT"), (place, "TMP")):
+                text = text.replace(str(path), name)
+            write(folder / PAGE_LOG, text)
+            raise RunError(f"The page cannot be made; log: {folder / PAGE_LOG}") from error
+        write_html(executed, folder / PAGE_FILE, title="Check of a cohort")

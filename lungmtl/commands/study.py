@@ -1,0 +1,128 @@
+"""Commands on a study: `study`, `report`, and the workflow's `cohort`, `run` and `compare`."""
+
+import argparse
+import logging
+from pathlib import Path
+
+from lungmtl.commands.options import add_planned, n_cores, places, planned, seeds
+from lungmtl.files import locked
+from lungmtl.study import (
+    COMPARISON_TABLE,
+    cohort_path,
+    compare_runs,
+    execute_run,
+    incomplete,
+    name_of,
+    progress_bar,
+    read_record,
+    run_dir,
+    run_study,
+    study_dir,
+)
+
+PROBLEMS_TABLE = "tables/problems.csv"  # runs that the comparison left out, and why
+
+_logger = logging.getLogger(__name__)
+
+
+def add_study(parser: argparse.ArgumentParser) -> None:
+    """Options of `study`."""
+    add_planned(parser)
+    parser.add_argument("--cores", type=int, default=n_cores(), help="CPU cores to use at a time, %(default)s")
+    parser.add_argument("--profile", default="local", help="local, slurm, or a folder with a Snakemake profile")
+    parser.epilog = "Options after -- go to Snakemake, e.g. -- --dry-run"
+
+
+def study(options: argparse.Namespace) -> int:
+    """Run the whole study through Snakemake, then print its table and figures."""
+    runs = planned(options.params, options)
+    settings = {"params": str(options.params.resolve()), **places(options)}
+    if options.seeds:
+        settings["seeds"] = " ".join(map(str, seeds(options.seeds)))
+    done = run_study(runs, settings, profile=options.profile, cores=options.cores, options=options.snakemake)
+    if done:
+        _print_results(study_dir(runs[0]))
+    return int(not done)
+
+
+add_report = add_planned
+
+
+def report(options: argparse.Namespace) -> int:
+    """Compare the runs that are complete, however many, then print table and figures."""
+    runs = planned(options.params, options)
+    missing = [name_of(config) for config in incomplete(runs)]
+    if missing:
+        _logger.info("Without %s: not complete.", ", ".join(missing))
+    folder = compare_runs(runs)
+    _print_results(folder)
+    return int(_log_problems(folder))
+
+
+def add_cohort(parser: argparse.ArgumentParser) -> None:
+    """Options of `cohort`."""
+    add_planned(parser)
+    parser.add_argument("--workers", type=int, default=n_cores(), help="processes, %(default)s")
+
+
+def cohort(options: argparse.Namespace) -> int:
+    """Generate the phantom cohort, unless it is there."""
+    from lungmtl.sources import phantom
+
+    config = planned(options.params, options)[0]
+    folder = cohort_path(config).parent
+    with locked(folder.with_suffix(".lock"), "Another process generates this cohort: waiting for it."):
+        phantom.make_cohort(folder, config.phantom, workers=options.workers)
+    return 0
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Options of `run`."""
+    add_planned(parser)
+    parser.add_argument("--run", required=True, help="name of the run, e.g. ITW3-s0")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Execute one run of the study, and say how far the study is."""
+    runs = planned(options.params, options)
+    config = next((config for config in runs if name_of(config) == options.run), None)
+    if config is None:
+        names = ", ".join(name_of(config) for config in runs)
+        raise ValueError(f"`--run` must be one of {names}. Found {options.run}.")
+    outcome = "was complete"
+    if execute_run(config, cohort=cohort_path(config)):
+        outcome = f"done in {sum(read_record(run_dir(config))['seconds'].values()):.0f} s"
+    _logger.info("%s  %s %s", progress_bar(runs), options.run, outcome)
+    return 0
+
+
+add_compare = add_planned
+
+
+def compare(options: argparse.Namespace) -> int:
+    """Execute the comparison notebook over the study's records."""
+    runs = planned(options.params, options)
+    _logger.info("comparison of %d runs: tables and figures", len(runs) - len(incomplete(runs)))
+    _log_problems(compare_runs(runs))
+    return 0
+
+
+def _print_results(folder: Path) -> None:
+    import pandas as pd
+
+    from lungmtl.comparison import format_table
+
+    aucs = pd.read_csv(folder / COMPARISON_TABLE)
+    print(f"\n{format_table(aucs)}\n")
+    print("\n".join(str(path) for part in ("tables", "figures") for path in sorted((folder / part).glob("*"))))
+
+
+def _log_problems(folder: Path) -> bool:
+    """Log what the comparison left out or could not compute; True if that is a run."""
+    import pandas as pd
+
+    path = folder / PROBLEMS_TABLE
+    problems = pd.read_csv(path, dtype=str, keep_default_na=False) if path.is_file() else pd.DataFrame({"run": []})
+    for row in problems.itertuples():
+        _logger.error("%s: %s", row.run or "comparison", row.problem)
+    return bool((problems["run"] != "").any())

@@ -1,0 +1,28 @@
+"""Table of reliability, by bins of probability."""
+
+import pandas as pd
+
+from lungmtl.comparison.scans import of_task
+from lungmtl.evidence import reliability
+
+ROC_POINTS = 101  # chosen by us: steps of 0.01 of the false positive rate
+
+
+def reliability_table(predictions: pd.DataFrame, *, task: str, split: str = "test") -> pd.DataFrame:
+    """Reliability curve of every experiment: share of positives by predicted probability, in ten bins of equal count.
+
+    The predictions of all seeds are pooled (`metrics.reliability`), because a single network is what is calibrated or
+    not; the mean over seeds is another predictor, less extreme. The band counts patients, not predictions.
+
+    Returns:
+        experiment, predicted (mean of the bin), observed, low, high (95 % Wilson), n (different scans in the bin),
+        n_effective (what the band takes for independent patients), n_seeds.
+    """
+    rows = [
+        {"experiment": name, **found._asdict(), "n_seeds": len(scans.seeds)}
+        for name, scans in of_task(predictions, split, task).items()
+        if scans.has_both
+        for found in reliability(scans.target, scans.probability, scans.patient)
+    ]
+    columns = ["experiment", "predicted", "observed", "low", "high", "n", "n_effective", "n_seeds"]
+    return pd.DataFrame(rows, columns=columns)

@@ -1,0 +1,94 @@
+"""Tables for readers: beside the paper's numbers, of run time, as text.
+
+Sources: Yang et al. 2020, Table 2 and abstract, arXiv 1912.07167 (the published AUCs).
+"""
+
+import numpy as np
+import pandas as pd
+
+from lungmtl.experiments import in_order
+
+PUBLISHED = (  # the paper's test AUCs of lung cancer; it does not say which row of Table 2 the last two belong to
+    ("single task", 0.8080, ("STL",)),
+    ("multi-task, weights not adaptive", 0.6720, ("MTL",)),
+    ("multi-task with PFLP", 0.8402, ("MTL0", "MTL1", "MTL2", "MTL3", "MTL4")),
+    ("multi-task with PFLP and ITW", 0.8462, ("ITW2", "ITW3")),
+)
+PUBLISHED_N = 592  # test scans of the paper, NLST and Vanderbilt
+
+
+def seconds_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """Run time of every experiment: mean seconds over seeds, and the share of training.
+
+    Returns:
+        experiment, n_seeds, prepare, train, evaluate, total, total_min, total_max, train_share.
+    """
+    parts = ["prepare", "train", "evaluate"]
+    seconds = runs[["experiment", *(f"seconds_{part}" for part in parts)]].set_axis(["experiment", *parts], axis=1)
+    seconds = seconds.assign(total=seconds[parts].sum(axis=1))
+    grouped = seconds.groupby("experiment")
+    table = grouped.mean().assign(
+        n_seeds=grouped.size(), total_min=grouped["total"].min(), total_max=grouped["total"].max()
+    )
+    table["train_share"] = table["train"] / table["total"]
+    columns = ["n_seeds", *parts, "total", "total_min", "total_max", "train_share"]
+    return table.loc[in_order(runs["experiment"]), columns].reset_index()
+
+
+def published_table(aucs: pd.DataFrame, *, task: str) -> pd.DataFrame:
+    """The paper's four AUCs beside the experiments of ours that each may belong to; two different cohorts.
+
+    Returns:
+        setting, experiment, paper_auc, paper_n, auc, low, high, interval, n_seeds, n.
+    """
+    columns = ["auc", "low", "high", "interval", "n_seeds", "n"]
+    ours = aucs[aucs["task"] == task].set_index("experiment")[columns]
+    rows = [(s, name, auc, PUBLISHED_N) for s, auc, experiments in PUBLISHED for name in experiments]
+    paper = pd.DataFrame(rows, columns=["setting", "experiment", "paper_auc", "paper_n"])
+    return paper.join(ours, on="experiment")
+
+
+def format_table(aucs: pd.DataFrame) -> str:
+    """The table of AUCs as text: a row per experiment, a column per task, mean [low, high].
+
+    Args:
+        aucs: As `auc_table` returns it, or its csv.
+    """
+    cells = [_cell(*values) for values in zip(aucs["auc"], aucs["low"], aucs["high"], strict=True)]
+    wide = aucs.assign(cell=cells).pivot_table(index="experiment", columns="task", values="cell", aggfunc="first")
+    wide = wide.loc[in_order(aucs["experiment"]), list(dict.fromkeys(aucs["task"]))].fillna("")
+    wide.columns = [column.replace("_", " ") for column in wide.columns]
+    seeds = sorted(set(aucs["n_seeds"]))
+    n_seeds = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    notes = f"Test AUC [{' or '.join(sorted(set(aucs['interval'])))}], mean over {n_seeds} seed(s)."
+    counts = aucs.drop_duplicates("task").itertuples()
+    scans = "; ".join(f"{row.task.replace('_', ' ')} {row.n} ({row.positives} positive)" for row in counts)
+    return f"{wide.reset_index().to_string(index=False)}\n{notes}\nScans: {scans}."
+
+
+def summary(aucs: pd.DataFrame, comparisons: pd.DataFrame) -> str:
+    """The result on the central task as a Markdown table: AUC, and the paired difference to each reference.
+
+    Args:
+        aucs: As `auc_table` returns it, or its csv; the first task is the central one.
+        comparisons: As `comparison_table` returns it, or its csv.
+    """
+    references = list(dict.fromkeys(comparisons["reference"]))
+    heads = [f"minus {reference}, Holm's p" for reference in references]
+    lines = [f"| experiment | test AUC | {' | '.join(heads)} |", "|---" * (2 + len(heads)) + "|"]
+    pairs = comparisons.set_index(["experiment", "reference"])
+    for row in aucs[aucs["task"] == aucs["task"].iloc[0]].itertuples():
+        cells = [_difference_cell(pairs, row.experiment, reference) for reference in references]
+        lines.append(f"| {row.experiment} | {_cell(row.auc, row.low, row.high)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _difference_cell(pairs: pd.DataFrame, experiment: str, reference: str) -> str:
+    if (experiment, reference) not in pairs.index:
+        return ""
+    pair = pairs.loc[experiment, reference]
+    return f"{pair['difference']:+.3f} [{pair['low']:+.3f}, {pair['high']:+.3f}], p {pair['p_holm']:.2g}"
+
+
+def _cell(auc: float, low: float, high: float) -> str:
+    return "one class only" if np.isnan(auc) else f"{auc:.2f} [{low:.2f}, {high:.2f}]"

@@ -1,0 +1,245 @@
+"""Screening: runs that cannot be compared are left out and named."""
+
+import json
+from collections.abc import Sequence
+from itertools import product
+from typing import NamedTuple
+
+import pandas as pd
+
+from lungmtl.comparison.scans import MIN_PER_CLASS, PREDICTED
+from lungmtl.experiments import in_order
+
+POLICY_SETTINGS = ("tasks", "weights", "pflp", "itw")  # these, and pflp_* and itw_*, tell experiments apart
+OWN_SETTINGS = ("study", "experiment", "seed", "results_dir", "cache_dir", "cohort", "threads")  # may differ anywhere
+
+
+class Screened(NamedTuple):
+    """What can be compared, and what cannot: `problems` has columns run ("" = no single run), problem."""
+
+    runs: pd.DataFrame
+    predictions: pd.DataFrame
+    problems: pd.DataFrame
+
+
+def screen(
+    runs: pd.DataFrame, predictions: pd.DataFrame, *, experiments: Sequence[str] = (), seeds: Sequence[int] = ()
+) -> Screened:
+    """Leave out what cannot be compared, and name it.
+
+    A run goes if it lacks predictions of a split or task, has a probability that is none, or differs from most
+    runs in its cohort, a setting that must be shared, its scans, targets or patients. Then every experiment
+    keeps the seeds that all have, so that means over seeds are over the same ones. A task with too few scans of a class
+    stays, with blank numbers, and is named.
+
+    Args:
+        runs: Complete runs, as `records.collect` returns them.
+        predictions: Predictions of them.
+        experiments: Expected experiments, others are not looked at; empty = those found.
+        seeds: Expected seeds; empty = those found.
+    Raises:
+        ValueError: If no value of a shared setting, or no set of scans, is that of more than half of the runs; or
+            if nothing is left.
+    """
+    expected = list(experiments) or in_order(runs["experiment"])
+    wanted = sorted(seeds or runs["seed"].unique())
+    runs = runs[runs["experiment"].isin(expected) & runs["seed"].isin(wanted)]
+    predictions = predictions[predictions["run"].isin(runs["run"])]
+    problems: list[tuple[str, str]] = []
+    for check in (_run_without_predictions, _run_with_bad_values, _run_with_other_settings, _run_with_other_scans):
+        found = check(runs, predictions)
+        problems += found.items()
+        runs = runs[~runs["run"].isin(found)]
+        predictions = predictions[predictions["run"].isin(runs["run"])]
+    kept, of_seeds = _common_seeds(runs, expected, wanted)
+    problems += of_seeds
+    runs = runs[runs["run"].isin(kept)]
+    predictions = predictions[predictions["run"].isin(kept)]
+    if runs.empty:
+        listed = " ".join(f"{run or 'all'}: {problem}" for run, problem in problems)
+        raise ValueError(f"A comparison must have a run that can be compared. Found none. {listed}")
+    problems += _tasks_with_one_class(predictions)
+    return Screened(runs, predictions, pd.DataFrame(problems, columns=["run", "problem"]))
+
+
+def missing_runs(
+    runs: pd.DataFrame,
+    predictions: pd.DataFrame,
+    incomplete: Sequence[str],
+    *,
+    experiments: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+) -> pd.DataFrame:
+    """Runs that the comparison goes without, and why: columns run, reason.
+
+    Args:
+        runs: Complete runs.
+        predictions: Predictions of them.
+        incomplete: Names of run directories without a record.
+        experiments: Expected experiments; empty = those found.
+        seeds: Expected seeds; empty = those found.
+    """
+    expected = product(experiments or in_order(runs["experiment"]), seeds or sorted(runs["seed"].unique()))
+    reasons = {f"{experiment}-s{seed}": "not there" for experiment, seed in expected}
+    reasons |= dict.fromkeys(incomplete, "not complete: no record.json")
+    reasons |= dict.fromkeys(runs["run"], "no predictions.csv")
+    for run in predictions["run"].unique():
+        reasons.pop(run, None)
+    return pd.DataFrame(sorted(reasons.items()), columns=["run", "reason"])
+
+
+def _run_without_predictions(runs: pd.DataFrame, predictions: pd.DataFrame) -> dict[str, str]:
+    """Runs that lack predictions of a split, or of a task that the other runs of their experiment have."""
+    found = {}
+    kinds = predictions[["experiment", "run", "split", "task"]].drop_duplicates()
+    tasks, of_experiment = (kinds.groupby(column)["task"].agg(set) for column in ("run", "experiment"))
+    with_split = {split: set(kinds.loc[kinds["split"] == split, "run"]) for split in PREDICTED}
+    for run, experiment in zip(runs["run"], runs["experiment"], strict=True):
+        lacking = [f"{split} scans" for split in PREDICTED if run not in with_split[split]]
+        if run in tasks:
+            lacking += [f"{task}" for task in sorted(of_experiment[experiment] - tasks[run])]
+        if lacking:
+            found[run] = (
+                f"A run must predict {' and '.join(PREDICTED)} scans of every task. Found none of {_listed(lacking)}."
+            )
+    return found
+
+
+def _run_with_bad_values(_: pd.DataFrame, predictions: pd.DataFrame) -> dict[str, str]:
+    """Runs with a probability or target that is none, or two predictions of one scan."""
+    probability = pd.to_numeric(predictions["probability"], errors="coerce")
+    target = predictions["target"]
+    rules = (
+        (~probability.between(0, 1), "probability", "`probability` must be inside [0, 1]."),
+        (target.notna() & ~target.isin([0, 1]), "target", "`target` must be 0, 1 or blank."),
+        (predictions.duplicated(["run", "task", "scan"]), "scan", "A scan must have one prediction per task."),
+    )
+    found: dict[str, str] = {}
+    for wrong, column, rule in rules:
+        for run, rows in predictions[wrong].groupby("run"):
+            cases = [f"{row[column]} in {row['scan']} ({row['task']})" for _, row in rows.head(3).iterrows()]
+            found.setdefault(str(run), f"{rule} Found {len(rows)} others: {_listed(cases, n_all=len(rows))}.")
+    return found
+
+
+def _run_with_other_settings(runs: pd.DataFrame, _: pd.DataFrame) -> dict[str, str]:
+    """Runs whose cohort or shared setting is not that of most; all of an experiment that has no majority.
+
+    A record written before a setting existed has no value of it, which is no difference.
+    """
+    found: dict[str, str] = {}
+    for column, what, of_policy in _shared_columns(runs):
+        known = runs[runs[column].notna()]
+        if not of_policy:
+            _check_majority(known, column, what)
+        for experiment, group in known.groupby("experiment", sort=False) if of_policy else [("a study", known)]:
+            values = group[column].map(_as_text)
+            usual = next((kind for kind, share in values.value_counts(normalize=True).items() if share > 0.5), None)
+            for run, value in zip(group["run"], values, strict=True):
+                if value != usual:
+                    others = "no value in most" if usual is None else f"{usual} in most"
+                    rule = f"{what} must be the same in every run of {experiment}."
+                    found.setdefault(run, f"{rule} Found {value} here and {others}.")
+    return found
+
+
+def _shared_columns(runs: pd.DataFrame) -> list[tuple[str, str, bool]]:
+    """Columns that runs must share: name, words for it, whether only runs of one experiment must."""
+    settings = [name.removeprefix("config_") for name in runs.columns if name.startswith("config_")]
+    shared = [
+        (f"config_{setting}", f"`{setting}`", setting.split("_")[0] in POLICY_SETTINGS)
+        for setting in settings
+        if setting not in OWN_SETTINGS
+    ]
+    return [("cohort_sha256", "The cohort table (its sha256)", False), *shared]
+
+
+def _check_majority(runs: pd.DataFrame, column: str, what: str) -> None:
+    values = runs[column].map(_as_text)
+    if len(values) and (values == values.mode()[0]).mean() <= 0.5:
+        found = "; ".join(f"{kind} in {_listed(list(runs['run'][values == kind]))}" for kind in values.unique())
+        raise ValueError(f"{what} must be the same in most runs of a study. Found {found}.")
+
+
+def _as_text(value: object) -> str:
+    return json.dumps(value, default=str)
+
+
+def _run_with_other_scans(_: pd.DataFrame, predictions: pd.DataFrame) -> dict[str, str]:
+    """Runs whose scans, targets or patients are not those of most runs that have the task."""
+    place = ["split", "scan", "patient", "target"]
+    rows = pd.Series(pd.util.hash_pandas_object(predictions[place], index=False), index=predictions.index)
+    kinds = rows.groupby([predictions["task"], predictions["run"]], sort=False).sum()  # blind to the order of rows
+    found: dict[str, str] = {}
+    for task, of_task in kinds.groupby(level="task", sort=False):
+        of_task = of_task.droplevel("task")
+        usual = of_task.mode()[0]
+        if (of_task == usual).mean() <= 0.5:
+            raise ValueError(
+                "Most runs must predict the same scans with the same targets and patients. "
+                f"Found {of_task.nunique()} kinds of {task} among {_listed(list(of_task.index))}."
+            )
+        for run in of_task.index[of_task != usual]:
+            runs = (run, of_task.index[of_task == usual][0])
+            sides = (predictions[(predictions["task"] == task) & (predictions["run"] == name)] for name in runs)
+            found.setdefault(run, _scan_problem(*sides, task))
+    return found
+
+
+def _scan_problem(rows: pd.DataFrame, usual: pd.DataFrame, task: str) -> str:
+    """What a run's scans of a task have that those of a usual run have not, in a sentence."""
+    both = rows.merge(usual, on=["split", "scan"], how="outer", suffixes=("", "_usual"), indicator="side")
+    is_common = both["side"] == "both"
+    cases = {"missing": both["side"] == "right_only", "not theirs": both["side"] == "left_only"}
+    for name in ("target", "patient"):
+        cases[f"with another {name}"] = is_common & ~_equal(both[name], both[f"{name}_usual"])
+    scans = both["scan"] + " of " + both["split"]
+    parts = [
+        f"{sum(case)} {words}: {_listed(list(scans[case]), limit=3)}" for words, case in cases.items() if any(case)
+    ]
+    return f"A run must have the scans, targets and patients of most runs. Found in {task} {'; '.join(parts)}."
+
+
+def _equal(a: pd.Series, b: pd.Series) -> pd.Series:
+    return (a == b) | (a.isna() & b.isna())
+
+
+def _common_seeds(
+    runs: pd.DataFrame, expected: Sequence[str], wanted: Sequence[int]
+) -> tuple[set[str], list[tuple[str, str]]]:
+    """Names of the runs that tables may hold, and what is left out for their sake."""
+    found = {name: set(runs.loc[runs["experiment"] == name, "seed"]) for name in expected}
+    problems = [("", f"{name} is left out: it has no run to compare.") for name in expected if not found[name]]
+    seeds = {name: of_name for name, of_name in found.items() if of_name}
+    while seeds and not set.intersection(*seeds.values()):
+        fewest = min(reversed(seeds), key=lambda name: len(seeds[name]))
+        words = ", ".join(map(str, sorted(seeds.pop(fewest))))
+        problems.append(("", f"{fewest} is left out: no seed is common to all, and it has only {words}."))
+    common = set.intersection(*seeds.values()) if seeds else set()
+    for seed in [seed for seed in wanted if seed not in common and seeds]:
+        having = [name for name in seeds if seed in seeds[name]]
+        if not having:
+            problems.append(("", f"No experiment has seed {seed}."))
+            continue
+        ending = f"seed {seed} of {', '.join(having)} is left out."
+        lacking = [name for name in seeds if seed not in seeds[name]]
+        problems += [(f"{name}-s{seed}", f"{name} has no seed {seed}: {ending}") for name in lacking]
+    return set(runs["run"][runs["experiment"].isin(seeds) & runs["seed"].isin(common)]), problems
+
+
+def _tasks_with_one_class(predictions: pd.DataFrame) -> list[tuple[str, str]]:
+    scans = predictions.dropna(subset="target").drop_duplicates(["split", "task", "scan"])
+    problems = []
+    for split, task in product(PREDICTED, predictions["task"].unique()):
+        of_task = scans[(scans["split"] == split) & (scans["task"] == task)]
+        positive = of_task.groupby("patient")["target"].max() == 1
+        n_with, n_without = int(positive.sum()), int((~positive).sum())
+        if min(n_with, n_without) < MIN_PER_CLASS:
+            rule = f"{task} needs {MIN_PER_CLASS} {split} patients with a positive scan and as many without."
+            problems.append(("", f"{rule} Found {n_with} and {n_without}: numbers that need them are blank."))
+    return problems
+
+
+def _listed(names: Sequence[str], *, limit: int = 6, n_all: int = 0) -> str:
+    rest = max(len(names), n_all) - min(limit, len(names))
+    return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")

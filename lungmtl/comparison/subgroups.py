@@ -1,0 +1,112 @@
+"""Table of AUCs and differences in parts of the test scans."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from lungmtl.comparison.aucs import FEWER
+from lungmtl.comparison.scans import (
+    Scans,
+    blank_difference,
+    bootstrapped,
+    interval_name,
+    mean_auc_of,
+    of_task,
+    pairs_of,
+)
+from lungmtl.evidence import mean_difference
+
+MAX_KINDS = 5  # chosen by us: a numeric attribute with no more different values is a label, not a measurement
+
+
+def subgroup_table(
+    predictions: pd.DataFrame,
+    attributes: pd.DataFrame,
+    *,
+    references: Sequence[str],
+    task: str,
+    replicates: int,
+    seed: int,
+) -> pd.DataFrame:
+    """AUC and differences in subgroups of the test scans: exploratory, so without p values.
+
+    Many subgroups are looked at and none was planned for: some intervals exclude 0 by chance alone, and two
+    subgroups differ only where the interval of their difference says so, which is not computed.
+
+    Args:
+        predictions: Every other task known for a scan makes subgroups too (yes, no).
+        attributes: `scan` and any further columns. A numeric column is cut at its median over the test scans that
+            have a value; with no more than `MAX_KINDS` values, as text and booleans, it is taken as it is. What
+            only positives have (a nodule's diameter) splits the positives, each part against all negatives.
+        references: Experiments to compare with.
+        task: The task whose AUC it is.
+        replicates: Number of bootstrap replicates; no more than `FEWER` are drawn.
+        seed: Seeds the draws.
+    Returns:
+        attribute, subgroup, experiment, reference ("" = the AUC itself), value, low, high, interval, n_seeds, n,
+        positives. Values of a subgroup with fewer than two patients of a class are NaN.
+    """
+    groups = of_task(predictions, "test", task)
+    rows = []
+    for attribute, subgroup, names in _subgroups(predictions, attributes, task):
+        members = {name: scans.among(names) for name, scans in groups.items()}
+        inside = bootstrapped(members, min(replicates, FEWER), seed)
+        place = {"attribute": attribute, "subgroup": subgroup}
+        rows += [place | row for row in _values(inside, references)]
+    columns = ["attribute", "subgroup", "experiment", "reference", "value", "low", "high", "interval"]
+    return pd.DataFrame(rows, columns=[*columns, "n_seeds", "n", "positives"])
+
+
+def _subgroups(predictions: pd.DataFrame, attributes: pd.DataFrame, task: str) -> list[tuple[str, str, list[str]]]:
+    """Attribute, subgroup and the scans in it."""
+    test = predictions[predictions["split"] == "test"].drop_duplicates(["scan", "task"])
+    targets = test.pivot(index="scan", columns="task", values="target")  # noqa: PD010 (it refuses duplicates)
+    known = targets[task].dropna()
+    names = attributes["scan"]
+    if names.duplicated().any():
+        raise ValueError(f"`attributes` must have one row per scan. Found two of {names[names.duplicated()].iloc[0]}.")
+    table = attributes.set_index("scan").reindex(known.index)
+    found = []
+    for attribute in table.columns:
+        values = table[attribute].dropna()
+        kinds = _kinds(values)
+        only_positives = len(values) > 0 and known[values.index].eq(1).all() and known.ne(1).any()
+        negatives = list(known.index[known == 0]) if only_positives else []
+        ending = ", against all negatives" if only_positives else ""
+        found += [(attribute, f"{kind}{ending}", [*values.index[kinds == kind], *negatives]) for kind in _unique(kinds)]
+    for other in [name for name in predictions["task"].unique() if name != task]:
+        answers = targets.loc[known.index, other].dropna().map({1.0: "yes", 0.0: "no"})
+        found += [(other, answer, list(answers.index[answers == answer])) for answer in ("yes", "no")]
+    return found
+
+
+def _kinds(values: pd.Series) -> pd.Series:
+    """The subgroup of every value, as text."""
+    values = values.infer_objects()  # booleans beside blanks were read as objects
+    if pd.api.types.is_bool_dtype(values):
+        return values.map({True: "yes", False: "no"})
+    if not pd.api.types.is_numeric_dtype(values) or values.nunique() <= MAX_KINDS:
+        return values.map(lambda value: f"{value:g}" if isinstance(value, float) else str(value))
+    middle = values.median()
+    return (values <= middle).map({True: f"at most {middle:.3g}", False: f"above {middle:.3g}"})
+
+
+def _unique(kinds: pd.Series) -> list[str]:
+    return sorted(kinds.unique(), key=lambda kind: (kind.startswith("above"), kind))
+
+
+def _values(groups: dict[str, Scans], references: Sequence[str]) -> list[dict[str, object]]:
+    """Mean AUC of every experiment, then its difference to every reference."""
+    rows = []
+    for name, scans in groups.items():
+        rows.append((name, "", *mean_auc_of(scans), scans))
+    for pair in pairs_of(groups, groups, references):
+        a, b = pair.test
+        found = mean_difference(a.areas, b.areas) if a.has_both else blank_difference()
+        rows.append((pair.experiment, pair.reference, found.difference, found.low, found.high, a))
+    return [
+        dict(zip(("experiment", "reference", "value", "low", "high"), row, strict=True))
+        | {"interval": interval_name(len(scans.seeds)), "n_seeds": len(scans.seeds)}
+        | {count: scans.counts[count] for count in ("n", "positives")}
+        for *row, scans in rows
+    ]

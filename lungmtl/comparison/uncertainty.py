@@ -1,0 +1,124 @@
+"""Tables of what limits a comparison: variance of seeds and of scans, detectable differences."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from lungmtl.comparison.printed import PUBLISHED_N
+from lungmtl.comparison.scans import Pair, Scans, bootstrapped, of_task, pairs_over
+from lungmtl.evidence import MIN_ERROR, Areas, delong_covariance, detectable_difference, variance_parts
+
+POWER_SIZES = (100, 200, 400, 592, 1000, 2000, 4000, 10000)  # test scans
+
+
+def variance_table(
+    predictions: pd.DataFrame, *, references: Sequence[str], task: str, replicates: int, seed: int
+) -> pd.DataFrame:
+    """Variance of the mean over seeds, of each AUC and each difference: the part of seeds and the part of test scans.
+
+    `metrics.variance_parts` with the covariance of the patient bootstrap. `seed_variance` is what more seeds would
+    remove: the raw variance between seeds over their number. All seeds share their test scans, so it holds
+    no luck that seeds share; it does hold the luck that each seed has alone with these scans, `interaction_variance`
+    (a part of `seed_variance`, which more scans would remove as well). `patient_variance` is what remains with any
+    number of seeds. With one seed only the sum of `patient_variance` and interaction can be told.
+
+    Returns:
+        experiment, reference ("" = the AUC itself), value, seed_variance, patient_variance, total_variance (their
+        sum), seed_share (of the total), interaction_variance, seed_sd (deviation between single runs), patient_sd (of
+        the mean, root of patient_variance), n_seeds, n.
+    """
+    groups = bootstrapped(of_task(predictions, "test", task), replicates, seed)
+    rows = [{"experiment": name, "reference": ""} | _variance(scans, scans.areas) for name, scans in groups.items()]
+    for pair in pairs_over(predictions, references, task, groups=groups):
+        a, b = pair.test
+        areas = a.areas and Areas(a.areas.value - b.areas.value, a.areas.draws - b.areas.draws)
+        rows.append({"experiment": pair.experiment, "reference": pair.reference} | _variance(a, areas))
+    return pd.DataFrame(rows)
+
+
+def power_table(
+    predictions: pd.DataFrame,
+    *,
+    references: Sequence[str],
+    task: str,
+    sizes: Sequence[int] = POWER_SIZES,
+    published_n: int = PUBLISHED_N,
+) -> pd.DataFrame:
+    """Smallest true AUC difference that a paired two-sided 5 % test finds with 80 % power, by number of test scans.
+
+    Taken from this study: prevalence, and DeLong's variance and correlation of the two predictors, scaled as 1 / n. The
+    paper gives neither its prevalence nor the correlation of its predictions, so its row (`paper's n`) says what its
+    592 scans could show if both were as here; a larger correlation would show smaller differences.
+
+    Rows with n_seeds 1 compare one trained network with one other (the paper's case; mean variance over this study's
+    pairs of runs): they hold for these two networks, not for their policies. Rows with n_seeds above 1 compare policies
+    by the mean over this study's seeds: variance between seeds does not shrink with scans, so the curve levels off.
+
+    Returns:
+        experiment, reference, n, positives (expected), detectable, error, freedom, correlation (of the two AUCs),
+        n_seeds, source ("this study" | "paper's n").
+    """
+    rows = []
+    for pair in pairs_over(predictions, references, task):
+        if pair.test[0].has_both:
+            rows += _power_rows(pair, sizes, published_n)
+    columns = ["experiment", "reference", "n", "positives", "detectable", "error", "freedom", "correlation"]
+    return pd.DataFrame(rows, columns=[*columns, "n_seeds", "source"])
+
+
+def _variance(scans: Scans, areas: Areas | None) -> dict[str, float]:
+    names = ("value", "seed_variance", "patient_variance", "total_variance", "seed_share", "interaction_variance")
+    row = dict.fromkeys((*names, "seed_sd", "patient_sd"), np.nan) | {
+        "n_seeds": len(scans.seeds),
+        "n": scans.counts["n"],
+    }
+    if areas is None:
+        return row
+    row["value"] = float(areas.value.mean())
+    if len(scans.seeds) == 1:
+        patients = float(areas.draws[0].var(ddof=1))
+        return row | {"patient_variance": patients, "patient_sd": float(np.sqrt(patients))}
+    parts = variance_parts(areas.value, np.cov(areas.draws))
+    total = parts.seeds + parts.patients
+    return row | {
+        "seed_variance": parts.seeds,
+        "patient_variance": parts.patients,
+        "total_variance": total,
+        "seed_share": parts.seeds / total if total else np.nan,
+        "interaction_variance": parts.interaction,
+        "seed_sd": float(areas.value.std(ddof=1)),
+        "patient_sd": float(np.sqrt(parts.patients)),
+    }
+
+
+def _power_rows(pair: Pair, sizes: Sequence[int], published_n: int) -> list[dict[str, object]]:
+    a, b = pair.test
+    n_seeds, n_scans = len(a.seeds), len(a.target)
+    areas, covariance = delong_covariance(a.target, np.vstack([a.probability, b.probability]))
+    contrast = np.hstack([np.eye(n_seeds), -np.eye(n_seeds)])  # (S, 2 S)
+    of_differences = contrast @ covariance @ contrast.T  # (S, S)
+    row = {"experiment": pair.experiment, "reference": pair.reference}
+    row["correlation"] = _correlation(covariance, n_seeds)
+    rows = []
+    for n, source in [*((n, "this study") for n in sorted({*sizes, n_scans})), (published_n, "paper's n")]:
+        factor = n / n_scans
+        kinds = [(1, float(np.trace(of_differences)) / n_seeds / factor, np.inf)]
+        if n_seeds > 1:
+            parts = variance_parts(contrast @ areas, of_differences).with_scans(factor)
+            kinds.append((n_seeds, parts.total, parts.freedom))
+        for of_seeds, variance, freedom in kinds:
+            found = {"n": n, "positives": float(a.target.mean() * n), "n_seeds": of_seeds, "source": source}
+            found |= {"error": float(np.sqrt(variance)), "freedom": freedom}
+            found["detectable"] = float(detectable_difference(found["error"], freedom=freedom))
+            rows.append(row | found)
+    return rows
+
+
+def _correlation(covariance: np.ndarray, n_seeds: int) -> float:
+    """Mean correlation of the AUCs of a and b of the same seed; NaN where one has no variance."""
+    variances = np.diag(covariance)
+    products = variances[:n_seeds] * variances[n_seeds:]
+    if products.min() < MIN_ERROR**4:
+        return np.nan
+    return float(np.mean(np.diag(covariance, k=n_seeds) / np.sqrt(products)))

@@ -1,0 +1,250 @@
+"""Checks of a cohort: every scan read, measured, drawn and judged.
+
+Nothing that is written here names a patient or a folder: a scan is known by its name in the cohort table, and of an
+image's header only its geometry is used.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from lungmtl.data.cohort import included
+from lungmtl.data.images import numbers_of, place_of, reason, stamp
+from lungmtl.data.inventory import class_notes, leak_notes, mix, shared
+from lungmtl.data.labels import cooccurrence, label_table
+from lungmtl.data.lungs import LUNG_GRID_MM, lung_mask
+from lungmtl.data.reading import read_volume
+from lungmtl.data.splits import without_failed
+from lungmtl.data.thumbnails import THUMBNAILS, thumbnail, thumbnail_file
+from lungmtl.data.volume import Volume
+from lungmtl.files import write
+from lungmtl.keys import Place, code_key
+from lungmtl.workers import run_jobs
+
+ENTRY = Place("lungmtl.data.checks", "check_file")  # what the check of a scan executes
+CHECKED_FILE = "scans.csv"
+JOURNAL = "checked.jsonl"  # one line per scan, written as it is checked: what a later call goes on from
+CHECK_MEASURES = (
+    *("n_slices", "n_rows", "n_columns", "slice_mm", "pixel_mm", "length_mm"),
+    *("hu_min", "hu_p01", "hu_p05", "hu_p50", "hu_p95", "hu_p99", "hu_max"),
+    *("lung_volume_l", "lung_p05", "lung_p50", "lung_p95", "lung_z_mm", "lung_y_mm", "lung_x_mm"),
+    *("below_mm", "above_mm"),
+)
+PERCENTILES = (0, 1, 5, 50, 95, 99, 100)
+LUNG_PERCENTILES = (5, 50, 95)
+# chosen by us: what is usable and still worth a look
+MAX_LUNGS_L = 9.0  # total lung capacity is seldom more
+LUNG_HU = (-960, -500)  # the lungs' median; outside it the HU may have a wrong offset, or the mask is wrong
+MAX_SLICE_MM = 5.0  # a nodule of 8 mm is in one slice or two
+BYTES_PER_WORKER = 64e6  # chosen by us: images that take as long to check as a process takes to start
+
+
+class Checked(NamedTuple):
+    """What `check_cohort` found."""
+
+    scans: pd.DataFrame  # scan, verdict (ok, look, failed), reason and the MEASURES
+    labels: pd.DataFrame  # split (all of them first), task, n, positives, unknown, share, low, high
+    cooccurrence: pd.DataFrame  # task by task: share of the row's scans that also have the column's diagnosis
+    mix: pd.DataFrame  # what, value, and the number of scans in all and in every split
+    shared: pd.DataFrame  # what is shared (patient, image or voxels), scans, n_scans, n_patients, splits, leaks
+    notes: list[str]  # sentences: what stands in the way of a study with this table
+
+
+def check_cohort(
+    frame: pd.DataFrame,
+    root: str | Path,
+    *,
+    out: str | Path,
+    tasks: Sequence[str],
+    workers: int = 1,
+    progress: bool = True,
+) -> Checked:
+    """Check every scan and the cohort, and write all tables and a thumbnail per scan.
+
+    Args:
+        frame: A cohort as `cohort.read_cohort` gives it; rows with a reason in `excluded` are left out.
+        root: Folder that `image` is relative to.
+        out: Folder for the tables; a scan whose image did not change since an earlier call is not read again.
+        tasks: Diagnosis columns.
+        workers: Processes.
+        progress: Whether to show a bar.
+    Raises:
+        RuntimeError: If a worker process was killed; the next call goes on from there.
+    """
+    out = Path(out)
+    scans = check_scans(frame, root, out=out, workers=workers, progress=progress)
+    used = included(without_failed(frame, scans))
+    shares = label_table(used, tasks=tasks)
+    groups = shared(included(frame), scans, root)
+    checked = Checked(
+        scans.drop(columns="voxels"),
+        shares,
+        cooccurrence(used, tasks=tasks),
+        mix(used, scans),
+        groups,
+        [*leak_notes(groups), *class_notes(shares)],
+    )
+    for name in ("scans", "labels", "cooccurrence", "mix", "shared"):
+        has_index = name == "cooccurrence"
+        text = getattr(checked, name).to_csv(index=has_index, index_label="of the scans with" if has_index else None)
+        write(out / f"{name}.csv", text)
+    return checked
+
+
+def check_scans(
+    frame: pd.DataFrame, root: str | Path, *, out: str | Path, workers: int = 1, progress: bool = True
+) -> pd.DataFrame:
+    """Read and measure every scan, and draw its thumbnail; a scan that cannot be used never stops the others.
+
+    Args:
+        frame: Columns `scan`, `image` and, if known, `n_slices`; rows with a reason in `excluded` are left out.
+        root: Folder that `image` is relative to.
+        out: Folder for what is found; a killed call loses only the scans under way.
+        workers: Processes.
+        progress: Whether to show a bar.
+    Returns:
+        One row per scan, in the table's order: `scan`, `verdict` (ok, failed, or look: usable, but worth a look),
+        `reason`, the MEASURES and `voxels`, a hash of the HU; NaN where not known.
+    """
+    used = frame[frame["excluded"] == ""]
+    images = {scan: place_of(root, image) for scan, image in zip(used["scan"], used["image"], strict=True)}
+    out = Path(out)
+    (out / THUMBNAILS).mkdir(parents=True, exist_ok=True)
+    stamps = {scan: stamp(image) for scan, image in images.items()}
+    rows = _kept(out, stamps)
+    write(out / JOURNAL, "".join(_line(row) for row in rows.values()))
+    todo = [(scan, str(image), str(thumbnail_file(out, scan))) for scan, image in images.items() if scan not in rows]
+    n_bytes = sum(stamps[scan][1] for scan, *_ in todo)
+    results = run_jobs(check_file, todo, workers=min(workers, len(todo), int(n_bytes / BYTES_PER_WORKER)))
+    with (
+        (out / JOURNAL).open("a", encoding="utf-8") as journal,
+        tqdm(total=len(images), initial=len(rows), desc="checking", unit="scan", disable=not progress) as bar,
+    ):
+        for row in results:
+            rows[row["scan"]] = row | {"stamp": stamps[row["scan"]], "code": code_key(ENTRY)}
+            journal.write(_line(rows[row["scan"]]))
+            journal.flush()
+            bar.update()
+    found = pd.DataFrame([rows[scan] for scan in images]).reindex(
+        columns=["scan", "status", "reason", *CHECK_MEASURES, "voxels"]
+    )
+    return _judged(found, used)
+
+
+def check_file(job: tuple) -> dict:
+    """Check one scan; one that cannot be used becomes a row with its reason, and what was measured before."""
+    scan, image, thumbnail_file = job
+    row = {"scan": scan, "status": "ok", "reason": ""}
+    Path(thumbnail_file).unlink(missing_ok=True)
+    try:
+        volume = read_volume(image)
+        row |= _voxel_measures(volume)
+        try:
+            lungs = lung_mask(volume)
+            row |= _lung_measures(volume, lungs)
+        finally:  # a thumbnail shows what a scan is that holds no lungs
+            write(Path(thumbnail_file), thumbnail(volume, lungs if "lung_volume_l" in row else None))
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+        row |= {"status": "failed", "reason": reason(error, image, scan)}
+    return row
+
+
+def _voxel_measures(volume: Volume) -> dict:
+    hu = volume.hu[:, ::2, ::2]  # every fourth voxel tells the percentiles, and faster
+    names = [f"hu_p{p:02d}" for p in PERCENTILES[1:-1]]
+    sizes = dict(zip(("n_slices", "n_rows", "n_columns"), volume.hu.shape, strict=True))
+    values = dict(zip(names, np.percentile(hu, PERCENTILES[1:-1]).round().astype(int).tolist(), strict=True))
+    spacing_mm = {"slice_mm": volume.spacing_mm[0], "pixel_mm": max(volume.spacing_mm[1:])}
+    return {
+        **sizes,
+        **{name: round(value, 3) for name, value in spacing_mm.items()},
+        "length_mm": round(volume.hu.shape[0] * volume.spacing_mm[0], 1),
+        **{"hu_min": int(volume.hu.min()), **values, "hu_max": int(volume.hu.max())},
+        "voxels": hashlib.blake2b(np.ascontiguousarray(volume.hu), digest_size=12).hexdigest(),
+    }
+
+
+def _lung_measures(volume: Volume, lungs: np.ndarray) -> dict:
+    """Volume, HU and box of the lungs, and how far they end from the first and the last slice."""
+    litres = float(np.count_nonzero(lungs)) * math.prod(volume.spacing_mm) * 1e-6
+    inside = np.percentile(volume.hu[lungs], LUNG_PERCENTILES).round().astype(int).tolist()
+    ends = [lungs.any(axis=tuple({0, 1, 2} - {axis})).nonzero()[0][[0, -1]] for axis in range(3)]
+    box_mm = [float((last - first + 1) * mm) for (first, last), mm in zip(ends, volume.spacing_mm, strict=True)]
+    slice_mm, n_slices = volume.spacing_mm[0], volume.hu.shape[0]
+    return {
+        "lung_volume_l": round(litres, 3),
+        **dict(zip([f"lung_p{p:02d}" for p in LUNG_PERCENTILES], inside, strict=True)),
+        **{f"lung_{axis}_mm": round(mm, 1) for axis, mm in zip("zyx", box_mm, strict=True)},
+        "below_mm": round(float(ends[0][0] * slice_mm), 1),
+        "above_mm": round(float((n_slices - 1 - ends[0][1]) * slice_mm), 1),
+    }
+
+
+def _judged(rows: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
+    """Turn status into verdict: a scan that was read may still be worth a look."""
+    wanted = numbers_of(frame, "n_slices")
+    remarks = [
+        _remarks(row, n_wanted) if row.status == "ok" else []
+        for row, n_wanted in zip(rows.itertuples(), wanted, strict=True)
+    ]
+    looks = pd.Series([" ".join(texts) for texts in remarks], index=rows.index, dtype=str)
+    verdict = rows["status"].mask(looks != "", "look")
+    rows = rows.assign(reason=rows["reason"].mask(looks != "", looks)).drop(columns="status")
+    rows.insert(1, "verdict", verdict)
+    counts = [
+        "n_slices",
+        "n_rows",
+        "n_columns",
+        *[name for name in CHECK_MEASURES if "hu_" in name or "lung_p" in name],
+    ]
+    return rows.astype(dict.fromkeys(counts, "Int64"))
+
+
+def _remarks(row: tuple, n_wanted: float) -> list[str]:
+    """Sentences on one scan that was read."""
+    block_mm = max(1, int(LUNG_GRID_MM / row.slice_mm)) * row.slice_mm  # the mask is found on such blocks
+    rules = [
+        (row.n_slices != n_wanted, f"The table says {n_wanted:g} slices, the image has {row.n_slices:g}."),
+        (row.below_mm < block_mm, "The lungs reach the lowest slice: their bases may be cut off."),
+        (row.above_mm < block_mm, "The lungs reach the highest slice: their tops may be cut off."),
+        (row.lung_volume_l > MAX_LUNGS_L, f"The lungs hold {row.lung_volume_l:.1f} L, over {MAX_LUNGS_L:g} L."),
+        (
+            not LUNG_HU[0] <= row.lung_p50 <= LUNG_HU[1],
+            f"The lungs' median is {row.lung_p50:.0f} HU, not {LUNG_HU[0]} to {LUNG_HU[1]}.",
+        ),
+        (row.slice_mm > MAX_SLICE_MM, f"Slices lie {row.slice_mm:.1f} mm apart, over {MAX_SLICE_MM:g} mm."),
+    ]
+    return [text for holds, text in (rules if not math.isnan(n_wanted) else rules[1:]) if holds]
+
+
+def _kept(out: Path, stamps: dict[str, list[int]]) -> dict[str, dict]:
+    """Rows of earlier calls whose image and code are the same and whose thumbnail is there."""
+    code, rows = code_key(ENTRY), {}
+    for row in _journal(out / JOURNAL):
+        scan = row.get("scan", "")
+        is_same = row.get("code") == code and row.get("stamp") == stamps.get(scan) and row["stamp"][0] > 0
+        if is_same and ("voxels" not in row or thumbnail_file(out, scan).is_file()):
+            rows[scan] = row
+    return rows
+
+
+def _journal(path: Path) -> Iterator[dict]:
+    """Lines of the journal; one that was cut off when a call was killed is passed over."""
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(row, dict):
+            yield row
+
+
+def _line(row: dict) -> str:
+    return json.dumps(row) + "\n"

@@ -1,0 +1,187 @@
+"""Cohort tables: read and check one.
+
+One row of `cohort.csv` is one scan. A diagnosis is 0, 1 or blank, which means not known and becomes NaN. A row with
+a reason in `excluded` stays in the table and is used nowhere.
+"""
+
+import csv
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lungmtl.experiments import SPLITS, TASKS
+
+ANSWERS = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "": np.nan}
+DOWNLOAD = "download"  # begins the reason of a scan that is still to be fetched; followed by what is there of it
+MAX_LISTED = 20  # problems of a table named at once
+ATTRIBUTES = ("nodule_mm", "noise_hu", "thickness_mm", "n_slices", "kernel", "manufacturer", "sex", "age_years")
+SCAN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # it becomes a file name
+
+
+def read_cohort(
+    path: str | Path, *, tasks: Sequence[str] = TASKS, allow_outside: bool = False, allow_missing: bool = False
+) -> pd.DataFrame:
+    """Read a cohort table and check everything that can be wrong with it.
+
+    Args:
+        path: The csv file; its images are relative to its folder.
+        tasks: Columns that hold a diagnosis.
+        allow_outside: Whether an image may lie outside the table's folder.
+        allow_missing: Whether an image may be missing, for a caller that lists such scans itself.
+    Returns:
+        All rows and columns in the file's order: diagnoses float (0, 1, NaN = not known), the rest text, with
+        `split` and `excluded` added where the file lacks them ("" = none).
+    Raises:
+        FileNotFoundError: If the table or an image is missing.
+        ValueError: If a column is missing, or values of rows are not what their columns must hold: all are named.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"A cohort must be an existing csv file. Found nothing at {path}.")
+    frame = _read_text(path, tasks)
+    problems = [*_name_problems(frame), *(text for name in tasks for text in _label_problems(frame, name))]
+    problems += [*_split_problems(frame), *_place_problems(included(frame), path, allow_outside)]
+    if problems:
+        raise ValueError(_listed(problems, path))
+    missing = [] if allow_missing else _missing_images(included(frame), path)
+    if missing:
+        raise FileNotFoundError(_listed(missing, path))
+    return frame.assign(**{name: frame[name].map(ANSWERS).astype(float) for name in tasks})
+
+
+def included(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows that are not excluded, numbered from 0."""
+    return frame[frame["excluded"] == ""].reset_index(drop=True)
+
+
+def exclude_failed(frame: pd.DataFrame, report: pd.DataFrame) -> pd.DataFrame:
+    """Exclude the scans that a preparation report lists as failed, with its reason; a new frame.
+
+    Args:
+        frame: A cohort as `read_cohort` gives it.
+        report: Columns `scan`, `status` and `reason`, from `volumes.prepare_cohort`.
+    """
+    failed = report.loc[report["status"] != "ok"].set_index("scan")["reason"]
+    reasons = frame["scan"].map(failed)
+    return frame.assign(excluded=reasons.where(reasons.notna(), frame["excluded"]))
+
+
+def attributes(frame: pd.DataFrame, truth: pd.DataFrame | None = None) -> pd.DataFrame:
+    """What the table tells of its scans beside the diagnoses, for subgroups: `scan` and those of `ATTRIBUTES` it has.
+
+    Other columns stay behind: they may name a patient.
+
+    Args:
+        frame: A cohort table.
+        truth: Columns `scan`, `diameter_mm` (of the malignant nodule) and `noise_hu`, where a generator knows them.
+    Returns:
+        One row per scan; numbers where a column holds nothing but numbers and blanks, else text.
+    """
+    if truth is not None:
+        known = truth.rename(columns={"diameter_mm": "nodule_mm"})[["scan", "nodule_mm", "noise_hu"]]
+        frame = frame.merge(known, on="scan", how="left")
+    scans = frame[["scan", *(name for name in ATTRIBUTES if name in frame)]].copy()
+    for name in scans.columns.drop("scan"):
+        numbers = pd.to_numeric(scans[name], errors="coerce")
+        is_number = numbers.notna() | scans[name].isna() | (scans[name] == "")
+        scans[name] = numbers if is_number.all() else scans[name]
+    return scans
+
+
+def _read_text(path: Path, tasks: Sequence[str]) -> pd.DataFrame:
+    """Read every cell as stripped text and check the columns."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            rows = [[cell.strip() for cell in row] for row in csv.reader(stream, strict=True) if row]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"A cohort must be a csv table in UTF-8. Found in {path}: {error}") from error
+    header = rows[0] if rows else []
+    ragged = [number for number, row in enumerate(rows, start=1) if len(row) != len(header)]
+    if ragged:
+        raise ValueError(
+            f"Every row must have as many cells as the header. Found another count in row {ragged[0]} of {path}."
+        )
+    if len(set(header)) < len(header):
+        raise ValueError(f"Column names must differ. Found {', '.join(header)} in {path}.")
+    frame = pd.DataFrame(rows[1:], columns=header, dtype=str)
+    missing = [f"`{name}`" for name in ("scan", "patient", "image", *tasks) if name not in frame]
+    if missing:
+        found = ", ".join(frame) or "none"
+        raise ValueError(f"A cohort must have the column {' and '.join(missing)}. Found {found} in {path}.")
+    for name in ("split", "excluded"):
+        frame[name] = frame.get(name, "")
+    if frame.empty:
+        raise ValueError(f"A cohort must have at least one scan. Found none in {path}.")
+    return frame
+
+
+def _listed(problems: Sequence[str], path: Path) -> str:
+    """One problem as a sentence, several as a list."""
+    if len(problems) == 1:
+        return f"{problems[0]} In {path}."
+    more = [f"... and {len(problems) - MAX_LISTED} more"] if len(problems) > MAX_LISTED else []
+    return "\n  - ".join([f"{path} has {len(problems)} problems:", *problems[:MAX_LISTED], *more])
+
+
+def _label_problems(frame: pd.DataFrame, name: str) -> list[str]:
+    wrong = frame[~frame[name].isin(list(ANSWERS))]
+    return [
+        f"`{name}` must be 0, 1 or blank. Found {value!r} in scan {scan}."
+        for value, scan in zip(wrong[name], wrong["scan"], strict=True)
+    ]
+
+
+def _name_problems(frame: pd.DataFrame) -> list[str]:
+    rows = enumerate(frame["scan"], start=2)  # the header is row 1
+    twice = frame["scan"][frame["scan"].str.lower().duplicated()]  # some file systems ignore case
+    return [
+        *(
+            f"A scan's name must be letters, digits, dot, dash and underscore. Found {scan!r} in row {row}."
+            for row, scan in rows
+            if not SCAN_NAME.fullmatch(scan)
+        ),
+        *(f"Every scan must have one row. Found {scan} again." for scan in twice),
+        *(
+            f"Every scan must have a patient. Found none in scan {scan}."
+            for scan in frame.loc[frame["patient"] == "", "scan"]
+        ),
+    ]
+
+
+def _split_problems(frame: pd.DataFrame) -> list[str]:
+    unknown = frame[~frame["split"].isin(["", *SPLITS])]
+    given = frame[frame["split"].isin(SPLITS)].drop_duplicates(["patient", "split"])
+    shared = given[given["patient"].duplicated(keep=False)].groupby("patient", sort=False)["split"].agg(" and ".join)
+    return [
+        *(
+            f"`split` must be train, validation, test or blank. Found {split!r} in scan {scan}."
+            for split, scan in zip(unknown["split"], unknown["scan"], strict=True)
+        ),
+        *(f"A patient must be in one split. Found {patient} in {splits}." for patient, splits in shared.items()),
+    ]
+
+
+def _place_problems(frame: pd.DataFrame, path: Path, allow_outside: bool) -> list[str]:
+    problems = []
+    root = os.path.abspath(path.parent)
+    for scan, image in zip(frame["scan"], frame["image"], strict=True):
+        place = os.path.normpath(os.path.join(root, image))
+        if image == "":
+            problems.append(f"Every scan must have an image. Found none in scan {scan}.")
+        elif not allow_outside and not place.startswith(root.rstrip(os.sep) + os.sep):
+            problems.append(f"An image must lie in the table's folder. Found {image} in scan {scan}.")
+    return problems
+
+
+def _missing_images(frame: pd.DataFrame, path: Path) -> list[str]:
+    root = os.path.abspath(path.parent)
+    places = [os.path.normpath(os.path.join(root, image)) for image in frame["image"]]
+    return [
+        f"Every image must exist. Found nothing at {place}, scan {scan}."
+        for scan, place in zip(frame["scan"], places, strict=True)
+        if not os.path.exists(place)
+    ]

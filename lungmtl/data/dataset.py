@@ -1,0 +1,69 @@
+"""Prepared scans and their labels, served to torch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from lungmtl.data.cohort import included
+
+
+class ScanDataset(torch.utils.data.Dataset):
+    """Prepared scans, read one file at a time: (volume, target, known).
+
+    An item is the volume float32 (1, Z, Y, X) in [0, 1], the targets float32 (T,) with 0 where not known, and bool
+    (T,) that says which are known.
+    """
+
+    def __init__(self, frame: pd.DataFrame, folder: str | Path, *, tasks: Sequence[str]):
+        """Keep the rows and targets; no scan is read yet.
+
+        Args:
+            frame: Rows of a cohort; excluded ones are left out.
+            folder: Where `volumes.prepare_cohort` put `<scan>.npy`.
+            tasks: Diagnosis columns, in the network's order.
+        Raises:
+            FileNotFoundError: If a scan is not prepared.
+        """
+        self.frame = included(frame)
+        self.scans = self.frame["scan"].tolist()
+        self.folder = Path(folder)
+        self.tasks = tuple(tasks)
+        labels = torch.tensor(self.frame[list(tasks)].to_numpy(dtype=np.float32))  # (N, T)
+        self.known = ~labels.isnan()  # (N, T)
+        self.target = labels.nan_to_num(0.0)  # (N, T)
+        missing = [scan for scan in self.scans if not self._file(scan).is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f"Every scan must be prepared. Found {len(missing)} of {len(self.scans)} missing, "
+                f"first {self._file(missing[0])}."
+            )
+
+    def __len__(self) -> int:
+        """Count the scans."""
+        return len(self.scans)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Read one scan."""
+        array = np.load(self._file(self.scans[index]), allow_pickle=False)
+        volume = torch.from_numpy(array).float().unsqueeze(0)  # (1, Z, Y, X)
+        return volume, self.target[index], self.known[index]
+
+    def predictions(self, probability: np.ndarray) -> pd.DataFrame:
+        """Put probabilities (N, T) beside the targets.
+
+        Returns:
+            One row per scan and task: scan, patient, split, task, target (NaN = not known), probability.
+        """
+        rows = self.frame[["scan", "patient", "split"]]
+        target = self.target.masked_fill(~self.known, torch.nan).numpy()
+        parts = [
+            rows.assign(task=task, target=target[:, t], probability=probability[:, t])
+            for t, task in enumerate(self.tasks)
+        ]
+        return pd.concat(parts, ignore_index=True)
+
+    def _file(self, scan: str) -> Path:
+        return self.folder / f"{scan}.npy"

@@ -1,0 +1,50 @@
+"""Images of a cohort table: where they lie, whether they changed, and reasons that name a scan instead of a path."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+
+def place_of(root: str | Path, image: str) -> Path:
+    return Path(os.path.normpath(os.path.join(os.path.abspath(root), image)))
+
+
+def stamp(image: Path) -> list[int]:
+    """Number of files, bytes and latest change (ns) of an image; changes with it. [0, 0, 0] if it is not there."""
+    try:
+        files = list(os.scandir(image)) if image.is_dir() else []
+        stats = [image.stat(), *(file.stat() for file in files)]
+    except OSError:
+        return [0, 0, 0]
+    return [len(files) or 1, sum(stat.st_size for stat in stats), max(stat.st_mtime_ns for stat in stats)]
+
+
+def reason(error: BaseException | str, image: str | Path, scan: str) -> str:
+    """Text of an error without the image's path, which may name a patient."""
+    text = str(error) or type(error).__name__
+    return text.replace(str(image), f"scan {scan}")
+
+
+def without_folders(report: pd.DataFrame, frame: pd.DataFrame, root: str | Path) -> pd.DataFrame:
+    """Name the scan instead of its image's path in the reasons of a preparation report; a new frame.
+
+    Args:
+        report: Columns `scan`, `status` and, where a scan failed, `reason`.
+        frame: Columns `scan` and `image`.
+        root: Folder that `image` is relative to.
+    """
+    failed = report[report["status"] == "failed"]
+    images = frame.drop_duplicates("scan").set_index("scan")["image"] if len(failed) else {}
+    reasons = {
+        row.Index: reason(row.reason, Path(root).resolve() / images[row.scan], row.scan) for row in failed.itertuples()
+    }
+    return report.assign(reason=pd.Series(reasons, dtype=object).reindex(report.index).fillna(""))
+
+
+def numbers_of(frame: pd.DataFrame, name: str) -> pd.Series:
+    """Return a column that may not be there as float, NaN where not given."""
+    if name not in frame:
+        return pd.Series(np.nan, index=frame.index)
+    return pd.to_numeric(frame[name], errors="coerce")

@@ -1,0 +1,85 @@
+"""What a cohort as a whole can have wrong: leakage between splits, missing classes, an unusual mix of scanners."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from lungmtl.data.cohort import included
+from lungmtl.data.images import place_of
+from lungmtl.data.labels import ALL
+from lungmtl.experiments import SPLITS
+
+SIDE_COLUMNS = ("kernel", "thickness_mm", "manufacturer", "round")  # of the table, where it has them; `mix` counts them
+
+
+def mix(frame: pd.DataFrame, scans: pd.DataFrame) -> pd.DataFrame:
+    """Count scans by voxel size in mm, and by kernel, thickness, manufacturer and round where the table has them.
+
+    Args:
+        frame: A cohort; excluded rows are left out.
+        scans: From `check_scans`.
+    Returns:
+        One row per value: `what`, `value`, and the number of scans in all and in every split.
+    """
+    rows = included(frame).merge(scans[["scan", "slice_mm", "pixel_mm"]].round(1), on="scan")
+    names = ["slice_mm", "pixel_mm", *[name for name in SIDE_COLUMNS if name in frame]]
+    parts = [rows.assign(split=ALL), rows]
+    long = pd.concat(part.melt(id_vars="split", value_vars=names, var_name="what") for part in parts)
+    long["value"] = long["value"].astype(str).replace({"": "not given", "nan": "not given"})
+    table = long.pivot_table(index=["what", "value"], columns="split", aggfunc="size", fill_value=0)
+    table = table.reindex(columns=[ALL, *SPLITS], fill_value=0).reset_index()
+    order = table["what"].map({name: place for place, name in enumerate(names)})
+    return table.assign(order=order).sort_values(["order", ALL], ascending=[True, False]).drop(columns="order")
+
+
+def shared(frame: pd.DataFrame, scans: pd.DataFrame, root: str | Path) -> pd.DataFrame:
+    """List scans that share their image, their voxels, or a patient across splits.
+
+    Patients are compared without upper and lower case: `P1` and `p1` are one.
+
+    Args:
+        frame: A cohort with its splits.
+        scans: From `check_scans`.
+        root: Folder that `image` is relative to.
+    Returns:
+        One row per group: `what`, `scans` (the first five), `n_scans`, `n_patients`, `splits`, and `leaks`: whether
+        the group is in two splits, or under two patients, whom a draw may part.
+    """
+    rows = frame.assign(
+        **{
+            "the same patient": frame["patient"].str.casefold(),
+            "the same image": [str(place_of(root, image)) for image in frame["image"]],
+            "identical voxels": frame["scan"].map(scans.set_index("scan")["voxels"]),
+        }
+    )
+    groups = []
+    for what in ("the same patient", "the same image", "identical voxels"):
+        repeated = rows[rows[what].notna() & rows[what].duplicated(keep=False)]
+        for _, group in repeated.groupby(what, sort=False):
+            n_patients, splits = group["patient"].nunique(), sorted(set(group["split"]) - {""})
+            names = " ".join(group["scan"].head(5)) + (" ..." if len(group) > 5 else "")
+            groups.append((what, names, len(group), n_patients, " ".join(splits), len(splits) > 1 or n_patients > 1))
+    table = pd.DataFrame(groups, columns=["what", "scans", "n_scans", "n_patients", "splits", "leaks"])
+    return table[table["leaks"].astype(bool) | (table["what"] != "the same patient")].reset_index(drop=True)
+
+
+def leak_notes(groups: pd.DataFrame) -> list[str]:
+    leaks = groups[groups["leaks"].astype(bool)]
+    return [
+        f"Leakage: {row.what} in {row.n_scans} scans ({row.scans}), under {row.n_patients} patient name(s), in "
+        f"{row.splits.replace(' ', ' and ') or 'no split yet'}."
+        for row in leaks.itertuples()
+    ]
+
+
+def class_notes(shares: pd.DataFrame) -> list[str]:
+    """Name what every split lacks: without both classes of every diagnosis no study can be made of it."""
+    notes = []
+    for split_name, rows in shares[shares["split"] != ALL].groupby("split", sort=False):
+        lacks = {"positive": rows["positives"] == 0, "negative": rows["n"] == rows["positives"]}
+        found = [f"{kind} {', '.join(rows.loc[is_none, 'task'])}" for kind, is_none in lacks.items() if is_none.any()]
+        if found:
+            notes.append(
+                f"Every split needs both classes of every diagnosis: {split_name} has no {', no '.join(found)}."
+            )
+    return notes

@@ -1,0 +1,72 @@
+"""Diagnoses of a cohort: the paper's tasks, counts, prevalence and co-occurrence."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+from statsmodels.stats.proportion import proportion_confint
+
+from lungmtl.data.cohort import included
+from lungmtl.experiments import SPLITS
+
+ALL = "all"  # in place of a split
+
+
+def counts(frame: pd.DataFrame, *, tasks: Sequence[str]) -> dict[str, dict[str, dict[str, int]]]:
+    """Count scans that are not excluded: split to task to `n` (known), `positives` and `unknown`."""
+    rows = {split: included(frame[frame["split"] == split]) for split in SPLITS}
+    return {split: {task: _count(part[task]) for task in tasks} for split, part in rows.items()}
+
+
+def prevalence(frame: pd.DataFrame, *, tasks: Sequence[str]) -> pd.DataFrame:
+    """Share of positive scans: split, task, n, positives, unknown, share, and Wilson's 95 % interval low, high.
+
+    Scans without an answer are left out of the share; it is NaN where none has one.
+    """
+    table = pd.DataFrame(
+        {"split": split, "task": task, **count}
+        for split, by_task in counts(frame, tasks=tasks).items()
+        for task, count in by_task.items()
+    )
+    known = table["n"].where(table["n"] > 0)
+    low, high = proportion_confint(table["positives"], known, method="wilson")
+    return table.assign(share=table["positives"] / known, low=low, high=high)
+
+
+def cooccurrence(frame: pd.DataFrame, *, tasks: Sequence[str]) -> pd.DataFrame:
+    """Share of the scans with the row's diagnosis that also have the column's, of those where both are known."""
+    labels = included(frame)[list(tasks)]
+    return pd.DataFrame(
+        {task: {given: labels.loc[labels[given] == 1, task].mean() for given in tasks} for task in tasks}
+    )
+
+
+def examples(frame: pd.DataFrame, truth: pd.DataFrame, *, tasks: Sequence[str]) -> dict[str, str]:
+    """Scan to show of every task: the positive one with the highest severity in the truth, else the first.
+
+    Args:
+        frame: A cohort as `read_cohort` gives it; every task has a positive scan.
+        truth: `scan` and, where known, severity_<task>, as a phantom cohort has it; may be empty.
+        tasks: Diagnosis columns.
+    """
+    rows = included(frame)
+    severity = rows[["scan"]].merge(truth.astype({"scan": str}), on="scan", how="left")
+    found = {}
+    for task in tasks:
+        score = severity.get(f"severity_{task}", pd.Series(0.0, index=rows.index)).fillna(0.0)
+        found[task] = rows.loc[score[rows[task] == 1].idxmax(), "scan"]
+    return found
+
+
+def _count(labels: pd.Series) -> dict[str, int]:
+    return {
+        "n": int(labels.notna().sum()),
+        "positives": int((labels == 1).sum()),
+        "unknown": int(labels.isna().sum()),
+    }
+
+
+def label_table(frame: pd.DataFrame, *, tasks: Sequence[str]) -> pd.DataFrame:
+    """Count the labels of the whole cohort and of every split, with `cohort.prevalence`'s columns."""
+    as_one = prevalence(frame.assign(split=SPLITS[0]), tasks=tasks)
+    whole = as_one[as_one["split"] == SPLITS[0]].assign(split=ALL)
+    return pd.concat([whole, prevalence(frame, tasks=tasks)], ignore_index=True)

@@ -1,0 +1,36 @@
+"""Settings of preparation: the grid and the window that make a CT the network's input, and their place in the cache."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from lungmtl.keys import Place, code_key, key
+
+ENTRY = Place("lungmtl.data.prepared", "prepare_file")  # what a prepared scan executes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """How a CT is prepared.
+
+    Attributes:
+        spacing_mm: Voxel size of the result in mm, (z, y, x).
+        shape: Voxels of the result, (z, y, x).
+        window_hu: HU mapped to 0 and to 1.
+    """
+
+    spacing_mm: Sequence[float]
+    shape: Sequence[int]
+    window_hu: Sequence[float]
+
+    def to_dict(self) -> dict[str, list]:
+        """Plain values, the same whether they came as whole or as decimal numbers."""
+        kinds = {"spacing_mm": float, "shape": int, "window_hu": float}
+        return {name: [kind(value) for value in getattr(self, name)] for name, kind in kinds.items()}
+
+
+def prepared_folder(preparation: Preparation, cache_dir: str | Path, root: str | Path) -> Path:
+    """Where the scans of a cohort are, of which `root` is the table's folder; named by settings, code and root."""
+    settings = json.dumps([preparation.to_dict(), str(Path(root).resolve())])
+    return Path(cache_dir) / "prepared" / key(settings, code_key(ENTRY))

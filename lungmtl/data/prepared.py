@@ -1,0 +1,169 @@
+"""Prepared scans: every scan of a cohort to one file in the cache, and a report of what became of each."""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from lungmtl.data.preparation import Preparation, prepared_folder
+from lungmtl.data.reading import read_volume
+from lungmtl.data.tensor import prepare_scan
+from lungmtl.files import replacing, write
+from lungmtl.workers import run_apart
+
+logger = logging.getLogger(__name__)
+SCANS_PER_WORKER = 32  # a process takes as long to start as some 30 phantom scans take to prepare
+MEASURES = ("slice_mm", "pixel_mm", "lung_volume_l", "cropped_fraction")
+REPORT_COLUMNS = ("scan", "status", "reason", *MEASURES, "seconds")
+
+
+def prepare_cohort(
+    frame: pd.DataFrame,
+    root: str | Path,
+    preparation: Preparation,
+    *,
+    cache_dir: str | Path,
+    workers: int = 1,
+    progress: bool = True,
+) -> tuple[Path, pd.DataFrame]:
+    """Prepare every scan of a cohort that is not prepared yet; one file per scan, and a report.
+
+    A file is kept while it is newer than its image; its folder is named by settings, code and `root`. A scan that cannot
+    be used is reported with its reason and never stops the others, even if it ends its worker; it is then reported
+    so by later calls, too, until its image changes or the file that the reason names is removed.
+
+    Args:
+        frame: Columns `scan` and `image`; rows with a reason in `excluded` are left out.
+        root: Folder that `image` is relative to.
+        preparation: Grid and window.
+        cache_dir: Folder for prepared scans of all cohorts.
+        workers: Processes.
+        progress: Whether to show a bar.
+    Returns:
+        The folder with `<scan>.npy`, and the report: `scan`, `status` (ok or failed), `reason`, `slice_mm` (from
+        slice to slice), `pixel_mm` (the larger of y and x), `lung_volume_l`, `cropped_fraction` (share of the lungs
+        outside the grid) and `seconds` (NaN where kept from an earlier call).
+    Raises:
+        RuntimeError: If workers cannot be started.
+    """
+    root = Path(root).resolve()
+    folder = prepared_folder(preparation, cache_dir, root)
+    folder.mkdir(parents=True, exist_ok=True)
+    used = frame[frame["excluded"].fillna("") == ""] if "excluded" in frame else frame
+    images = zip(used["scan"], used["image"], strict=True)
+    jobs = [(scan, str(root / image), str(folder), preparation) for scan, image in images]
+    rows = {}
+    with tqdm(total=len(jobs), desc="preparing", unit="scan", disable=not progress) as bar:
+        for row in _run_jobs(jobs, workers):
+            rows[row["scan"]] = row
+            bar.update()
+    report = pd.DataFrame([rows[job[0]] for job in jobs], columns=list(REPORT_COLUMNS))
+    _warn_of(report)
+    return folder, report
+
+
+def _run_jobs(jobs: Sequence[tuple], workers: int) -> Iterator[dict]:
+    """Yield a report row per job, in the order in which they finish."""
+    present = {entry.name for folder in {job[2] for job in jobs} for entry in os.scandir(folder)}
+    todo = []
+    for job in jobs:
+        kept = _kept(*job[:3], present)
+        if kept is None:
+            todo.append(job)
+        else:
+            yield kept
+    workers = min(workers, len(todo) // SCANS_PER_WORKER)
+    if workers < 2 and not any(_marker(job[0], job[2]).name in present for job in todo):
+        yield from map(_prepare_job, todo)
+    else:  # also a single one where a scan may have ended the process that prepared it
+        yield from run_apart(_prepare_job, todo, workers=max(1, workers), lost=_lost)
+
+
+def _kept(scan: str, image: str, folder: str, present: set[str]) -> dict | None:
+    """Report row of a scan that was prepared or given up since its image changed, else None.
+
+    Args:
+        scan, image, folder: Of the job.
+        present: Names of the files in `folder`.
+    """
+    tensor, marker = Path(folder) / f"{scan}.npy", _marker(scan, folder)
+    try:
+        if tensor.name in present and tensor.stat().st_mtime > _changed(Path(image)):
+            measured = json.loads(tensor.with_suffix(".json").read_text(encoding="utf-8"))
+            return {"scan": scan, "status": "ok", "reason": "", **measured, "seconds": float("nan")}
+        if marker.name in present and marker.stat().st_mtime > _changed(Path(image)):
+            reason = marker.read_text(encoding="utf-8")
+            return _failed(scan, reason, float("nan")) if reason else None
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return None
+
+
+def _marker(scan: str, folder: str) -> Path:
+    """File that is there while a scan is prepared; one left behind tells that the process was ended, or the reason."""
+    return Path(folder) / f".{scan}.begun"
+
+
+def _lost(job: tuple, found: str) -> dict:
+    """Give up a scan for this call and later ones, so that all runs of a study use the same scans."""
+    scan, _, folder, _ = job
+    marker = _marker(scan, folder)
+    (Path(folder) / f"{scan}.npy").unlink(missing_ok=True)
+    again = f"Remove {marker.name}, beside the prepared scans, to try again."
+    reason = f"The scan could not be prepared. Found {found}, in scan {scan}. {again}"
+    write(marker, reason)
+    return _failed(scan, reason, float("nan"))
+
+
+def _failed(scan: str, reason: str, seconds: float) -> dict:
+    return {"scan": scan, "status": "failed", "reason": reason, "seconds": seconds}
+
+
+def _changed(image: Path) -> float:
+    """Time of the last change of a file, or of the latest in a DICOM folder."""
+    if image.is_dir():
+        return max([image.stat().st_mtime, *(entry.stat().st_mtime for entry in os.scandir(image))])
+    return image.stat().st_mtime
+
+
+def _prepare_job(job: tuple) -> dict:
+    """Prepare one scan and write it; a scan that cannot be used becomes a row with its reason."""
+    scan, image, folder, _ = job
+    marker = _marker(scan, folder)
+    marker.write_bytes(b"")  # not `touch`: it may hold an old reason
+    start = time.perf_counter()
+    try:
+        measured = prepare_file(*job)
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+        (Path(folder) / f"{scan}.npy").unlink(missing_ok=True)
+        return _failed(scan, str(error).replace(image, f"scan {scan}"), time.perf_counter() - start)
+    finally:
+        marker.unlink(missing_ok=True)
+    return {"scan": scan, "status": "ok", "reason": "", **measured, "seconds": time.perf_counter() - start}
+
+
+def prepare_file(scan: str, image: str, folder: str, preparation: Preparation) -> dict[str, float]:
+    """Read, prepare and write one scan; return what the report says of it."""
+    volume = read_volume(image)
+    prepared = prepare_scan(volume, preparation)
+    sizes_mm = (volume.spacing_mm[0], max(volume.spacing_mm[1:]))
+    measured = dict(zip(MEASURES, (*sizes_mm, prepared.lung_volume_l, prepared.cropped_fraction), strict=True))
+    write(Path(folder) / f"{scan}.json", json.dumps(measured))
+    with replacing(Path(folder) / f"{scan}.npy") as beside:
+        np.save(beside, prepared.tensor, allow_pickle=False)
+    return measured
+
+
+def _warn_of(report: pd.DataFrame) -> None:
+    failed = report[report["status"] == "failed"]
+    if len(failed):
+        logger.warning("%d of %d scans cannot be used, first: %s", len(failed), len(report), failed.iloc[0]["reason"])
+    cut = report[report["cropped_fraction"] > 0.01]
+    if len(cut):
+        logger.warning("%d of %d scans have over 1 %% of their lungs outside the grid", len(cut), len(report))

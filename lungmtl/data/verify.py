@@ -1,0 +1,91 @@
+"""Verification: images that are missing or incomplete, prepared scans that are damaged."""
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import SimpleITK as sitk
+from tqdm import tqdm
+
+from lungmtl.data.images import numbers_of, place_of, stamp
+
+
+def verify_images(frame: pd.DataFrame, root: str | Path) -> list[str]:
+    """List the images that are not there, empty, or have another number of slices than `n_slices` says.
+
+    Args:
+        frame: A cohort; every row is looked at, so leave out those that need no image.
+        root: Folder that `image` is relative to.
+    """
+    rows = zip(frame["scan"], frame["image"], numbers_of(frame, "n_slices"), strict=True)
+    found = (
+        (scan, _image_problem(place_of(root, image) if image else None, n_wanted)) for scan, image, n_wanted in rows
+    )
+    return [f"scan {scan}: {problem}" for scan, problem in found if problem]
+
+
+def verify_prepared(
+    frame: pd.DataFrame, root: str | Path, folder: str | Path, *, shape: Sequence[int], progress: bool = True
+) -> list[str]:
+    """List the prepared scans that are missing, unreadable, of another shape or type, or not finite in [0, 1].
+
+    Args:
+        frame: A cohort's rows that must be prepared.
+        root: Folder that `image` is relative to.
+        folder: Where `volumes.prepare_cohort` put `<scan>.npy`.
+        shape: Voxels of the model's grid, (z, y, x).
+        progress: Whether to show a bar.
+    """
+    rows = tqdm(list(zip(frame["scan"], frame["image"], strict=True)), "verifying", unit="scan", disable=not progress)
+    found = (
+        (scan, _tensor_problem(Path(folder) / f"{scan}.npy", place_of(root, image), shape)) for scan, image in rows
+    )
+    return [f"scan {scan}: {problem}" for scan, problem in found if problem]
+
+
+def _image_problem(image: Path | None, n_wanted: float) -> str:
+    if image is None or not image.exists():
+        return "the image is not there"
+    if not image.is_dir():
+        if image.stat().st_size == 0:
+            return "the image is empty"
+        n_found = n_wanted if math.isnan(n_wanted) else _n_slices(image)
+    else:
+        n_found = _n_slice_files(image)
+    if n_found == 0:
+        return "the image holds no slice that can be read"
+    return f"{n_found:g} of {n_wanted:g} slices" if n_found != n_wanted and not math.isnan(n_wanted) else ""
+
+
+def _n_slice_files(folder: Path) -> int:
+    files = [entry for entry in os.scandir(folder) if entry.is_file() and entry.name != "DICOMDIR"]
+    slices = [entry for entry in files if entry.name.lower().endswith(".dcm")] or files
+    return sum(entry.stat().st_size > 0 for entry in slices)
+
+
+def _n_slices(file: Path) -> int:
+    """Slices that the header of an image file names; 0 if it cannot be read."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(file))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return 0
+    return reader.GetSize()[-1]
+
+
+def _tensor_problem(file: Path, image: Path, shape: Sequence[int]) -> str:
+    if not file.is_file():
+        return "not prepared"
+    try:
+        array = np.load(file, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        return f"the prepared file cannot be read ({type(error).__name__})"
+    if array.shape != tuple(shape) or array.dtype != np.float16:
+        return f"prepared as {array.dtype} {array.shape}, not float16 {tuple(shape)}"
+    if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
+        return "prepared values are not all finite and in [0, 1]"
+    return "the image is newer than what was prepared" if file.stat().st_mtime_ns < stamp(image)[2] else ""

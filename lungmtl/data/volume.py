@@ -1,0 +1,43 @@
+"""What a CT is here: voxels in HU, their size, and the error of a scan that cannot be used.
+
+Arrays are (Z, Y, X) and oriented LPS: x grows to the patient's left, y to the back, z to the head; spacing and
+shape tuples are in that order too.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+
+AIR_HU = -1024  # lowest value kept: scanners pad the outside of the field of view with less
+MAX_VOXELS = 2**30  # chosen by us: 2 GiB as int16, five times 800 slices of 512 x 512
+
+
+class ScanError(ValueError):
+    """A scan that cannot be used; the message names the scan and the reason."""
+
+
+class Stored(NamedTuple):
+    """Voxels in the order in which they are stored, and where they lie.
+
+    `array` is (Z, Y, X), `spacing_mm` (z, y, x); the columns of `direction`, (3, 3), are the unit vectors along x, y
+    and z of the array in the patient's space (LPS).
+    """
+
+    array: np.ndarray
+    spacing_mm: tuple[float, float, float]
+    direction: np.ndarray
+
+
+def to_hu(values: np.ndarray) -> np.ndarray:
+    """Round to whole HU and clip to what is kept: int16 of at least -1024."""
+    whole = values if np.issubdtype(values.dtype, np.integer) else np.rint(values)
+    return np.clip(whole, AIR_HU, np.iinfo(np.int16).max).astype(np.int16)
+
+
+@dataclasses.dataclass(frozen=True)
+class Volume:
+    """A CT: `hu` int16 (Z, Y, X) of at least -1024, oriented LPS, and `spacing_mm` (z, y, x)."""
+
+    hu: np.ndarray
+    spacing_mm: tuple[float, float, float]

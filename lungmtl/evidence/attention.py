@@ -1,0 +1,108 @@
+"""Attention maps: does the highest voxel touch the target, and how often by chance?"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from lungmtl.evidence.areas import Interval
+from lungmtl.evidence.decisions import rate
+
+
+class HitRate(NamedTuple):
+    """Share of N scans that were hit, the share that chance gives, and the one-sided p value of no more than chance."""
+
+    hits: int
+    n_scans: int
+    rate: Interval
+    chance: float
+    p: float
+
+
+def touched_cells(mask: np.ndarray, *, cell: int) -> np.ndarray:
+    """Cells of a network's feature grid that a mask touches: every input voxel belongs to the nearest feature voxel.
+
+    Convolutions of size 3, stride 2 and padding 1 centre feature voxel i on input voxel `cell * i`. Its cell reaches
+    half a cell to either side, so it is touched if its centre lies in the mask dilated by half a feature voxel; the
+    last cell of an axis reaches to the end of the input.
+
+    Args:
+        mask: bool (Z, Y, X), on the network's input grid.
+        cell: Input voxels per feature voxel along each axis.
+    Returns:
+        bool (z, y, x), the feature grid: the mask's shape by `cell`, rounded up.
+    """
+    shape = np.array([-(-n // cell) for n in mask.shape])
+    nearest = np.minimum((np.argwhere(mask) + cell // 2) // cell, shape - 1)  # (voxels, 3)
+    touched = np.zeros(shape, dtype=bool)
+    touched[tuple(nearest.T)] = True
+    return touched
+
+
+def peak_inside(attention: np.ndarray, target: np.ndarray, lungs: np.ndarray, *, cell: int) -> tuple[bool, float]:
+    """Does the highest voxel of an attention map touch the target, and how likely is that by chance?
+
+    Args:
+        attention: (z, y, x), the feature grid.
+        target: bool (Z, Y, X), on the network's input grid, e.g. a nodule.
+        lungs: bool (Z, Y, X).
+        cell: Input voxels per feature voxel along each axis.
+    Returns:
+        The hit, and its chance for a peak drawn evenly from the cells that touch the lungs.
+    Raises:
+        ValueError: If shapes do not fit or there is no lung.
+    """
+    touched, inner = touched_cells(target, cell=cell), touched_cells(lungs, cell=cell)
+    if not touched.shape == inner.shape == attention.shape:
+        raise ValueError(
+            f"`attention` must be the masks' shape by {cell}, rounded up. "
+            f"Found {attention.shape} for {target.shape} and {lungs.shape}."
+        )
+    if not inner.any():
+        raise ValueError("`lungs` must have a voxel in the grid. Found none.")
+    peak = np.unravel_index(np.argmax(attention), attention.shape)
+    return bool(touched[peak]), float((touched & inner).sum() / inner.sum())
+
+
+def swapped_chance(attentions: Sequence[np.ndarray], targets: Sequence[np.ndarray], *, cell: int) -> np.ndarray:
+    """Chance of a hit with another scan's attention map: what knowing the usual place alone is worth.
+
+    Args:
+        attentions: N maps (z, y, x).
+        targets: N masks, bool (Z, Y, X), on the network's input grid.
+        cell: Input voxels per feature voxel along each axis.
+    Returns:
+        (N,), per scan the share of the other scans' peaks that touch its target.
+    Raises:
+        ValueError: If there are not two scans at least.
+    """
+    if len(attentions) != len(targets) or len(targets) < 2:
+        raise ValueError(
+            f"Swapping needs one map per target and two scans. Found {len(attentions)} maps, {len(targets)} targets."
+        )
+    peaks = [np.unravel_index(np.argmax(attention), attention.shape) for attention in attentions]
+    touched = [touched_cells(target, cell=cell) for target in targets]
+    hits = np.array([[cells[peak] for peak in peaks] for cells in touched], dtype=np.float64)  # (N targets, N maps)
+    return (hits.sum(axis=1) - np.diag(hits)) / (len(targets) - 1)
+
+
+def hit_rate(hit: np.ndarray, chance: np.ndarray, *, level: float = 0.95) -> HitRate:
+    """Share of hits with Wilson's interval, against the mean chance of a hit.
+
+    The p value is binomial with the mean chance; where chances differ between scans that is conservative, because
+    their sum varies less than a binomial one.
+
+    Args:
+        hit: bool (N,), one per scan.
+        chance: (N,), in [0, 1].
+        level: Coverage of the interval.
+
+    Source: Wilson 1927, JASA 22:209-212; Hoeffding 1956, Annals of Mathematical Statistics 27:713-721, theorem 4.
+    """
+    hit, chance = np.asarray(hit, dtype=bool), np.asarray(chance, dtype=np.float64)
+    if hit.ndim != 1 or hit.shape != chance.shape or not hit.size:
+        raise ValueError(f"There must be one hit and one chance per scan. Found {hit.shape} and {chance.shape}.")
+    hits, n_scans, mean_chance = int(hit.sum()), hit.size, float(chance.mean())
+    p = float(stats.binomtest(hits, n_scans, mean_chance, alternative="greater").pvalue)
+    return HitRate(hits, n_scans, rate(hits, n_scans, level=level), mean_chance, p)

@@ -1,0 +1,172 @@
+"""Metrics of one run, each with its interval."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from sklearn import metrics as sklearn_metrics
+
+from lungmtl.evidence.areas import Interval, _logit_interval, area_interval, auc, auc_interval, checked, quantile_of
+from lungmtl.evidence.resampling import area_of, weighted_negatives
+
+SPECIFICITIES = (0.90, 0.95)  # at which sensitivity is given
+
+
+class RunScores(NamedTuple):
+    """Metrics of one run, each with its interval."""
+
+    auc: Interval
+    average_precision: Interval
+    brier: Interval
+    sensitivity_at_90: Interval
+    sensitivity_at_95: Interval
+
+
+def scores(predictions: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
+    """Score a run's predictions.
+
+    Args:
+        predictions: One row per scan and task: split, task, target (NaN = not known), probability.
+    Returns:
+        split to task to auc, low, high (95 %, DeLong), n and positives of known labels; an AUC that a split with one
+        class does not have is NaN, and so is the interval where a class has one scan: the counts say why.
+    """
+    known = predictions.dropna(subset=["target"])
+    table: dict[str, dict[str, dict[str, float]]] = {}
+    for (split, task), rows in known.groupby(["split", "task"], sort=False):
+        table.setdefault(split, {})[task] = _score(rows["target"].to_numpy(), rows["probability"].to_numpy())
+    return table
+
+
+def run_scores(
+    target: np.ndarray, probability: np.ndarray, patient: np.ndarray, weight: np.ndarray, *, level: float = 0.95
+) -> RunScores:
+    """Metrics of one run with intervals, all from the same draws of patients.
+
+    AUC and average precision: deviation of the replicates, on the logit scale. Both are for test sets with this
+    prevalence, which average precision depends on; its t quantile has as many degrees of freedom as positives but one.
+    Brier score: `brier_interval`. Sensitivity: two scans called positive and two not are added to the positives
+    (Agresti-Coull) in every replicate, and the interval is their mean and deviation; unlike percentiles it does
+    not shrink to nothing near 1. With ten positives these intervals cover 91 to 97 % (benchmarks/coverage.py).
+
+    Args:
+        target: 0 or 1, (N,).
+        probability: (N,), in [0, 1].
+        patient: (N,).
+        weight: As `patient_weights` returns it for these scans, (N, R).
+        level: Coverage of the intervals.
+
+    Source: Zhou & Qin 2005, Statistics in Medicine 24:465-477 (BTII, for sensitivity at a given specificity); Boyd et
+    al. 2013, ECML PKDD, LNCS 8190:451-466 (logit scale for average precision).
+    """
+    target, probability = checked(target, probability)
+    areas, precisions, sensitivities = _weighted_scores(target, probability, weight)
+    of = (target, probability)
+    return RunScores(
+        area_interval(target, auc(*of), float(areas.std(ddof=1)), np.inf, level),
+        area_interval(target, average_precision(*of), float(precisions.std(ddof=1)), target.sum() - 1, level),
+        brier_interval(*of, patient, level=level),
+        *(
+            _adjusted_rate(sensitivity_at_specificity(*of, specificity=share), draws, target.sum(), level)
+            for share, draws in zip(SPECIFICITIES, sensitivities, strict=True)
+        ),
+    )
+
+
+def average_precision(target: np.ndarray, probability: np.ndarray) -> float:
+    """Average precision (step-wise area under the precision-recall curve); chance level is the prevalence."""
+    target, probability = checked(target, probability)
+    return float(sklearn_metrics.average_precision_score(target, probability))
+
+
+def brier(target: np.ndarray, probability: np.ndarray) -> float:
+    """Brier score: mean squared distance of probability and target, 0 is perfect."""
+    target, probability = checked(target, probability)
+    return float(sklearn_metrics.brier_score_loss(target, probability))
+
+
+def brier_interval(
+    target: np.ndarray, probability: np.ndarray, patient: np.ndarray, *, level: float = 0.95
+) -> Interval:
+    """Brier score with the interval of a mean over patients: of scans drawn anew, prevalence included.
+
+    On the logit scale: a few scans with large errors make the mean's distribution skew.
+    """
+    target, probability = checked(target, probability)
+    squared = (target - probability) ** 2
+    _, index = np.unique(patient, return_inverse=True)
+    residual = np.bincount(index, weights=squared - squared.mean())  # (patients,), sums to 0
+    n_patients = len(residual)
+    error = np.sqrt(n_patients / max(n_patients - 1, 1) * np.sum(residual**2)) / target.size
+    return _logit_interval(float(squared.mean()), error, quantile_of(n_patients - 1, level))
+
+
+def sensitivity_at_specificity(target: np.ndarray, probability: np.ndarray, *, specificity: float) -> float:
+    """Highest sensitivity of any threshold whose specificity is at least the one asked for."""
+    if not 0 < specificity < 1:
+        raise ValueError(f"`specificity` must be inside (0, 1). Found {specificity}.")
+    target, probability = checked(target, probability)
+    false_positive_rate, sensitivity, _ = sklearn_metrics.roc_curve(target, probability, drop_intermediate=False)
+    return float(sensitivity[false_positive_rate <= 1 - specificity + 1e-12].max())
+
+
+def roc_curve(target: np.ndarray, probability: np.ndarray, *, false_positive_rate: np.ndarray) -> np.ndarray:
+    """Sensitivity at the given false positive rates, linear between the points of the curve.
+
+    Where the curve rises at one rate, that is its upper end.
+    """
+    target, probability = checked(target, probability)
+    rates, sensitivity, _ = sklearn_metrics.roc_curve(target, probability, drop_intermediate=False)
+    return np.interp(false_positive_rate, rates, sensitivity)
+
+
+def youden_threshold(target: np.ndarray, probability: np.ndarray) -> float:
+    """Threshold with the largest sensitivity + specificity - 1; call it on validation scans only.
+
+    A scan is called positive if its probability is at least the threshold. The threshold is one of the
+    given probabilities, of equally good ones the highest.
+    """
+    target, probability = checked(target, probability)
+    false_positive_rate, sensitivity, threshold = sklearn_metrics.roc_curve(
+        target, probability, drop_intermediate=False
+    )
+    best = np.argmax((sensitivity - false_positive_rate)[1:])  # the first threshold is infinite: nobody is positive
+    return float(threshold[1:][best])
+
+
+def _score(target: np.ndarray, probability: np.ndarray) -> dict[str, float]:
+    counts = {"n": len(target), "positives": int(target.sum())}
+    fewest = min(counts["positives"], counts["n"] - counts["positives"])
+    value = auc(target, probability) if fewest else np.nan
+    interval = auc_interval(target, probability) if fewest > 1 else (value, np.nan, np.nan)
+    return dict(zip(("auc", "low", "high"), interval, strict=True)) | counts
+
+
+def _weighted_scores(
+    target: np.ndarray, probability: np.ndarray, weight: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """AUC (R,), average precision (R,) and sensitivity at each of `SPECIFICITIES` (2, R) in every replicate."""
+    drawn, below, not_above, n_negatives = weighted_negatives(target, probability, weight)
+    falling = np.sort(-probability[target == 1])
+    called = np.zeros((len(falling) + 1, weight.shape[1]), dtype=weight.dtype)
+    np.cumsum(drawn, axis=0, out=called[1:])  # row i: weight of the i highest positives
+    n_positives = called[-1].astype(np.float64)
+    wrong = n_negatives.astype(weight.dtype) - below  # negatives at or above each positive
+    allowed = [(1 - share + 1e-12) * n_negatives for share in SPECIFICITIES]
+    n_called = [np.count_nonzero(wrong <= np.floor(limit).astype(weight.dtype), axis=0) for limit in allowed]
+    sensitivities = [np.take_along_axis(called, n[None], axis=0)[0] / n_positives for n in n_called]
+    hits = called[np.searchsorted(falling, falling, side="right")]  # positives at or above each positive
+    wrong += hits
+    np.maximum(wrong, 1, out=wrong)  # 0 only where nothing is drawn that high, which has weight 0
+    precision = np.divide(hits, wrong, out=hits)
+    precision *= drawn
+    precisions = precision.sum(axis=0, dtype=np.float64) / n_positives
+    return area_of(drawn, below, not_above, n_negatives), precisions, np.stack(sensitivities)
+
+
+def _adjusted_rate(value: float, draws: np.ndarray, n_positives: float, level: float) -> Interval:
+    quantile = quantile_of(np.inf, level)
+    adjusted = (draws * n_positives + quantile**2 / 2) / (n_positives + quantile**2)
+    middle, half_width = adjusted.mean(), quantile * adjusted.std(ddof=1)
+    low, high = np.clip([middle - half_width, middle + half_width], 0, 1)
+    return Interval(value, float(min(low, value)), float(max(high, value)))

@@ -1,0 +1,141 @@
+"""Figures of scans: slices with outlines, slices under attention."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
+from matplotlib.figure import Figure
+
+from lungmtl.figures.style import add_caption, new_figure, styled
+
+TARGET_COLOR, PEAK_COLOR = "#39D353", "#00D5FF"  # over grey slices and the warm attention colours
+SLICE_WHITE = 0.7  # of the window [0, 1]: soft tissue is white, and lung is not black
+
+
+class AttentionView(NamedTuple):
+    """What is drawn of one scan, everything on the network's input grid but for `attention`."""
+
+    title: str
+    volume: np.ndarray  # (Z, Y, X) in [0, 1]
+    attention: np.ndarray  # (z, y, x), the feature grid: voxel i lies on input voxel i * cell
+    outline: np.ndarray  # (Z, Y, X), share of each voxel that the target fills; all 0 = nothing to outline
+    center: tuple[int, int, int]  # input voxel (z, y, x) through which the slices go
+
+
+@styled
+def attention_slices(views: Sequence[AttentionView], *, spacing_mm: Sequence[float], cell: int, caption: str) -> Figure:
+    """Axial, coronal and sagittal slice of each scan under its attention cells, with the target's outline.
+
+    Args:
+        views: One row each.
+        spacing_mm: Voxel size of the input grid in mm, (z, y, x).
+        cell: Input voxels per feature voxel along each axis.
+        caption: How many scans of which cohort, and what the outline is.
+    """
+    figure, axes = new_figure(width_in=8.5, height_in=1.0 + 2.6 * len(views), rows=len(views), columns=3)
+    for row, view in zip(axes, views, strict=True):
+        headings = (view.title, f"highest voxel {view.attention.max():.3f}", f"even {1 / view.attention.size:.3f}")
+        for axis, across, name in zip(row, range(3), ("axial", "coronal", "sagittal"), strict=True):
+            mesh = _draw_slice(axis, view, across, spacing_mm, cell)
+            axis.set_title(f"{headings[across]}\n{name}")
+        figure.colorbar(mesh, ax=row, label="attention / its maximum", shrink=0.8, pad=0.01)
+    add_caption(
+        figure,
+        f"{caption} Squares: feature voxels, transparent where attention is low. Cross: centre of the highest, "
+        "projected into each slice; even = every voxel the same. The patient's left is on the right in the first two.",
+    )
+    return figure
+
+
+def _draw_slice(axis: Axes, view: AttentionView, across: int, spacing_mm: Sequence[float], cell: int) -> QuadMesh:
+    """Draw the slice across one axis through `view.center`; returns the attention layer."""
+    rows, columns = [a for a in range(3) if a != across]
+    slices = [array.take(view.center[across], axis=across) for array in (view.volume, view.outline)]
+    axis.imshow(slices[0], cmap="gray", vmin=0, vmax=SLICE_WHITE, interpolation="nearest", origin="lower")
+    layer = min((view.center[across] + cell // 2) // cell, view.attention.shape[across] - 1)
+    share = view.attention.take(layer, axis=across) / view.attention.max()
+    edges = [_cell_edges(view.volume.shape[a], cell, view.attention.shape[a]) for a in (columns, rows)]
+    mesh = axis.pcolormesh(*edges, share, cmap="inferno", vmin=0, vmax=1, alpha=0.5 * share)
+    if slices[1].max() > 0:
+        axis.contour(slices[1], levels=[slices[1].max() / 2], colors=TARGET_COLOR, linewidths=1.2)
+    peak = cell * np.array(np.unravel_index(np.argmax(view.attention), view.attention.shape))
+    axis.plot(peak[columns], peak[rows], "+", color=PEAK_COLOR, markersize=10, markeredgewidth=1.8)
+    axis.set(xticks=[], yticks=[], aspect=spacing_mm[rows] / spacing_mm[columns])
+    axis.grid(False)
+    if across == 0:
+        axis.invert_yaxis()  # the patient's back is below
+    return mesh
+
+
+def _cell_edges(n_voxels: int, cell: int, n_cells: int) -> np.ndarray:
+    """Edges of the feature voxels' cells on the input grid, as `metrics.touched_cells` has them: (n_cells + 1,)."""
+    inner = cell * np.arange(1, n_cells) - cell // 2 - 0.5
+    return np.array([-0.5, *inner, n_voxels - 0.5])
+
+
+class ScanView(NamedTuple):
+    """A scan and where to cut it."""
+
+    title: str
+    array: np.ndarray  # (Z, Y, X), HU or a prepared tensor
+    spacing_mm: tuple[float, float, float]  # (z, y, x)
+    lungs: np.ndarray  # bool (Z, Y, X), outlined; all False = no outline
+    center: tuple[int, int, int]  # voxel (z, y, x) through which the slices go
+
+
+@styled
+def scan_slices(views: Sequence[ScanView], *, window: Sequence[float], caption: str) -> Figure:
+    """Coronal slices above, axial slices below, one column per scan, all to one scale in mm and one grey window.
+
+    Args:
+        views: One column each.
+        window: Values drawn black and white.
+        caption: How many scans of which cohort; what is drawn is added.
+    """
+    z_mm, y_mm, x_mm = np.max([np.multiply(view.array.shape, view.spacing_mm) for view in views], axis=0)
+    height_in = 0.8 + 1.75 * (z_mm + y_mm) / x_mm
+    figure, axes = new_figure(width_in=1.75 * len(views), height_in=height_in, rows=2, columns=len(views))
+    for column, view in zip(axes.T, views, strict=True):
+        column[0].set_title(view.title, loc="center", fontsize=8.5)
+        for axis, across in zip(column, (1, 0), strict=True):
+            _draw_plane(axis, view, across, window)
+    for row, name in zip(axes, ("coronal", "axial"), strict=True):
+        row[0].set_ylabel(name)
+        _same_scale(row)
+    outline = " Outline: lung mask." if any(view.lungs.any() for view in views) else ""
+    grey = f"Grey from {window[0]:g} to {window[1]:g}, one scale."
+    add_caption(figure, f"{caption} {grey}{outline} The patient's left is on the right.")
+    return figure
+
+
+def _draw_plane(axis: Axes, view: ScanView, across: int, window: Sequence[float]) -> None:
+    """Draw the slice across one axis through `view.center`, its axes in mm."""
+    rows, columns = [a for a in range(3) if a != across]
+    array, lungs = (volume.take(view.center[across], axis=across) for volume in (view.array, view.lungs))
+    height_mm, width_mm = (array.shape[0] * view.spacing_mm[rows], array.shape[1] * view.spacing_mm[columns])
+    extent = (-width_mm / 2, width_mm / 2, -height_mm / 2, height_mm / 2)
+    axis.imshow(
+        array.astype(np.float32),
+        cmap="gray",
+        vmin=window[0],
+        vmax=window[1],
+        extent=extent,
+        origin="lower",
+        interpolation="nearest",
+    )
+    if lungs.any():
+        axis.contour(lungs, levels=[0.5], colors=PEAK_COLOR, linewidths=0.7, extent=extent, origin="lower")
+    axis.set(xticks=[], yticks=[], xlim=extent[:2], ylim=extent[2:] if across else (extent[3], extent[2]))
+    axis.grid(False)
+    axis.spines[:].set_visible(False)
+
+
+def _same_scale(axes: Sequence[Axes]) -> None:
+    """Give all axes the limits of the widest and highest, so that a mm has one length."""
+    half_x = max(abs(axis.get_xlim()[0]) for axis in axes)
+    half_y = max(abs(axis.get_ylim()[0]) for axis in axes)
+    for axis in axes:
+        upwards = axis.get_ylim()[0] < 0
+        axis.set(xlim=(-half_x, half_x), ylim=(-half_y, half_y) if upwards else (half_y, -half_y), facecolor="black")

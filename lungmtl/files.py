@@ -1,0 +1,67 @@
+"""Files: written beside and renamed, hashed, locked; a kill leaves the old file or the new one, never half of one."""
+
+import contextlib
+import fcntl
+import hashlib
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[1]  # the clone
+_logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yield a place beside `path`, with the same suffix, that takes the place of `path` when the block ends well."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        yield beside
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write(path: str | Path, content: str | bytes) -> Path:
+    """Write a text (UTF-8) or bytes atomically, and make the folders above; returns the path."""
+    with replacing(path) as beside:
+        beside.write_bytes(content.encode() if isinstance(content, str) else content)
+    return Path(path)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left beside their files."""
+    for path in folder.glob(".[0-9]*-*"):
+        path.unlink(missing_ok=True)
+
+
+def sha256(path: str | Path) -> str:
+    """Hash of a file's bytes, 64 hex digits."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def locked(path: Path, message: str) -> Iterator[int]:
+    """Hold an exclusive lock on a file, and say `message` if another process has it; yields the descriptor.
+
+    The system frees the lock when the last process that has the descriptor ends, however it ends.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        if not try_lock(file.fileno()):
+            _logger.info(message)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield file.fileno()
+
+
+def try_lock(descriptor: int) -> bool:
+    """Lock an open file if no other process has it; whether that is now done."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

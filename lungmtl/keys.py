@@ -1,0 +1,192 @@
+"""Code keys: a hash of the code that an entry executes, by its own syntax tree and those of all it refers to.
+
+The unit is a definition at the top of a module (function, class, constant), so neither a new module nor a change in a
+function that the entry does not reach counts; comments, docstrings and layout never do. A name that is looked up at run
+time in one of the `LOOKUPS` is an entry of its own, which the caller adds for what it chose. Versions of libraries are no
+part of a key; a run's record names them.
+"""
+
+import ast
+import functools
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from lungmtl.files import PROJECT
+
+LOOKUPS = (("lungmtl.policies.catalogue", "POLICIES"), ("lungmtl.network.settings", "NETWORKS"))
+KEY_LENGTH = 16
+
+
+class Place(NamedTuple):
+    """A definition of a module of the package; without a name, the whole module."""
+
+    module: str
+    name: str = ""
+
+
+def key(*parts: str) -> str:
+    """Hash of some texts, `KEY_LENGTH` hex digits."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:KEY_LENGTH]
+
+
+@functools.cache
+def code_key(*entries: Place, without: tuple[str, ...] = ()) -> str:
+    """Hash of the code of all definitions that the entries reach.
+
+    Args:
+        entries: Where execution begins.
+        without: Dotted beginnings of modules that are not followed.
+    Raises:
+        ValueError: If an entry does not exist.
+    """
+    reached = _reached(list(entries), without)
+    return key(*(part for place in sorted(reached) for part in (*place, _module(place.module).code(place.name))))
+
+
+def notebook_key(notebook: Path, *entries: Place, without: tuple[str, ...] = ()) -> str:
+    """`code_key` of what a notebook's cells and the other entries reach, and of the cells but the parameters.
+
+    Raises:
+        FileNotFoundError: If there is no such notebook.
+    """
+    if not notebook.is_file():
+        raise FileNotFoundError(f"A study must have its notebook. Found none at {notebook}.")
+    cells = [cell for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    cells = ["".join(cell["source"]) for cell in cells if "parameters" not in cell["metadata"].get("tags", [])]
+    return _cells_key("\n".join(cells), entries, without)
+
+
+@functools.cache
+def _cells_key(source: str, entries: tuple[Place, ...], without: tuple[str, ...]) -> str:
+    used = _Module("", ast.parse(source))
+    found = {place for node in used.tree.body for place in used.references(node) if place.module}
+    return key(bare(source), code_key(*sorted(found), *entries, without=without))
+
+
+def bare(source: str | ast.AST) -> str:
+    """Source without comments, docstrings and layout."""
+    tree = ast.parse(source) if isinstance(source, str) else source
+    return ast.dump(_WithoutDocstrings().visit(ast.parse(ast.unparse(tree))))
+
+
+class _WithoutDocstrings(ast.NodeTransformer):
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        if documented and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:]
+        return super().generic_visit(node)
+
+
+def _reached(waiting: list[Place], without: tuple[str, ...]) -> set[Place]:
+    reached: set[Place] = set()
+    while waiting:
+        place = waiting.pop()
+        if place in reached or place in LOOKUPS or place.module.startswith(without or ("-",)):
+            continue
+        reached.add(place)
+        module = _module(place.module)
+        names = [place.name] if place.name else list(module.definitions)
+        waiting += [found for name in names for node in module.definitions[name] for found in module.references(node)]
+        waiting += [found for node in module.loose for found in module.references(node)]
+    return reached
+
+
+class _Module:
+    """Definitions and imports of one file; `loose` statements are neither, and run when the module is imported."""
+
+    def __init__(self, name: str, tree: ast.Module) -> None:
+        self.name, self.tree = name, tree
+        self.definitions: dict[str, list[ast.stmt]] = {}
+        self.imported = {name: place for node in ast.walk(tree) for name, place in _imports(node)}
+        self.loose: list[ast.stmt] = []
+        for node in tree.body:
+            names = list(_defined(node))
+            for one in names:
+                self.definitions.setdefault(one, []).append(node)
+            if not names and not isinstance(node, ast.Import | ast.ImportFrom) and not _is_text(node):
+                self.loose.append(node)
+
+    def code(self, name: str) -> str:
+        """Bare code of a definition, or of the whole module, with what runs at its import."""
+        nodes = self.definitions[name] if name else self.tree.body
+        return "\n".join(bare(node) for node in [*nodes, *self.loose])
+
+    def references(self, node: ast.AST) -> Iterator[Place]:
+        """Definitions of the package that a statement names."""
+        for part in ast.walk(node):
+            if isinstance(part, ast.Attribute) and (place := self._dotted(part)):
+                yield place
+            elif isinstance(part, ast.Name) and (place := self._named(part.id)) and not _is_module(place):
+                yield place
+
+    def _named(self, name: str) -> Place | None:
+        if name in self.definitions:
+            return Place(self.name, name)
+        return _home(self.imported[name]) if name in self.imported else None
+
+    def _dotted(self, node: ast.Attribute) -> Place | None:
+        place = self._named(node.value.id) if isinstance(node.value, ast.Name) else None
+        return _home(Place(place.module, node.attr)) if place and _is_module(place) else None
+
+
+def _is_module(place: Place) -> bool:
+    return not place.name
+
+
+def _home(place: Place) -> Place | None:
+    """Where a name that a module offers is defined: there, in a module that it imports from, or it is a module."""
+    inner = f"{place.module}.{place.name}"
+    if _file(inner):
+        return Place(inner)
+    if not _file(place.module):
+        return None
+    module = _module(place.module)
+    if place.name in _offered(module):
+        home, is_module = _offered(module)[place.name]
+        return Place(home) if is_module else _home(Place(home, place.name))
+    if place.name in module.definitions:
+        return place
+    return _home(module.imported[place.name]) if place.name in module.imported else None
+
+
+def _offered(module: _Module) -> dict[str, tuple[str, bool]]:
+    """Names of a room's `exports` to the module that has them, and whether the name is that module's own."""
+    calls = [node for node in ast.walk(module.tree) if isinstance(node, ast.Call) and len(node.args) == 2]
+    calls = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "exports"]
+    rooms = ast.literal_eval(calls[0].args[1]) if calls else {}
+    return {name: (f"{module.name}.{file}", not names) for file, names in rooms.items() for name in (names or [file])}
+
+
+def _imports(node: ast.AST) -> Iterable[tuple[str, Place]]:
+    if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "lungmtl":
+        return [(alias.asname or alias.name, Place(node.module, alias.name)) for alias in node.names]
+    return []
+
+
+def _defined(node: ast.stmt) -> Iterator[str]:
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        yield node.name
+    elif isinstance(node, ast.Assign | ast.AnnAssign):
+        targets: Sequence[ast.expr] = node.targets if isinstance(node, ast.Assign) else [node.target]
+        yield from (part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name))
+
+
+def _is_text(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def _file(module: str) -> Path | None:
+    path = PROJECT.joinpath(*module.split("."))
+    found = [file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()]
+    return found[0] if found and module.split(".")[0] == "lungmtl" else None
+
+
+@functools.cache
+def _module(name: str) -> _Module:
+    file = _file(name)
+    if file is None:
+        raise ValueError(f"An entry of a key must be in the package. Found {name}.")
+    return _Module(name, ast.parse(file.read_text(encoding="utf-8")))

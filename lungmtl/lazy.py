@@ -1,0 +1,23 @@
+"""Rooms of the package whose modules are imported when one of their names is first used (PEP 562)."""
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+
+def exports(room: str, modules: Mapping[str, Sequence[str]]) -> tuple[Callable[[str], Any], Callable, list[str]]:
+    """`__getattr__`, `__dir__` and `__all__` of a room.
+
+    Args:
+        room: Its dotted name.
+        modules: Module of the room to the names that outsiders may use; none = the module itself.
+    """
+    homes = {name: module for module, names in modules.items() for name in (names or [module])}
+
+    def find(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"{room} has no {name}; it has {', '.join(sorted(homes))}.")
+        module = importlib.import_module(f"{room}.{homes[name]}")
+        return getattr(module, name) if modules[homes[name]] else module
+
+    return find, lambda: sorted(homes), sorted(homes)

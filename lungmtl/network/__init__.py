@@ -1,0 +1,15 @@
+"""Network: from prepared volumes to logits and attention, and how it is trained; knows tensors, never files."""
+
+from lungmtl.lazy import exports
+
+__getattr__, __dir__, __all__ = exports(
+    __name__,
+    {
+        "settings": ["NETWORKS", "Training"],
+        "catalogue": ["Network", "build_network", "start_from"],
+        "model": ["MultiTaskNet", "REDUCTION"],
+        "losses": ["positive_weights", "task_gradients", "task_losses"],
+        "device": ["forward", "pick_device", "resolve_precision", "seed_everything"],
+        "training": ["Fitted", "fit", "predict"],
+    },
+)

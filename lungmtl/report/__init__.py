@@ -1,0 +1,12 @@
+"""Report: an executed notebook as one page, and its methods and protocol in words."""
+
+from lungmtl.lazy import exports
+
+__getattr__, __dir__, __all__ = exports(
+    __name__,
+    {
+        "methods_section": ["methods"],
+        "page": ["record_links", "write_html"],
+        "protocol_section": ["deviations", "protocol"],
+    },
+)

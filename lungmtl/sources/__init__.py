@@ -1,0 +1,13 @@
+"""Sources of cohorts: each makes a cohort.csv and a file next to it that says how."""
+
+from lungmtl.lazy import exports
+
+__getattr__, __dir__, __all__ = exports(
+    __name__,
+    {
+        "nlst": [],
+        "phantom": [],
+        "phantom_settings": ["PhantomSettings"],
+        "sample": [],
+    },
+)

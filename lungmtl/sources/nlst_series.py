@@ -1,0 +1,177 @@
+"""NLST's CT series: listed from the index or from headers, one chosen per patient."""
+
+import importlib.util
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from lungmtl.sources.nlst_tables import check_columns, existing, query
+
+SOFT_KERNELS = (  # reconstructions that show soft tissue; the others sharpen edges and noise
+    *("STANDARD", "B30f", "B31f", "B30s", "B31s", "C", "FC01", "FC02", "FC10", "FC11", "B20f", "SOFT"),
+)
+ANY_KERNEL = "any"
+MAX_THICKNESS_MM = 3.3  # chosen by us: keeps 2.5 mm and 3.2 mm, leaves 5 mm out
+SLICES = (60, 800)  # fewer are localizers and parts, more are overlapping reconstructions
+INDEX_COLUMNS = ("PatientID", "SeriesInstanceUID", "SeriesDescription", "instanceCount", "series_aws_url")
+FOLDER_DEPTH = 6  # below the images' folder; deeper ones are not searched
+NLST_TAGS = {"PatientID": "0010|0020", "SeriesInstanceUID": "0020|000e", "SeriesDescription": "0008|103e"}
+SERIES_COLUMNS = ("series", "round", "kernel", "thickness_mm", "n_slices")  # ride along in the cohort table
+_NLST_CT = "collection_id = 'nlst' and Modality = 'CT' and analysis_result_id is null"
+logger = logging.getLogger(__name__)
+
+
+def read_index(path: str | Path | None = None) -> pd.DataFrame:
+    """List NLST's original CT series from the IDC index; needs the extra `nlst`.
+
+    Args:
+        path: An index file, parquet or csv; that of the package idc-index-data where not given.
+    Returns:
+        One row per series with the `INDEX_COLUMNS`, all text but `instanceCount`, and `folder`, which is blank.
+    Raises:
+        FileNotFoundError: If there is no such file, or the package is not installed.
+        ValueError: If a column is missing.
+    """
+    path = _index_file() if path is None else existing(path, "A series index")
+    if path.suffix == ".parquet":
+        series = query(path, f"select {', '.join(INDEX_COLUMNS)} from read_parquet(?) where {_NLST_CT}")
+    else:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        check_columns(table, [*INDEX_COLUMNS, "collection_id", "Modality", "analysis_result_id"], path)
+        is_ct = (table["collection_id"] == "nlst") & (table["Modality"] == "CT") & (table["analysis_result_id"] == "")
+        series = table.loc[is_ct, list(INDEX_COLUMNS)]
+    return series.assign(instanceCount=pd.to_numeric(series["instanceCount"]), folder="").reset_index(drop=True)
+
+
+def read_headers(images: str | Path) -> pd.DataFrame:
+    """List the series of a folder of DICOM files by one header of each subfolder that has any.
+
+    Args:
+        images: Folder of series folders, in any layout.
+    Returns:
+        As `read_index` gives it, with `folder`; `instanceCount` is the number of files, which proves nothing.
+    Raises:
+        ValueError: If no DICOM file is found.
+    """
+    folders = sorted(folders_of(images).items())
+    headers = [_header(Path(images), place, files) for place, files in tqdm(folders, desc="headers", disable=None)]
+    rows = [header for header in headers if header]
+    if not rows:
+        raise ValueError(f"`--images` must hold series folders with DICOM files (.dcm). Found none in {images}.")
+    if len(rows) < len(headers):
+        n_other = len(headers) - len(rows)
+        logger.warning("%d of %d folders have no DICOM header of an NLST participant", n_other, len(headers))
+    series = pd.DataFrame(rows).sort_values("instanceCount", ascending=False, kind="stable")
+    return series.drop_duplicates("SeriesInstanceUID", ignore_index=True)  # the fullest copy
+
+
+def choose_series(
+    series: pd.DataFrame,
+    *,
+    screen: int = 0,
+    kernels: Sequence[str] = SOFT_KERNELS,
+    max_thickness_mm: float = MAX_THICKNESS_MM,
+    slices: Sequence[int] = SLICES,
+) -> pd.DataFrame:
+    """Choose one series per patient: the thinnest that fits, then the one with most slices, then by its UID.
+
+    Args:
+        series: As `read_index` gives it.
+        screen: Screening round, 0 to 2.
+        kernels: Reconstruction kernels that fit; `any` fits all.
+        max_thickness_mm: Largest slice thickness that fits.
+        slices: Smallest and largest number of slices that fit.
+    Returns:
+        One row per patient, in their order: `patient`, the `SIDE_COLUMNS`, `url`, `folder`, and `excluded`, which says
+        why a patient has no series.
+    Raises:
+        ValueError: If an option is outside its range.
+    """
+    _check_choice(screen, max_thickness_mm, slices)
+    left = _described(series)
+    patients = left["patient"].drop_duplicates().sort_values()
+    excluded = pd.Series("", index=patients)
+    for reason, fits in (
+        (f"no series: none of round {screen}", lambda s: s["round"] == str(screen)),
+        ("no series: none original and axial", lambda s: s["type"] == "OPA"),
+        ("no series: none with a kernel that fits", lambda s: s["kernel"].isin(kernels) | (ANY_KERNEL in kernels)),
+        ("no series: none thin enough", lambda s: (s["thickness_mm"] > 0) & (s["thickness_mm"] <= max_thickness_mm)),
+        ("no series: none with a whole chest's slices", lambda s: s["n_slices"].between(*slices)),
+    ):
+        left = left[fits(left)]
+        excluded[(excluded == "") & ~excluded.index.isin(left["patient"])] = reason
+    best = left.sort_values(["thickness_mm", "n_slices", "series"], ascending=[True, False, True])
+    best = best.drop_duplicates("patient").set_index("patient")[[*SERIES_COLUMNS, "url", "folder"]]
+    return best.reindex(patients).assign(round=str(screen), excluded=excluded).rename_axis("patient").reset_index()
+
+
+def _index_file() -> Path:
+    if importlib.util.find_spec("idc_index_data") is None:
+        raise FileNotFoundError("`--index` must have the package idc-index-data: pip install 'lungmtl[nlst]'.")
+    import idc_index_data
+
+    return Path(idc_index_data.IDC_INDEX_PARQUET_FILEPATH)
+
+
+def folders_of(images: str | Path) -> dict[str, list[str]]:
+    """Folders below `images`, as paths relative to it, that hold .dcm files, and these files' names."""
+    found = {}
+    for folder, below, names in os.walk(images, followlinks=True):
+        place = os.path.relpath(folder, images)
+        if place.count(os.sep) >= FOLDER_DEPTH:
+            below.clear()  # a link may lead back up
+        files = [name for name in names if name.lower().endswith(".dcm")]
+        if files:
+            found[place] = files
+    return found
+
+
+def _header(images: Path, place: str, files: Sequence[str]) -> dict[str, Any]:
+    """Read what the index would say of a folder from its first file; empty if that is not one of NLST."""
+    import SimpleITK as sitk  # noqa: N813
+
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(images / place / min(files)))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return {}
+    said = {
+        name: reader.GetMetaData(tag).strip() if reader.HasMetaDataKey(tag) else "" for name, tag in NLST_TAGS.items()
+    }
+    if not said["PatientID"].isdigit():  # a name, perhaps: it goes nowhere
+        return {}
+    return {**said, "instanceCount": len(files), "series_aws_url": "", "folder": place}
+
+
+def _described(series: pd.DataFrame) -> pd.DataFrame:
+    """Take round, type, kernel and thickness from the description: comma-separated, thickness fifth from the end."""
+    words = [text.split(",") for text in series["SeriesDescription"]]
+    words = [parts if len(parts) >= 11 else [""] * 11 for parts in words]
+    return pd.DataFrame(
+        {
+            "patient": series["PatientID"],
+            "series": series["SeriesInstanceUID"],
+            "round": [parts[0] for parts in words],
+            "type": [parts[1] for parts in words],
+            "kernel": [parts[4] for parts in words],
+            "thickness_mm": pd.to_numeric([parts[-5] for parts in words], errors="coerce"),
+            "n_slices": series["instanceCount"],
+            "url": series["series_aws_url"],
+            "folder": series["folder"],
+        }
+    )
+
+
+def _check_choice(screen: int, max_thickness_mm: float, slices: Sequence[int]) -> None:
+    if screen not in (0, 1, 2):
+        raise ValueError(f"`--round` must be 0, 1 or 2. Found {screen}.")
+    if not max_thickness_mm > 0:
+        raise ValueError(f"`--max-thickness-mm` must be positive. Found {max_thickness_mm}.")
+    if not 1 < slices[0] <= slices[1]:
+        raise ValueError(f"`--slices` must be two counts above 1, the smaller first. Found {tuple(slices)}.")

@@ -1,0 +1,48 @@
+"""Study: settings, plan, runs and records; composes all other rooms."""
+
+from lungmtl.lazy import exports
+
+__getattr__, __dir__, __all__ = exports(
+    __name__,
+    {
+        "collection": ["Collection", "collect", "read_scans", "write_scans"],
+        "config": ["RunConfig", "read_params"],
+        "execute": ["RunError", "execute_notebook"],
+        "machine": ["environment"],
+        "parameters": ["check_injected"],
+        "plan": [
+            "COMPARISON_TABLE",
+            "NOTEBOOKS",
+            "PREPARATION_FILE",
+            "RECORD_FILE",
+            "cache_dir",
+            "cohort_path",
+            "incomplete",
+            "name_of",
+            "plan_runs",
+            "run_dir",
+            "study_dir",
+            "tasks_of",
+        ],
+        "record": ["read_model", "read_record", "write_run"],
+        "run": [
+            "Cohort",
+            "Evaluated",
+            "LoadedRun",
+            "Trained",
+            "check_name",
+            "compute_run",
+            "configure",
+            "datasets",
+            "evaluate",
+            "gather",
+            "load_run",
+            "new_network",
+            "train",
+            "weighting_policy",
+            "write_record",
+        ],
+        "runner": ["NOTE_FILE", "PAGE_FILE", "compare_runs", "execute_run"],
+        "workflow": ["progress_bar", "run_study"],
+    },
+)

@@ -1,0 +1,234 @@
+"""Settings of a run: one flat frozen dataclass, checked on the way in.
+
+A field of `RunConfig` is a line of the parameters cell of `notebooks/02_experiment.ipynb` and a key of a
+params file, with the same name and the same default; `tests/test_params.py` holds the three together. The
+trailing comment of a field is its help, without an equals sign, on which papermill's parser stumbles. Defaults
+are the smoke size: seconds on one CPU thread.
+"""
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from lungmtl.data import Preparation
+from lungmtl.experiments import TASKS
+from lungmtl.network import NETWORKS, Training
+from lungmtl.policies import Weighting, build
+from lungmtl.sources import PhantomSettings
+
+Part = TypeVar("Part")
+STUDY_KEYS = ("experiments", "seeds")  # the only params keys that are not fields: `study` expands them
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One run: one experiment with one seed. Immutable; every rule is checked by `from_mapping`."""
+
+    # which run, and where it is written
+    study: str = "interactive"  # name of the study, a folder of results_dir
+    experiment: str = "ITW3"  # name of the experiment (Table 2 or your own)
+    seed: int = 0  # seeds initialisation, batch order and augmentation
+    results_dir: str = "../results"  # folder of all studies, relative to notebooks/
+    cache_dir: str = "../.cache"  # folder of phantom cohorts and prepared scans, relative to notebooks/
+    # cohort
+    cohort: str = ""  # path of a cohort.csv; empty generates the phantom cohort
+    phantom_scans: list[int] = dataclasses.field(default_factory=lambda: [32, 16, 24])  # n train, validation, test
+    phantom_seed: int = 2019  # seeds the phantom cohort, apart from `seed`
+    phantom_label_noise: float = 0.05  # chance that an auxiliary diagnosis column is recorded wrongly
+    split_fractions: list[float] = dataclasses.field(default_factory=lambda: [0.743, 0.082, 0.175])  # paper's split
+    split_seed: int = 0  # seeds the split of patients whose split column is blank
+    # preparation
+    spacing_mm: list[float] = dataclasses.field(default_factory=lambda: [8.0, 8.0, 8.0])  # voxel size in mm, (z, y, x)
+    shape: list[int] = dataclasses.field(default_factory=lambda: [32, 32, 40])  # model grid in voxels, (z, y, x)
+    window_hu: list[float] = dataclasses.field(default_factory=lambda: [-1000.0, 400.0])  # HU mapped to 0 and 1
+    # tasks and weighting policy
+    tasks: list[str] = dataclasses.field(default_factory=lambda: list(TASKS))  # central task first
+    weights: list[float] = dataclasses.field(default_factory=lambda: [3.0] * 5)  # base loss weight per task
+    policy: str = ""  # spelled from the outside in, e.g. ITW(PFLP); empty follows from pflp and itw
+    pflp: bool = True  # Periodic Focusing: tasks take turns in focus
+    pflp_factor: float = 0.1  # multiplies the weight of every task not in focus
+    pflp_period: int = 20  # length of one focus, in pflp_unit
+    pflp_unit: str = "step"  # step or epoch
+    pflp_order: list[str] = dataclasses.field(default_factory=list)  # order of focus; empty is the order of tasks
+    pflp_keep_mean: bool = False  # rescale so that the mean weight over a cycle stays the base's
+    pflp_shuffle: bool = False  # a new random order of focus in every cycle, drawn from `seed`
+    itw: bool = True  # Internal-Transfer Weighting: final stage on the central task
+    itw_start: float = 0.6  # fraction of the steps after which ITW begins, inside [0, 1)
+    itw_factor: float = 0.01  # multiplies the auxiliary weights in the final stage
+    itw_restart: bool = False  # begin the final stage with a fresh optimiser and learning rate schedule
+    # network
+    network: str = "attention"  # name of the network
+    width: int = 8  # channels of the first encoder stage
+    start_weights: str = ""  # safetensors file that the network starts from, relative to notebooks/
+    # training
+    epochs: int = 3  # passes over the training scans
+    batch_size: int = 8  # scans per optimiser step
+    learning_rate: float = 0.001  # peak of the schedule
+    weight_decay: float = 0.01  # AdamW
+    warmup: float = 0.1  # fraction of the steps with a rising learning rate; it falls over the last quarter
+    class_balance: str = "positives"  # positives (weigh positives by negatives/positives) or none
+    augment: bool = True  # flip, shift, rotate, scale and noise, in training only
+    selection: str = "last"  # rule for the epoch kept: last, or best_auc (central task, validation)
+    precision: str = "fp32"  # auto, bf16 or fp32; auto is bf16 where the processor has it
+    threads: int = 1  # CPU threads of this run
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> "RunConfig":
+        """Build a config from parameters, checking names, types and ranges.
+
+        Args:
+            mapping: Parameter name to value; missing names take their default.
+        Raises:
+            ValueError: If a name is unknown, a value has the wrong type or lies outside its range.
+        """
+        hints = typing.get_type_hints(cls)
+        values = {name: _checked(name, value, hints) for name, value in mapping.items()}
+        config = cls(**values)
+        _check_ranges(config)
+        build(config.weighting)  # a policy has rules of its own
+        return config
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, defaults included, as plain values for JSON or YAML."""
+        return dataclasses.asdict(self)
+
+    def with_seed(self, seed: int) -> "RunConfig":
+        """The same experiment with another seed."""
+        config = dataclasses.replace(self, seed=seed)
+        _check_ranges(config)
+        return config
+
+    @property
+    def preparation(self) -> Preparation:
+        """The model's grid and window."""
+        return self._part(Preparation)
+
+    @property
+    def phantom(self) -> PhantomSettings:
+        """The phantom cohort of a run without a cohort table."""
+        n_scans = dict(zip(("n_train", "n_validation", "n_test"), self.phantom_scans, strict=True))
+        return PhantomSettings(**n_scans, seed=self.phantom_seed, label_noise=self.phantom_label_noise)
+
+    @property
+    def weighting(self) -> Weighting:
+        """The policy and its flat settings."""
+        return self._part(Weighting)
+
+    @property
+    def training(self) -> Training:
+        """Optimiser, budget and selection."""
+        return self._part(Training)
+
+    def _part(self, kind: type[Part]) -> Part:
+        return kind(**{field.name: getattr(self, field.name) for field in dataclasses.fields(kind)})
+
+
+def read_params(*paths: str | Path) -> dict[str, Any]:
+    """Merge flat YAML params files, later ones winning.
+
+    Raises:
+        ValueError: If a file is not a flat mapping.
+        FileNotFoundError: If a file is missing.
+    """
+    merged: dict[str, Any] = {}
+    for path in (Path(path).absolute() for path in paths):
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        if not isinstance(content, dict) or any(isinstance(value, dict) for value in content.values()):
+            raise ValueError(f"A params file must be a flat mapping of names to values. Found {path}.")
+        merged |= content
+    return merged
+
+
+def _checked(name: str, value: Any, hints: dict[str, Any]) -> Any:
+    if name not in hints:
+        close = difflib.get_close_matches(str(name), hints, n=1)  # YAML reads the names `n` and `on` as booleans
+        hint = f" Did you mean `{close[0]}`?" if close else ""
+        raise ValueError(f"A parameter must be a field of RunConfig. Found `{name}`.{hint}")
+    if _matches(value, hints[name]):
+        return _converted(value, hints[name])
+    hint = " YAML reads 2e-3 as text and 2.0e-3 as a number." if _is_float_text(value, hints[name]) else ""
+    raise ValueError(f"`{name}` must be {_type_name(hints[name])}. Found {value!r} ({type(value).__name__}).{hint}")
+
+
+def _matches(value: Any, hint: Any) -> bool:
+    if isinstance(hint, types.GenericAlias):
+        return isinstance(value, list | tuple) and all(_matches(item, hint.__args__[0]) for item in value)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+
+
+def _is_float_text(value: Any, hint: Any) -> bool:
+    return hint is float and isinstance(value, str)
+
+
+def _converted(value: Any, hint: Any) -> Any:
+    if isinstance(hint, types.GenericAlias):
+        return [_converted(item, hint.__args__[0]) for item in value]
+    return float(value) if hint is float else value
+
+
+def _type_name(hint: Any) -> str:
+    if isinstance(hint, types.GenericAlias):
+        return f"a list, each item {_type_name(hint.__args__[0])}"
+    return {bool: "true or false", int: "a whole number", float: "a finite number", str: "text"}[hint]
+
+
+def _check_ranges(config: RunConfig) -> None:
+    for name, holds, requirement in _rules(config):
+        if not holds:
+            raise ValueError(f"`{name}` must be {requirement}. Found {getattr(config, name)!r}.")
+
+
+def _rules(config: RunConfig) -> list[tuple[str, bool, str]]:
+    """Name, whether it holds, and what is required; one line per rule."""
+    c = config
+    order = c.pflp_order or c.tasks
+    return [
+        ("study", _is_name(c.study), "a folder name of letters, digits, dot, dash and underscore"),
+        ("experiment", _is_name(c.experiment), "a folder name of letters, digits, dot, dash and underscore"),
+        ("seed", c.seed >= 0, "at least 0"),
+        ("phantom_scans", len(c.phantom_scans) == 3 and min(c.phantom_scans) >= 8, "three counts of at least 8"),
+        ("phantom_seed", c.phantom_seed >= 0, "at least 0"),
+        ("phantom_label_noise", 0 <= c.phantom_label_noise < 0.5, "at least 0 and below 0.5"),
+        (
+            "split_fractions",
+            len(c.split_fractions) == 3 and min(c.split_fractions) > 0 and abs(sum(c.split_fractions) - 1) < 1e-6,
+            "three positive fractions that sum to 1",
+        ),
+        ("split_seed", c.split_seed >= 0, "at least 0"),
+        ("spacing_mm", len(c.spacing_mm) == 3 and min(c.spacing_mm) > 0, "three positive numbers (z, y, x)"),
+        ("shape", len(c.shape) == 3 and min(c.shape) >= 16, "three counts of at least 16 (z, y, x)"),
+        ("window_hu", len(c.window_hu) == 2 and c.window_hu[0] < c.window_hu[1], "two numbers, low before high"),
+        ("tasks", bool(c.tasks) and len(set(c.tasks)) == len(c.tasks), "a list of different names"),
+        ("weights", len(c.weights) == len(c.tasks), f"one weight per task, {len(c.tasks)} in all"),
+        ("weights", all(w >= 0 for w in c.weights) and sum(c.weights) > 0, "at least 0, and not all 0"),
+        ("pflp_factor", 0 <= c.pflp_factor <= 1, "inside [0, 1]"),
+        ("pflp_period", c.pflp_period >= 1, "at least 1"),
+        ("pflp_unit", c.pflp_unit in ("step", "epoch"), "step or epoch"),
+        ("pflp_order", set(order) <= set(c.tasks), f"names from {c.tasks}"),
+        ("itw_start", 0 <= c.itw_start < 1, "inside [0, 1)"),
+        ("itw_factor", 0 <= c.itw_factor <= 1, "inside [0, 1]"),
+        ("network", c.network in NETWORKS, f"one of {', '.join(NETWORKS)}"),
+        ("width", c.width >= 4 and c.width % 4 == 0, "a positive multiple of 4"),
+        ("epochs", c.epochs >= 1, "at least 1"),
+        ("batch_size", c.batch_size >= 2, "at least 2"),
+        ("learning_rate", c.learning_rate > 0, "positive"),
+        ("weight_decay", c.weight_decay >= 0, "at least 0"),
+        ("warmup", 0 <= c.warmup < 1, "inside [0, 1)"),
+        ("class_balance", c.class_balance in ("positives", "none"), "positives or none"),
+        ("selection", c.selection in ("best_auc", "last"), "best_auc or last"),
+        ("precision", c.precision in ("auto", "bf16", "fp32"), "auto, bf16 or fp32"),
+        ("threads", c.threads >= 1, "at least 1"),
+    ]
+
+
+def _is_name(text: str) -> bool:
+    return bool(text) and text[0].isalnum() and all(char.isalnum() or char in "._-" for char in text)

@@ -1,0 +1,245 @@
+"""A study's plan: params files to runs, where they lie, and the keys under which they are complete.
+
+The Snakefile imports this module alone; nothing here imports torch, pandas or papermill.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lungmtl.data import prepared_folder
+from lungmtl.experiments import base_of, run_name
+from lungmtl.files import PROJECT, sha256
+from lungmtl.keys import Place, key, notebook_key
+from lungmtl.network import NETWORKS
+from lungmtl.policies import POLICIES, names
+from lungmtl.study.config import STUDY_KEYS, RunConfig, read_params
+
+NOTEBOOKS = PROJECT / "notebooks"  # where every notebook runs, and what relative paths in params start from
+TABLE2_PARAMS = PROJECT / "params" / "table2"
+EXPERIMENT_NOTEBOOK = "02_experiment.ipynb"
+COMPARISON_NOTEBOOK = "03_comparison.ipynb"
+PREPARATION_FILE = "preparation.csv"  # in the study's folder, or the table's: what became of every scan
+RECORD_FILE = "record.json"  # in a run's folder: its presence means that the run is complete
+COMPARISON_TABLE = "tables/auc.csv"  # what a finished comparison has written, in the study's folder
+TEMPLATES = ("page.html.j2", "methods.md.j2")  # of the report
+PLACES = ("results_dir", "cache_dir")  # say where things lie, not what they are: no part of a key
+SHOWN = ("lungmtl.figures",)  # what a run's notebook draws, and no record holds
+SHARED = (  # every run of a study works on the same scans, prepared in the same way
+    *("study", *PLACES, "cohort", "phantom_scans", "phantom_seed", "phantom_label_noise"),
+    *("split_fractions", "split_seed", "spacing_mm", "shape", "window_hu"),
+)
+
+
+class Count(NamedTuple):
+    """How far a study is."""
+
+    done: int
+    n_runs: int
+
+
+class Rules(NamedTuple):
+    """All that a workflow engine must know of a study; paths are absolute."""
+
+    runs: dict[str, RunConfig]
+    cohort: Path
+    is_phantom: bool
+    threads: int
+    keys: dict[str, str]  # of every run, without the cohort table, which is its input
+    preparation_key: str
+    comparison_key: str
+
+
+def plan_runs(
+    params: str | Path, *, seeds: Sequence[int] | None = None, places: Mapping[str, str] | None = None
+) -> list[RunConfig]:
+    """Expand a study's params file into its runs, seed by seed, experiments in the file's order.
+
+    A run's parameters are RunConfig's defaults, then the study's file, then the experiment's, which wins; then the
+    seed. The experiment's file is `<study>/<experiment>.yaml` or `table2/<experiment>.yaml` next to the study's, or the
+    project's. A variant, `<base>.<change>`, has the base's parameters where its own file says nothing. Where a study
+    has tasks of its own, Table 2's weights are those of its first task and of every other one.
+
+    Args:
+        params: File with the lists `experiments` and `seeds` and any fields of RunConfig.
+        seeds: Taken instead of the file's.
+        places: `results_dir` and `cache_dir` to take instead of the file's.
+    Raises:
+        ValueError: If a name or value is wrong, or two runs would not share their cohort and preparation.
+        FileNotFoundError: If a file is missing.
+    """
+    path = Path(params)
+    settings = {"study": path.stem} | _read_existing(path, "A study's params file") | dict(places or {})
+    lists = {name: settings.pop(name, None) for name in STUDY_KEYS}
+    experiments = _checked_list(lists["experiments"], "experiments", str, path)
+    seeds = _checked_list(lists["seeds"] if seeds is None else list(seeds), "seeds", int, path)
+    _check_settings(settings, path)
+    firsts = [_config(settings, name, path) for name in experiments]
+    _check_shared(firsts, path)
+    return [config.with_seed(seed) for seed in seeds for config in firsts]
+
+
+def rules(params: str | Path, *, seeds: Sequence[int] | None = None, places: Mapping[str, str] | None = None) -> Rules:
+    """What the Snakefile must know of the study that `plan_runs` plans."""
+    runs = plan_runs(params, seeds=seeds, places=places)
+    first = runs[0]
+    return Rules(
+        runs={name_of(config): config for config in runs},
+        cohort=cohort_path(first),
+        is_phantom=not first.cohort,
+        threads=first.threads,
+        keys={name_of(config): settings_key(config) for config in runs},
+        preparation_key=key(str(prepared_dir(first)), json.dumps([first.split_fractions, first.split_seed])),
+        comparison_key=comparison_key(runs),
+    )
+
+
+def study_dir(config: RunConfig) -> Path:
+    """Absolute folder of a run's study."""
+    return (NOTEBOOKS / config.results_dir).resolve() / config.study
+
+
+def run_dir(config: RunConfig) -> Path:
+    """Absolute folder of a run."""
+    return study_dir(config) / "runs" / name_of(config)
+
+
+def cache_dir(config: RunConfig) -> Path:
+    """Absolute folder of phantom cohorts and prepared scans."""
+    return (NOTEBOOKS / config.cache_dir).resolve()
+
+
+def cohort_path(config: RunConfig) -> Path:
+    """Absolute path of a run's cohort table: the one given, or the phantom's place in the cache."""
+    if config.cohort:
+        return (NOTEBOOKS / config.cohort).resolve()
+    return config.phantom.folder(cache_dir(config)) / "cohort.csv"
+
+
+def prepared_dir(config: RunConfig) -> Path:
+    """Absolute folder of a run's prepared scans."""
+    return prepared_folder(config.preparation, cache_dir(config), cohort_path(config).parent)
+
+
+def name_of(config: RunConfig) -> str:
+    """Name of a run in its study, e.g. `ITW3-s0`."""
+    return run_name(config.experiment, config.seed)
+
+
+def tasks_of(runs: Sequence[RunConfig]) -> list[str]:
+    """Tasks that some run has, the central one first."""
+    return list(dict.fromkeys(task for config in runs for task in config.tasks))
+
+
+def count(runs: Sequence[RunConfig]) -> Count:
+    """How many of these runs are complete."""
+    return Count(len(runs) - len(incomplete(runs)), len(runs))
+
+
+def incomplete(runs: Sequence[RunConfig]) -> list[RunConfig]:
+    """The runs without a record."""
+    return [config for config in runs if not (run_dir(config) / RECORD_FILE).is_file()]
+
+
+def settings_key(config: RunConfig) -> str:
+    """Hash of all that decides a run but the cohort: the notebook, the parameters, the code that they reach.
+
+    Neither `PLACES` count, nor figures, nor other policies and networks than the run's own; a file of weights that the
+    run starts from counts by its content.
+    """
+    parameters = {name: value for name, value in config.to_dict().items() if name not in PLACES}
+    start = sha256(NOTEBOOKS / config.start_weights) if config.start_weights else ""
+    module, kind = NETWORKS[config.network].split(".")
+    chosen = [Place(f"lungmtl.policies.{POLICIES[name]}", name) for name in names(config.weighting.spelling)]
+    chosen += [Place(f"lungmtl.network.{module}", kind)]
+    code = notebook_key(NOTEBOOKS / EXPERIMENT_NOTEBOOK, *chosen, without=SHOWN)
+    return key(json.dumps(parameters, sort_keys=True), start, code)
+
+
+def run_key(config: RunConfig, *, cohort: Path) -> str:
+    """`settings_key` and the cohort table: under an equal key a complete run stays as it is.
+
+    Raises:
+        FileNotFoundError: If there is no cohort table.
+    """
+    if not cohort.is_file():
+        raise FileNotFoundError(f"A run must have its cohort table. Found none at {cohort}.")
+    return key(settings_key(config), sha256(cohort))
+
+
+def comparison_key(runs: Sequence[RunConfig]) -> str:
+    """Hash of all that decides the comparison but the records: notebook, code, templates and names of the runs."""
+    code = notebook_key(NOTEBOOKS / COMPARISON_NOTEBOOK, Place("lungmtl.report.page", "write_html"))
+    templates = [sha256(PROJECT / "lungmtl" / "report" / name) for name in TEMPLATES]
+    return key(code, *templates, *(name_of(config) for config in runs))
+
+
+def _read_existing(path: Path, what: str) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{what} must exist. Found none at {path.resolve()}.")
+    return read_params(path)
+
+
+def _checked_list(values: Any, name: str, kind: type, path: Path) -> list[Any]:
+    proper = isinstance(values, list) and values and all(type(value) is kind for value in values)
+    if not proper or len(set(values)) < len(values):
+        raise ValueError(f"`{name}` must be a list of different {kind.__name__} values. Found {values!r} in {path}.")
+    return values
+
+
+def _check_settings(settings: Mapping[str, Any], path: Path) -> None:
+    for name in ("experiment", "seed"):
+        if name in settings:
+            raise ValueError(f"A study's file must list `{name}s`. Found `{name}` in {path}.")
+    try:
+        RunConfig.from_mapping(_with_weights(settings))
+    except ValueError as error:
+        raise ValueError(f"{error} In {path}.") from error
+
+
+def _config(settings: Mapping[str, Any], experiment: str, path: Path) -> RunConfig:
+    file = _experiment_file(experiment, path)
+    own = _read_existing(file, f"The params file of experiment {experiment}")
+    if own.get("experiment", experiment) != experiment:
+        raise ValueError(f"`experiment` must be the file's name. Found {own['experiment']!r} in {file}.")
+    base = _experiment_file(base_of(experiment), path)
+    inherited = read_params(base) if base != file and base.is_file() else {}
+    merged = {**settings, **inherited, **own, "experiment": experiment}
+    has_weights = file if "weights" in own else base
+    if "tasks" in settings and has_weights.parent == TABLE2_PARAMS:
+        merged |= _table2_settings(merged["weights"], settings["tasks"])
+    try:
+        return RunConfig.from_mapping(merged)
+    except ValueError as error:
+        raise ValueError(f"{error} In {path.name} with {file.name}.") from error
+
+
+def _table2_settings(weights: Sequence[float], tasks: Sequence[str]) -> dict[str, Any]:
+    """Tasks and weights of an experiment of Table 2, central : every auxiliary, for a study with tasks of its own."""
+    tasks = list(tasks[:1]) if len(weights) == 1 else list(tasks)
+    return {"tasks": tasks, "weights": [weights[0], *[weights[-1]] * (len(tasks) - 1)]}
+
+
+def _with_weights(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with as many weights as tasks, where a study's file names tasks alone."""
+    if "tasks" not in settings or "weights" in settings or not isinstance(settings["tasks"], list):
+        return dict(settings)
+    return {**settings, "weights": [3.0] * len(settings["tasks"])}
+
+
+def _experiment_file(experiment: str, path: Path) -> Path:
+    folders = [path.parent / path.stem, path.parent / "table2", TABLE2_PARAMS]
+    files = [folder / f"{experiment}.yaml" for folder in folders]
+    return next((file for file in files if file.is_file()), files[-1])
+
+
+def _check_shared(runs: Sequence[RunConfig], path: Path) -> None:
+    shared = {name: [getattr(config, name) for config in runs] for name in SHARED}
+    for name, values in (shared | {"tasks[0]": [config.tasks[0] for config in runs]}).items():
+        for config, value in zip(runs, values, strict=True):
+            if value != values[0]:
+                raise ValueError(
+                    f"`{name}` must be the same for every run of a study. Found {value!r} in {config.experiment} and "
+                    f"{values[0]!r} in {runs[0].experiment} of {path}."
+                )

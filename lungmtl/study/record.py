@@ -1,0 +1,210 @@
+"""Run records: write and read one run's directory.
+
+`record.json` is written last, so its presence means that the run is complete; a run killed half-way has none.
+A number that is not known (NaN) is `null` in JSON, blank in CSV.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lungmtl.experiments import run_name
+from lungmtl.files import write
+from lungmtl.study.plan import RECORD_FILE
+
+STEPS_FILE = "steps.csv"
+HISTORY_FILE = "history.csv"
+PREDICTIONS_FILE = "predictions.csv"
+MODEL_FILE = "model.safetensors"
+FILES = (STEPS_FILE, HISTORY_FILE, PREDICTIONS_FILE, MODEL_FILE, RECORD_FILE)  # in the order of writing
+HISTORY_COLUMNS = ("epoch", "split", "task", "loss", "auc", "seconds")
+PREDICTION_COLUMNS = ("scan", "patient", "split", "task", "target", "probability")
+METRIC_KEYS = ("auc", "low", "high", "n", "positives")
+PATHS = ("cohort", "results_dir", "cache_dir")  # settings that are paths
+SECTIONS = {  # sections of record.json that are mappings, and the keys each must have
+    "cohort": ("sha256", "counts"),
+    "environment": ("commit", "dirty", "python", "torch", "numpy", "cpu", "gpu", "threads", "precision"),
+    "seconds": ("prepare", "train", "evaluate"),
+    "selection": ("rule", "epoch"),
+}
+RECORD_KEYS = ("study", "experiment", "seed", "config", "tasks", *SECTIONS, "metrics")
+
+
+def step_columns(tasks: list[str]) -> list[str]:
+    """Columns of steps.csv for these tasks, in order."""
+    weights = [f"weight_{task}" for task in tasks]
+    losses = [f"loss_{task}" for task in tasks]
+    return ["step", "epoch", "phase", "focus", *weights, *losses, "loss"]
+
+
+def write_run(
+    run_dir: str | Path,
+    record: Mapping[str, Any],
+    *,
+    steps: pd.DataFrame,
+    history: pd.DataFrame,
+    predictions: pd.DataFrame,
+    model: Mapping[str, Any],
+) -> Path:
+    """Check and write every file of a run, `record.json` last.
+
+    Args:
+        run_dir: Made if missing; an older record in it is removed first.
+        record: `study`, `experiment`, `seed`; `config`, every field, of an absolute path the name alone, since folders
+            may name people; `policy`, its name and settings; `tasks`, the central one first; `cohort`, the `sha256` of
+            the table and `counts` per split and label, no patient; `environment`; `seconds` of at least `prepare`,
+            `train` and `evaluate`; `selection`, `rule` and `epoch` of the checkpoint kept; `metrics`, split -> task ->
+            `auc`, `low`, `high`, `n`, `positives`, NaN where a split has one class only.
+        steps: One row per optimiser step, columns as `step_columns` says.
+        history: Columns `HISTORY_COLUMNS`, one row per epoch, split and task.
+        predictions: Columns `PREDICTION_COLUMNS` of validation and test; target NaN = not known.
+        model: Name -> tensor of the checkpoint kept; `record`'s config and tasks go into the file, to rebuild it.
+    Returns:
+        Path of record.json.
+    Raises:
+        ValueError: If a column or key is missing, a step's weight or loss is infinite or a probability is outside
+            [0, 1].
+    """
+    name = run_name(record["experiment"], record["seed"])
+    seconds = {part: round(value, 3) for part, value in record["seconds"].items()}
+    record = {**record, "config": _without_folders(record["config"]), "seconds": seconds}
+    tasks = list(record["tasks"])
+    _check_record(record, name)
+    _check_steps(steps, tasks, name)
+    _check_columns(history, HISTORY_COLUMNS, HISTORY_FILE, name)
+    _check_predictions(predictions, name)
+    folder = Path(run_dir)
+    (folder / RECORD_FILE).unlink(missing_ok=True)
+    write_csv(steps[step_columns(tasks)], folder / STEPS_FILE, float_format="%.6g")
+    write_csv(history[list(HISTORY_COLUMNS)], folder / HISTORY_FILE, float_format="%.6g")
+    write_csv(_whole_targets(predictions), folder / PREDICTIONS_FILE, float_format="%.6f")
+    _write_model(model, {"config": record["config"], "tasks": tasks}, folder / MODEL_FILE)
+    return write(folder / RECORD_FILE, json.dumps(_plain(record), indent=2, allow_nan=False) + "\n")
+
+
+def read_record(run_dir: str | Path) -> dict[str, Any]:
+    """Read and check the record of a complete run.
+
+    Raises:
+        FileNotFoundError: If the run is not complete.
+        ValueError: If the file is not a record.
+    """
+    path = Path(run_dir) / RECORD_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"A complete run has a {RECORD_FILE}. Found none at {path}.")
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"A record must be JSON. Found {error} in {path}.") from error
+    _check_record(record, str(path))
+    return record
+
+
+def read_model(run_dir: str | Path) -> dict[str, Any]:
+    """Read the checkpoint of a run: name -> tensor on the CPU.
+
+    Raises:
+        FileNotFoundError: If the run directory has no checkpoint, as in a fresh clone.
+    """
+    from safetensors.torch import load_file  # torch takes seconds to import, and most readers need no checkpoint
+
+    return load_file(_checkpoint(run_dir))
+
+
+def read_rebuild(run_dir: str | Path) -> dict[str, Any]:
+    """What the checkpoint says of its network: `config` and `tasks`; empty where it was written before it did."""
+    from safetensors import safe_open
+
+    with safe_open(_checkpoint(run_dir), framework="numpy") as file:
+        return json.loads((file.metadata() or {}).get("lungmtl", "{}"))
+
+
+def _checkpoint(run_dir: str | Path) -> Path:
+    path = Path(run_dir) / MODEL_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"A checkpoint is needed to use a run's network. Found none at {path}.")
+    return path
+
+
+def _check_record(record: Mapping[str, Any], where: str) -> None:
+    check_keys(record, RECORD_KEYS, "A record", where)
+    for section, keys in SECTIONS.items():
+        check_keys(record[section], keys, f"`{section}` of a record", where)
+    for split, tasks in record["metrics"].items():
+        check_keys(tasks, record["tasks"], f"`metrics` of {split}", where)
+        for task in record["tasks"]:
+            check_keys(tasks[task], METRIC_KEYS, f"`metrics` of {split}, {task}", where)
+
+
+def check_keys(mapping: Mapping[str, Any], required: Any, what: str, where: str) -> None:
+    missing = [key for key in required if key not in mapping]
+    if missing:
+        raise ValueError(f"{what} must have {', '.join(required)}. Found no {', '.join(missing)} in {where}.")
+
+
+def _check_columns(frame: pd.DataFrame, required: Any, file: str, where: str) -> None:
+    check_keys(dict.fromkeys(frame.columns), required, f"The columns of {file}", where)
+    if frame.empty:
+        raise ValueError(f"{file} must have at least one row. Found none in {where}.")
+
+
+def _check_steps(steps: pd.DataFrame, tasks: list[str], where: str) -> None:
+    columns = step_columns(tasks)
+    _check_columns(steps, columns, STEPS_FILE, where)
+    if list(steps["step"]) != list(range(len(steps))):
+        raise ValueError(f"`step` of {STEPS_FILE} must count from 0 without gaps. Found otherwise in {where}.")
+    if (steps["phase"] == "").any() or steps["phase"].isna().any():
+        raise ValueError(f"`phase` of {STEPS_FILE} must name the policy's phase. Found a blank in {where}.")
+    for column in columns[4:]:
+        blank_allowed = column.startswith("loss_")  # a batch may hold no label of a task
+        values = steps[column].to_numpy(dtype=float, na_value=np.nan)
+        if np.isinf(values).any() or (np.isnan(values).any() and not blank_allowed):
+            raise ValueError(f"`{column}` of {STEPS_FILE} must be finite. Found inf or NaN in {where}.")
+
+
+def _check_predictions(predictions: pd.DataFrame, where: str) -> None:
+    _check_columns(predictions, PREDICTION_COLUMNS, PREDICTIONS_FILE, where)
+    probability = predictions["probability"].to_numpy(dtype=float, na_value=np.nan)
+    if not ((probability >= 0) & (probability <= 1)).all():
+        raise ValueError(f"`probability` must be inside [0, 1]. Found a value outside, or NaN, in {where}.")
+    if not predictions["target"].dropna().isin([0, 1]).all():
+        raise ValueError(f"`target` must be 0, 1 or blank. Found another value in {where}.")
+    if predictions.duplicated(["scan", "task"]).any():
+        raise ValueError(f"A scan must have one prediction per task. Found a second one in {where}.")
+
+
+def _without_folders(config: Mapping[str, Any]) -> dict[str, Any]:
+    places = {name: Path(config[name]) for name in PATHS if name in config}
+    return {**config, **{name: place.name for name, place in places.items() if place.is_absolute()}}
+
+
+def _whole_targets(predictions: pd.DataFrame) -> pd.DataFrame:
+    return predictions[list(PREDICTION_COLUMNS)].astype({"target": "Int64"})
+
+
+def write_csv(frame: pd.DataFrame, path: Path, *, float_format: str) -> Path:
+    """Write a table atomically, with the same bytes for the same values everywhere."""
+    return write(path, frame.to_csv(index=False, float_format=float_format, lineterminator="\n"))
+
+
+def _write_model(state: Mapping[str, Any], rebuild: Mapping[str, Any], path: Path) -> None:
+    from safetensors.torch import save  # torch takes seconds to import, and only a run writes a checkpoint
+
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    write(path, save(tensors, metadata={"lungmtl": json.dumps(_plain(rebuild))}))
+
+
+def _plain(value: Any) -> Any:
+    """JSON's own types: NumPy scalars become numbers, tuples lists, NaN `None`."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,231 @@
+"""A run, from its settings to its record: cohort, preparation, policy, network, training, evaluation.
+
+`notebooks/02_experiment.ipynb` calls these in turn, a step per cell; `compute_run` calls them all. `load_run` gives back what a
+finished run has learnt.
+"""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+from torch import nn
+
+from lungmtl import network as networks
+from lungmtl.data import (
+    ScanDataset,
+    assign_splits,
+    check_splits,
+    counts,
+    exclude_failed,
+    included,
+    prepare_cohort,
+    read_cohort,
+)
+from lungmtl.evidence import scores
+from lungmtl.experiments import SPLITS, run_name
+from lungmtl.files import sha256
+from lungmtl.policies import Policy, build, describe
+from lungmtl.sources import phantom
+from lungmtl.study.collection import config_of
+from lungmtl.study.config import RunConfig, read_params
+from lungmtl.study.machine import environment
+from lungmtl.study.parameters import check_injected
+from lungmtl.study.plan import TABLE2_PARAMS
+from lungmtl.study.record import read_model, read_rebuild, read_record, write_run
+
+
+class Cohort(NamedTuple):
+    """The scans of a run: its table with splits, and where the prepared ones are."""
+
+    path: Path
+    table: pd.DataFrame
+    folder: Path
+    counts: dict[str, dict[str, dict[str, int]]]  # split -> task -> n, positives, unknown
+    seconds: float
+
+
+class Trained(NamedTuple):
+    """A trained network."""
+
+    fitted: networks.Fitted
+    precision: str  # in use, bf16 or fp32
+    seconds: float
+
+
+class Evaluated(NamedTuple):
+    """Probabilities of validation and test scans, and their scores."""
+
+    predictions: pd.DataFrame
+    metrics: dict[str, dict[str, dict[str, float]]]
+    seconds: float
+
+
+class LoadedRun(NamedTuple):
+    """A finished run: its network, ready to predict, its settings and its record."""
+
+    network: nn.Module
+    config: RunConfig
+    record: dict[str, Any]
+
+
+def configure(namespace: Mapping[str, Any]) -> RunConfig:
+    """Settings from the names of a notebook, with torch seeded and given its threads.
+
+    Raises:
+        ValueError: If a setting is wrong, a parameter was injected that does not exist, or the experiment has the
+            name of one of Table 2 and not its weights and policy.
+    """
+    check_injected(namespace)
+    config = RunConfig.from_mapping({name: namespace[name] for name in RunConfig.__dataclass_fields__})
+    check_name(config)
+    torch.set_num_threads(config.threads)
+    networks.seed_everything(config.seed)
+    return config
+
+
+def check_name(config: RunConfig) -> None:
+    """Refuse a run that has the name of an experiment of Table 2 and another policy or other weights."""
+    file = TABLE2_PARAMS / f"{config.experiment}.yaml"
+    if not file.is_file():
+        return
+    named = read_params(file)
+    weights = named["weights"]
+    wanted = {"weights": [weights[0], *[weights[-1]] * (len(config.tasks) - 1)], "policy": ""}
+    wanted |= {name: named[name] for name in ("pflp", "itw")}
+    is_single = len(weights) == 1
+    found = {name: getattr(config, name) for name, value in wanted.items() if getattr(config, name) != value}
+    if found or is_single != (len(config.tasks) == 1):
+        said = ", ".join(f"{name} {value}" for name, value in (found or {"tasks": config.tasks}).items())
+        raise ValueError(
+            f"A run named {config.experiment} must have the tasks, weights and policy of Table 2. Found {said}: run it "
+            f"with -f ../params/table2/{file.name}, or give it another name."
+        )
+
+
+def gather(config: RunConfig) -> Cohort:
+    """Read the cohort, or make the phantom one, split it, and prepare what is not prepared yet.
+
+    Raises:
+        ValueError: If the table is wrong, or a split lacks a class of a task.
+    """
+    start = time.perf_counter()
+    path = Path(config.cohort)
+    if not config.cohort:
+        path = phantom.make_cohort(config.phantom.folder(config.cache_dir), config.phantom, progress=False)
+    table = read_cohort(path, tasks=config.tasks)
+    table = assign_splits(table, fractions=config.split_fractions, seed=config.split_seed, stratify=config.tasks[0])
+    folder, report = prepare_cohort(table, path.parent, config.preparation, cache_dir=config.cache_dir, progress=False)
+    table = included(exclude_failed(table, report))
+    check_splits(table, tasks=config.tasks)
+    return Cohort(path, table, folder, counts(table, tasks=config.tasks), time.perf_counter() - start)
+
+
+def datasets(config: RunConfig, cohort: Cohort) -> dict[str, ScanDataset]:
+    """Prepared scans of every split."""
+    table = cohort.table
+    return {split: ScanDataset(table[table["split"] == split], cohort.folder, tasks=config.tasks) for split in SPLITS}
+
+
+def weighting_policy(config: RunConfig) -> Policy:
+    """The policy of a run."""
+    return build(config.weighting)
+
+
+def new_network(config: RunConfig) -> nn.Module:
+    """The network of a run before training: random, or from the weights file that it starts from."""
+    network = networks.build_network(config.network, config.tasks, width=config.width)
+    if config.start_weights:
+        networks.start_from(network, config.start_weights)
+    return network
+
+
+def train(config: RunConfig, network: nn.Module, scans: Mapping[str, ScanDataset]) -> Trained:
+    """Train a network under the run's policy."""
+    start = time.perf_counter()
+    precision = networks.resolve_precision(config.precision, shape=config.shape)
+    training = scans["train"]
+    is_balanced = config.class_balance == "positives"
+    fitted = networks.fit(
+        network,
+        training,
+        scans["validation"],
+        policy=weighting_policy(config),
+        training=config.training,
+        positive_weight=networks.positive_weights(training.target, training.known) if is_balanced else None,
+        precision=precision,
+        seed=config.seed,
+    )
+    return Trained(fitted, precision, time.perf_counter() - start)
+
+
+def evaluate(config: RunConfig, trained: Trained, scans: Mapping[str, ScanDataset]) -> Evaluated:
+    """Predict validation and test scans and score them: the one place that reads test labels."""
+    start = time.perf_counter()
+    options = {"batch_size": config.batch_size, "precision": trained.precision}
+    parts = [
+        scans[split].predictions(networks.predict(trained.fitted.model, scans[split], **options))
+        for split in SPLITS[1:]
+    ]
+    predictions = pd.concat(parts)
+    return Evaluated(predictions, scores(predictions), time.perf_counter() - start)
+
+
+def write_record(config: RunConfig, cohort: Cohort, trained: Trained, evaluated: Evaluated) -> Path:
+    """Write the run's files, the record last; returns its path."""
+    fitted = trained.fitted
+    values = {
+        **{"study": config.study, "experiment": config.experiment, "seed": config.seed, "config": config.to_dict()},
+        "policy": describe(weighting_policy(config)),
+        "tasks": config.tasks,
+        "cohort": {"sha256": sha256(cohort.path), "counts": cohort.counts},
+        "environment": environment(threads=config.threads, precision=trained.precision),
+        "seconds": {"prepare": cohort.seconds, "train": trained.seconds, "evaluate": evaluated.seconds},
+        "selection": {"rule": config.selection, "epoch": fitted.best_epoch},
+        "metrics": evaluated.metrics,
+    }
+    folder = Path(config.results_dir) / config.study / "runs" / run_name(config.experiment, config.seed)
+    return write_run(
+        folder,
+        values,
+        steps=fitted.steps,
+        history=fitted.history,
+        predictions=evaluated.predictions,
+        model=fitted.model.state_dict(),
+    )
+
+
+def compute_run(config: RunConfig) -> Path:
+    """All steps of a run in this process; returns the path of its record."""
+    networks.seed_everything(config.seed)
+    cohort = gather(config)
+    scans = datasets(config, cohort)
+    trained = train(config, new_network(config), scans)
+    return write_record(config, cohort, trained, evaluate(config, trained, scans))
+
+
+def load_run(folder: str | Path) -> LoadedRun:
+    """Rebuild the network of a finished run.
+
+    Args:
+        folder: The run's folder, with `record.json` and `model.safetensors`.
+    Returns:
+        The network in evaluation mode on the CPU, its settings and its record.
+    Raises:
+        FileNotFoundError: If the run is not complete, or its checkpoint is not there.
+    """
+    found = read_record(folder)
+    config = config_of(found)
+    network = _rebuilt(folder, config.to_dict() | {"tasks": found["tasks"]})
+    return LoadedRun(network, config, found)
+
+
+def _rebuilt(folder: str | Path, said: Mapping[str, Any]) -> nn.Module:
+    """Network of a checkpoint: by what the checkpoint itself says, and by the record where it is older than that."""
+    rebuild = read_rebuild(folder)
+    config, tasks = {**said, **rebuild.get("config", {})}, rebuild.get("tasks", said["tasks"])
+    network = networks.build_network(config["network"], tasks, width=config["width"])
+    network.load_state_dict(read_model(folder))
+    return network.eval()

@@ -1,0 +1,125 @@
+"""Worker processes: many jobs side by side, of which each may die alone."""
+
+import faulthandler
+import multiprocessing
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+
+import SimpleITK as sitk
+from threadpoolctl import threadpool_limits
+
+PARENT_POLL_S = 1.0
+JOB_LIMIT_S = 600.0  # chosen by us: 400 times what a real scan takes
+
+
+def run_jobs(function: Callable[[tuple], dict], jobs: Sequence[tuple], *, workers: int) -> Iterator[dict]:
+    """Yield the result of every job in the order in which they finish.
+
+    Args:
+        function: A function of a module, which a new process can import.
+        jobs: One argument per call.
+        workers: Processes as `run_apart` starts them; below two everything runs in this one.
+    Raises:
+        RuntimeError: If a job ended its worker twice, or took over JOB_LIMIT_S.
+    """
+    if workers < 2:
+        yield from map(function, jobs)
+    else:
+        yield from run_apart(function, jobs, workers=workers, lost=_stop)
+
+
+def _stop(job: tuple, reason: str) -> dict:
+    raise RuntimeError(f"Every job must come to its end; call again to go on. Found {reason}, job {job}.")
+
+
+def run_apart(
+    function: Callable[[tuple], dict],
+    jobs: Sequence[tuple],
+    *,
+    workers: int,
+    lost: Callable[[tuple, str], dict],
+    limit_s: float = JOB_LIMIT_S,
+) -> Iterator[dict]:
+    """Yield the result of every job from processes of which each may die alone, in the order in which they finish.
+
+    A worker that dies is replaced, and its job done once more after all others. Workers are started afresh (a fork
+    would copy the threads of torch), compute with one thread each, and end when the process that started them ends,
+    even if it was killed.
+
+    Args:
+        function: A function of a module, which a new process can import.
+        jobs: One argument per call.
+        workers: Processes, at least one.
+        lost: Gives the result of a job that ended its worker twice or took too long, from the job and what was found.
+        limit_s: Seconds after which a job's worker ends itself.
+    Raises:
+        RuntimeError: If a worker cannot be started.
+    """
+    waiting = deque((job, False) for job in jobs)
+    running: dict[Future, tuple] = {}
+    idle: list[ProcessPoolExecutor] = []
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                worker = idle.pop() if idle else _worker()
+                with suppress(BrokenProcessPool):  # killed while it was idle
+                    future = worker.submit(_limited, function, waiting[0][0], limit_s)
+                    running[future] = (worker, *waiting.popleft(), time.monotonic())
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                worker, job, is_second, start = running.pop(future)
+                if not isinstance(future.exception(), BrokenProcessPool):
+                    idle.append(worker)
+                    yield future.result()
+                    continue
+                idle.append(_checked_worker())
+                if time.monotonic() - start >= limit_s:
+                    yield lost(job, f"no end after {limit_s:.0f} s")
+                elif is_second:
+                    yield lost(job, "its process dead, twice")
+                else:
+                    waiting.append((job, True))
+    finally:
+        for worker in [*idle, *(entry[0] for entry in running.values())]:
+            worker.shutdown(cancel_futures=True)
+
+
+def _worker() -> ProcessPoolExecutor:
+    """A pool of one process: if it dies, it is known which job it had."""
+    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker)
+
+
+def _checked_worker() -> ProcessPoolExecutor:
+    worker = _worker()
+    try:
+        worker.submit(os.getpid).result()
+    except BrokenProcessPool as error:
+        raise RuntimeError("A worker must start. Found it dead before its first job.") from error
+    return worker
+
+
+def _limited(function: Callable[[tuple], dict], job: tuple, limit_s: float) -> dict:
+    """Do a job in a worker; print where it is and end the process, even inside a C library, after `limit_s`."""
+    faulthandler.dump_traceback_later(limit_s, exit=True)
+    try:
+        return function(job)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _start_worker() -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"  # for libraries still to be loaded, such as torch
+    threadpool_limits(1)  # for those that are; two workers that each spin on all cores are twice as slow
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(PARENT_POLL_S)
+    os._exit(1)
