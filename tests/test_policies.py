@@ -1,6 +1,8 @@
 """The policies give exactly the published worked weights, keep their defining properties, and refuse bad settings."""
 
+import dataclasses
 import math
+import re
 import subprocess
 import sys
 from fractions import Fraction
@@ -9,10 +11,10 @@ import numpy as np
 import pytest
 
 from lungmtl.experiments import TASKS
-from lungmtl.policies.catalogue import Weighting, build
-from lungmtl.policies.timelines import timeline
-from lungmtl.policies.contract import Decision, Policy, Progress
+from lungmtl.policies.catalogue import Weighting, build, describe, names
+from lungmtl.policies.contract import Decision, Policy, Progress, Step
 from lungmtl.policies.schedules import BW, ITW, PFLP
+from lungmtl.policies.timelines import timeline
 from lungmtl.study.config import RunConfig
 
 N_STEPS = 200  # the final stage of ITW starts at step 120
@@ -244,23 +246,116 @@ def test_timeline_has_one_row_per_step_with_the_columns_of_a_run():
     ],
 )
 def test_build_composes_the_policy_that_the_flat_settings_name(pflp, itw, expected):
-    policy = build(
-        tasks=list(TASKS),
-        weights=[3, 1, 1, 1, 1],
-        pflp=pflp,
-        pflp_factor=0.2,
-        pflp_period=5,
-        pflp_unit="epoch",
-        pflp_order=list(TASKS[::-1]),
-        pflp_keep_mean=False,
-        itw=itw,
-        itw_start=0.7,
-        itw_factor=0.1,
-        pflp_shuffle=False,
-        seed=4,
-    )
+    assert build(weighting(pflp=pflp, itw=itw)) == expected
 
-    assert policy == expected
+
+def weighting(**changes) -> Weighting:
+    flat = {"pflp_factor": 0.2, "pflp_period": 5, "pflp_unit": "epoch", "pflp_order": list(TASKS[::-1])}
+    flat |= {"itw_start": 0.7, "itw_factor": 0.1, "seed": 4}
+    return Weighting(tasks=list(TASKS), weights=[3, 1, 1, 1, 1], **flat | changes)
+
+
+def test_a_shuffled_order_is_seeded_by_the_run():
+    assert build(weighting(pflp=True, pflp_shuffle=True)).shuffle_seed == 4
+
+
+@pytest.mark.parametrize(
+    ("spelling", "pflp", "itw"),
+    [("BW", False, False), ("PFLP", True, False), ("ITW(BW)", False, True), ("ITW(PFLP)", True, True)],
+)
+def test_a_spelled_policy_is_that_of_the_flags_and_takes_its_settings_from_the_flat_keys(spelling, pflp, itw):
+    assert build(weighting(policy=spelling)) == build(weighting(pflp=pflp, itw=itw))
+
+
+def test_a_spelled_setting_wins_over_the_flat_key():
+    policy = build(weighting(policy="ITW(PFLP(period=40, order=['copd']), start=0.5)"))
+
+    assert (policy.start, policy.factor) == (0.5, 0.1)
+    assert (policy.before.period, policy.before.order, policy.before.unit) == (40, ("copd",), "epoch")
+
+
+@pytest.mark.parametrize(
+    ("spelling", "message"),
+    [
+        ("PCGRAD", "A policy must be one of BW, PFLP, ITW. Found 'PCGRAD'"),
+        ("ITW(PFLP", "`policy` must be a call such as"),
+        ("ITW(PFLP, BW)", "`policy` must be a call such as"),
+        ("3", "`policy` must be a call such as"),
+        ("ITW(begin=0.5)", "A setting of ITW must be one of central, factor, restart, start. Found 'begin'"),
+        ("ITW(start=1.5)", "`start` of ITW must be inside"),
+        ("ITW(start=print(1))", "A setting of a policy must be a plain value"),
+        ("BW(PFLP)", "BW acts on no other policy"),
+        ("PFLP(ITW)", "`before` of PFLP must be balanced weights"),
+    ],
+)
+def test_a_wrong_spelling_is_refused_in_words(spelling, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        build(weighting(policy=spelling))
+
+
+def test_a_policy_is_described_by_name_and_all_its_settings():
+    described = describe(POLICIES["ITW3"])
+
+    assert described["name"] == "ITW(PFLP(BW))"
+    assert list(described["settings"]) == ["ITW", "PFLP", "BW"]
+    assert described["settings"]["ITW"] == {"start": 0.6, "factor": 0.01, "central": "lung_cancer", "restart": False}
+    assert described["settings"]["BW"] == {"weights": (3.0,) * 5}
+    assert names("ITW(PFLP(period=2))") == ["ITW", "PFLP"]
+
+
+# State
+
+
+@dataclasses.dataclass(frozen=True)
+class Counting(Policy):
+    """A policy that remembers how often it was asked."""
+
+    tasks: tuple[str, ...] = ("a", "b")
+    base: tuple[float, ...] = (1.0, 1.0)
+    asked: list[int] = dataclasses.field(default_factory=lambda: [0])
+
+    def __call__(self, step):
+        self.asked[0] += 1
+        return Decision((float(self.asked[0]), 1.0), "counting")
+
+    def state_dict(self):
+        return {"asked": self.asked[0]}
+
+    def load_state_dict(self, state):
+        self.asked[0] = state["asked"]
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+def test_a_schedule_has_no_state_and_takes_none(policy):
+    policy.load_state_dict(policy.state_dict())
+    with pytest.raises(ValueError, match="The state of"):
+        policy.load_state_dict({"asked": 1})
+
+
+def test_stop_and_go_equals_straight_through_also_inside_another_policy():
+    straight, first, second = (ITW(Counting(), start=0.9) for _ in range(3))
+    weights = [straight(at(step)).weights for step in range(10)]
+
+    stopped = [first(at(step)).weights for step in range(4)]
+    second.load_state_dict(first.state_dict())
+    resumed = [second(at(step)).weights for step in range(4, 10)]
+
+    assert stopped + resumed == weights
+
+
+def test_the_final_stage_asks_for_a_restart_at_its_first_step_alone():
+    policy = ITW(BW("ab", [1, 1]), start=0.6, restart=True)
+
+    assert [step for step in range(N_STEPS) if policy(at(step)).restart] == [120]
+    assert not any(POLICIES["ITW1"](at(step)).restart for step in range(N_STEPS))
+
+
+def test_a_step_is_a_progress_with_what_the_batch_has_shown():
+    step = Step(step=1, n_steps=2, epoch=0, n_epochs=1, losses=[0.5, 0.0], known=[True, False])
+
+    assert isinstance(step, Progress)
+    assert step.gradients is None
+    assert BW("ab", [1, 1])(step) == Decision((1.0, 1.0), "balanced")
 
 
 def test_weighting_works_where_each_scan_is_labelled_for_one_task_only():
@@ -275,11 +370,13 @@ def test_weighting_works_where_each_scan_is_labelled_for_one_task_only():
 
 
 def test_policies_import_without_torch_and_the_rest_of_the_package():
-    code = "import sys, lungmtl.policies; print([n for n in sys.modules if n.split('.')[0] in ('torch', 'lungmtl')])"
+    code = "import sys; from lungmtl.policies import BW, ITW, PFLP, Step, build; print(*sys.modules)"
 
-    names = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
 
-    assert names.strip() == "['lungmtl', 'lungmtl.policies']"
+    ours = {name for name in loaded if name.split(".")[0] == "lungmtl"} - {"lungmtl", "lungmtl.lazy"}
+    assert {name.split(".")[1] for name in ours} == {"policies"}
+    assert not {"torch", "numpy", "pandas"} & set(loaded)
 
 
 # Bad settings

@@ -1,13 +1,19 @@
 """The training loop: reproducible, selecting, augmenting, learning."""
 
+import dataclasses
+
 import pandas as pd
 import pytest
 import torch
 
+from lungmtl.network import augmentation
 from lungmtl.network.augmentation import augmented
 from lungmtl.network.device import MIN_BF16_VOXELS, forward, resolve_precision, seed_everything
+from lungmtl.network.losses import task_losses
 from lungmtl.network.model import MultiTaskNet
+from lungmtl.network.settings import Training
 from lungmtl.network.training import fit, predict
+from lungmtl.policies.contract import Decision, Policy
 from lungmtl.policies.schedules import BW, ITW, PFLP
 
 TASKS = ("lung_cancer", "emphysema")
@@ -17,12 +23,10 @@ SETTINGS = {
     "learning_rate": 0.003,
     "weight_decay": 0.01,
     "warmup": 0.1,
-    "positive_weight": None,
     "augment": True,
     "selection": "best_auc",
-    "precision": "fp32",
-    "seed": 0,
 }
+OTHERS = {"positive_weight": None, "precision": "fp32", "seed": 0}
 
 
 def scans(n, *, seed=0, known=True):
@@ -34,11 +38,13 @@ def scans(n, *, seed=0, known=True):
     return torch.utils.data.StackDataset(volume, target, torch.full((n, 2), known))
 
 
-def run(**changes):
+def run(train_set=None, **changes):
     seed_everything(changes.get("seed", 0))
     policy = changes.pop("policy", PFLP(BW(TASKS, [3.0, 1.0]), period=2))
+    others = {name: changes.pop(name, value) for name, value in OTHERS.items()}
     network = MultiTaskNet(TASKS, width=4)
-    return fit(network, scans(16), scans(8, seed=1), policy=policy, **SETTINGS | changes)
+    training = Training(**SETTINGS | changes)
+    return fit(network, train_set or scans(16), scans(8, seed=1), policy=policy, training=training, **others)
 
 
 def test_the_same_seed_twice_gives_the_same_bits():
@@ -64,8 +70,8 @@ def test_steps_say_what_the_policy_did():
 
 
 def steps_of(*, restart: bool, start: float = 0.5):
-    policy = ITW(BW(TASKS, [3.0, 1.0]), start=start)
-    return run(policy=policy, restart_at_transfer=restart, epochs=3, warmup=0.5).steps["loss"].to_numpy()
+    policy = ITW(BW(TASKS, [3.0, 1.0]), start=start, restart=restart)
+    return run(policy=policy, epochs=3, warmup=0.5).steps["loss"].to_numpy()
 
 
 def test_a_restart_changes_the_steps_after_the_switch_only():
@@ -106,8 +112,7 @@ def test_prediction_does_not_depend_on_the_batch():
 
 
 def test_a_task_unknown_in_every_batch_is_blank_in_the_steps():
-    seed_everything(0)
-    fitted = fit(MultiTaskNet(TASKS, width=4), scans(8, known=False), scans(8), policy=BW(TASKS, [1, 1]), **SETTINGS)
+    fitted = run(scans(8, known=False), policy=BW(TASKS, [1, 1]))
     assert fitted.steps["loss_lung_cancer"].isna().all()
     assert (fitted.steps["loss"] == 0).all()
 
@@ -115,20 +120,20 @@ def test_a_task_unknown_in_every_batch_is_blank_in_the_steps():
 @pytest.mark.parametrize("limit", ["MAX_SHIFT_FRACTION", "MAX_ROTATION_DEG", "MAX_SCALE", "MAX_NOISE"])
 def test_augmentation_without_limits_only_mirrors(monkeypatch, limit):
     for name in ("MAX_SHIFT_FRACTION", "MAX_ROTATION_DEG", "MAX_SCALE", "MAX_NOISE"):
-        monkeypatch.setattr(train, name, 0.0)
+        monkeypatch.setattr(augmentation, name, 0.0)
     volume = torch.rand(8, 1, 6, 10, 14, generator=torch.Generator().manual_seed(0))
     moved = augmented(volume, torch.Generator().manual_seed(3))
     mirrored = [not torch.allclose(a, b, atol=1e-5) for a, b in zip(moved, volume, strict=True)]
     assert 0 < sum(mirrored) < 8
     expected = torch.stack([v.flip(-1) if m else v for v, m in zip(volume, mirrored, strict=True)])
     torch.testing.assert_close(moved, expected, atol=1e-5, rtol=0)  # interpolation at voxel centres
-    monkeypatch.setattr(train, limit, 0.2 if limit != "MAX_ROTATION_DEG" else 20.0)
+    monkeypatch.setattr(augmentation, limit, 0.2 if limit != "MAX_ROTATION_DEG" else 20.0)
     assert not torch.allclose(augmented(volume, torch.Generator().manual_seed(3)), moved, atol=1e-3)
 
 
 def test_rotation_keeps_shapes_in_a_grid_that_is_not_square(monkeypatch):
     for name in ("MAX_SHIFT_FRACTION", "MAX_SCALE", "MAX_NOISE"):
-        monkeypatch.setattr(train, name, 0.0)
+        monkeypatch.setattr(augmentation, name, 0.0)
     monkeypatch.setattr("lungmtl.network.augmentation.MAX_ROTATION_DEG", 40.0)
     y, x = torch.meshgrid(torch.arange(24) - 11.5, torch.arange(48) - 23.5, indexing="ij")
     disc = ((y**2 + x**2) < 64).float().expand(4, 1, 3, 24, 48)
@@ -175,7 +180,7 @@ def test_bf16_weight_gradients_are_right_on_the_smallest_grid_allowed():
     seen = {}
     for layer in convolutions:
         layer.register_forward_hook(lambda layer, inputs, output: _keep(seen, layer, inputs[0], output))
-    forward(network, torch.rand(4, 1, *3 * [MIN_BF16_VOXELS]), "bf16").sum().backward()
+    forward(network, torch.rand(4, 1, *3 * [MIN_BF16_VOXELS]), "bf16")[0].sum().backward()
     for layer in convolutions:
         source, slope = (part.bfloat16().double() for part in seen[layer])
         expected = torch.nn.grad.conv3d_weight(source, layer.weight.shape, slope, layer.stride, layer.padding)
@@ -185,3 +190,62 @@ def test_bf16_weight_gradients_are_right_on_the_smallest_grid_allowed():
 
 def _keep(seen, layer, source, output):
     output.register_hook(lambda slope: seen.update({layer: (source.detach(), slope)}))
+
+
+@dataclasses.dataclass(frozen=True)
+class Watching(Policy):
+    """A policy with constant weights that keeps the steps it was asked with."""
+
+    needs_gradients: str = ""
+    tasks: tuple[str, ...] = TASKS
+    base: tuple[float, ...] = (1.0, 0.5)
+    steps: list = dataclasses.field(default_factory=list)
+
+    def __call__(self, step):
+        self.steps.append(step)
+        return Decision(self.base, "watching")
+
+
+def test_a_policy_sees_losses_and_known_labels_and_no_gradients_unless_it_asks():
+    policy = Watching()
+    fitted = run(policy=policy, epochs=1)
+    assert [step.step for step in policy.steps] == [0, 1, 2, 3]
+    assert all(step.gradients is None for step in policy.steps)
+    losses = torch.stack([step.losses for step in policy.steps])  # (steps, T)
+    assert not losses.requires_grad
+    assert losses[:, 1].tolist() == pytest.approx(fitted.steps["loss_emphysema"].tolist())
+    assert fitted.steps["phase"].unique().tolist() == ["watching"]
+
+
+@pytest.mark.parametrize("place", ["features", "parameters"])
+def test_asking_for_gradients_changes_no_bit_of_the_training(place):
+    plain, asked = run(policy=Watching()), run(policy=Watching(needs_gradients=place))
+    pd.testing.assert_frame_equal(plain.steps, asked.steps, check_exact=True)
+    for name, value in plain.model.state_dict().items():
+        assert torch.equal(value, asked.model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("place", ["features", "parameters"])
+def test_gradients_are_those_of_every_tasks_loss_and_zero_without_labels(place):
+    policy = Watching(needs_gradients=place)
+    train_set = scans(4)
+    train_set.datasets[2][:, 0] = False  # nobody knows the first task
+    run(train_set, policy=policy, epochs=1, augment=False)
+    seed_everything(0)
+    network = MultiTaskNet(TASKS, width=4).train()
+    volume, target = train_set.datasets[0], train_set.datasets[1]
+    features = network.encode(volume)
+    losses = task_losses(network.read(features)[0], target, train_set.datasets[2])
+    at = [features] if place == "features" else list(network.shared_parameters())
+    expected = torch.cat([part.flatten() for part in torch.autograd.grad(losses[1], at)])
+    (found,) = [step.gradients for step in policy.steps]
+    assert policy.steps[0].known.tolist() == [False, True]
+    assert found.shape == (2, expected.numel())
+    assert (found[0] == 0).all()
+    # scans of a batch come in another order, which permutes features and leaves parameters and norms as they are
+    torch.testing.assert_close(found[1].norm(), expected.norm(), rtol=1e-3, atol=0)
+
+
+def test_an_unknown_place_of_gradients_is_refused():
+    with pytest.raises(ValueError, match=r"features, parameters or blank\. Found 'heads'"):
+        run(policy=Watching(needs_gradients="heads"))

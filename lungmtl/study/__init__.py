@@ -7,7 +7,7 @@ __getattr__, __dir__, __all__ = exports(
     {
         "collection": ["Collection", "collect", "read_scans", "write_scans"],
         "config": ["RunConfig", "read_params"],
-        "execute": ["RunError", "execute_notebook"],
+        "execute": ["execute_notebook"],
         "machine": ["environment"],
         "parameters": ["check_injected"],
         "plan": [
@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = exports(
             "NOTEBOOKS",
             "PREPARATION_FILE",
             "RECORD_FILE",
+            "RunError",
             "cache_dir",
             "cohort_path",
             "incomplete",

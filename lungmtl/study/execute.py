@@ -16,16 +16,12 @@ from traitlets.config import Config
 
 from lungmtl.files import write
 from lungmtl.study.parameters import parameter_names, refuse_unknown
-from lungmtl.study.plan import NOTEBOOKS
+from lungmtl.study.plan import NOTEBOOKS, RunError
 
 PAPERMILL_PATHS = ("input_path", "output_path")  # in the metadata of an executed notebook
 PAPERMILL_LINES = ("Input Notebook:", "Output Notebook:", "Working directory:")  # in its log
 PROGRESS_START = "epoch "  # lines of a notebook that begin so are shown while it runs
 _logger = logging.getLogger(__name__)
-
-
-class RunError(RuntimeError):
-    """A notebook that did not come to its end; the message names its log."""
 
 
 def execute_notebook(

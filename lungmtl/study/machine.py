@@ -44,6 +44,7 @@ def environment(*, threads: int, precision: str) -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
         "threads": threads,
         "precision": precision,
+        "peak_memory_mb": peak_memory_mb(),
     }
 
 

@@ -32,6 +32,10 @@ SHARED = (  # every run of a study works on the same scans, prepared in the same
 )
 
 
+class RunError(RuntimeError):
+    """A notebook that did not come to its end; the message names its log."""
+
+
 class Count(NamedTuple):
     """How far a study is."""
 

@@ -19,6 +19,7 @@ from lungmtl.study.plan import (
     EXPERIMENT_NOTEBOOK,
     NOTEBOOKS,
     RECORD_FILE,
+    RunError,
     cache_dir,
     cohort_path,
     comparison_key,
@@ -53,7 +54,7 @@ def execute_run(config: RunConfig, *, cohort: Path) -> bool:
     Raises:
         RunError: If the notebook failed or wrote no record; the executed notebook and the log stay.
     """
-    from lungmtl.study.execute import RunError, execute_notebook  # papermill takes a second to import
+    from lungmtl.study.execute import execute_notebook  # papermill takes a second to import
 
     folder, name = run_dir(config), name_of(config)
     with locked(folder / LOCK_FILE, f"{name} is being computed by another process: waiting for it."):
