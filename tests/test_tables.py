@@ -72,7 +72,10 @@ def runs(**changes):
             "cohort_sha256": "a" * 64,
             "config_epochs": 12,
             "config_shape": [[48, 48, 48]] * 4,
-            "config_itw_start": [0.6, 0.6, 0.5, 0.5],
+            "config_network": ["attention", "attention", "pooled", "pooled"],
+            "policy_name": ["BW", "BW", "ITW(BW)", "ITW(BW)"],
+            "policy_settings": [{"BW": {"weights": [3.0]}}] * 2
+            + [{"ITW": {"start": 0.5}, "BW": {"weights": [3.0] * 5}}] * 2,
             "config_results_dir": ["a", "b", "c", "d"],
             "config_seed": [0, 1, 0, 1],
         }
@@ -92,7 +95,13 @@ def study(experiments=("STL", "MTL", "ITW3"), seeds=(0, 1)):
     frame = pd.DataFrame(
         [(f"{e}-s{s}", e, s) for e in experiments for s in seeds], columns=["run", "experiment", "seed"]
     )
-    return frame.assign(cohort_sha256="a", config_epochs=12, config_itw_start=0.6), predictions(experiments, seeds)
+    frame = frame.assign(cohort_sha256="a", config_epochs=12, policy_name="ITW(BW)")
+    return with_policies(frame, {"ITW": {"start": 0.6}, "BW": {"weights": [3.0]}}), predictions(experiments, seeds)
+
+
+def with_policies(frame, settings, **of_runs):
+    """Runs with these settings of their policies, some with others."""
+    return frame.assign(policy_settings=[of_runs.get(run, settings) for run in frame["run"].str.replace("-", "_")])
 
 
 def screened(runs_of_study, of_runs, **expected):
@@ -109,10 +118,62 @@ def test_runs_may_differ_in_policy_seed_and_places():
     assert problems == []
 
 
-def test_a_record_from_before_a_setting_existed_is_not_held_against_its_run():
-    frame = runs().assign(config_pflp_shuffle=[np.nan, False, False, False])
+@pytest.mark.parametrize(
+    "later",
+    [
+        {"config_class_balance": [np.nan, "none", "none", "none"]},
+        {"config_start_weights": [np.nan, "a", "b", "b"]},
+        {
+            "policy_settings": [
+                {"PFLP": {}},
+                {"PFLP": {"keep_mean": True}},
+                {"PFLP": {"keep_mean": False}},
+                {"PFLP": {}},
+            ]
+        },
+    ],
+)
+def test_a_record_from_before_a_setting_existed_is_not_held_against_its_run(later):
+    assert screened(runs().assign(**later), predictions(("STL", "ITW3")))[1] == []
 
-    assert screened(frame, predictions(("STL", "ITW3")))[1] == []
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"RLW": {"temperature": 0.3}},
+        {"RLW": {"temperature": None, "seed": 3}, "PFLP": {"order": ["a", "b"], "by_task": {"a": 1.0}}},
+        {"Equal": {}},
+        {},
+    ],
+)
+def test_settings_of_a_policy_leave_no_run_out(settings):
+    frame, of_runs = study()
+    is_own = frame["experiment"] == "MTL"
+    changed = with_policies(frame, {"BW": {"weights": [3.0]}}, MTL_s0=settings, MTL_s1=settings)
+    found, problems = screened(changed.assign(policy_name=np.where(is_own, "RLW", "BW")), of_runs)
+
+    assert found == list(frame["run"])
+    assert problems == []
+
+
+def test_runs_of_an_experiment_draw_from_their_own_seed():
+    frame, of_runs = study()
+    shuffled = [{"PFLP": {"shuffle_seed": seed}, "RLW": {"seed": seed}} for seed in frame["seed"]]
+
+    assert screened(frame.assign(policy_settings=shuffled), of_runs) == (list(frame["run"]), [])
+
+
+def test_a_run_that_draws_among_runs_that_do_not_is_left_out():
+    frame, of_runs = study(seeds=(0, 1, 2))
+    found, problems = screened(
+        with_policies(frame, {"PFLP": {"shuffle_seed": None}}, MTL_s1={"PFLP": {"shuffle_seed": 1}}), of_runs
+    )
+
+    assert "MTL-s1" not in found
+    assert problems[0] == (
+        "MTL-s1",
+        "`PFLP.shuffle_seed` must be the same in every run of MTL. Found a seed here and null in most.",
+    )
 
 
 def test_a_sound_study_passes_the_screen_as_it_is():
@@ -134,12 +195,23 @@ def test_a_sound_study_passes_the_screen_as_it_is():
             r'The cohort table \(its sha256\) must be .* every run of a study. Found "b" here and "a"',
         ),
         ("config_epochs", 3, "`epochs` must be the same in every run of a study. Found 3 here and 12 in most"),
-        ("config_itw_start", 0.7, "`itw_start` must be the same in every run of MTL. Found 0.7 here and 0.6 in most"),
+        (
+            "policy_settings",
+            {"ITW": {"start": 0.7}, "BW": {"weights": [3.0]}},
+            "`ITW.start` must be the same in every run of MTL. Found 0.7 here and 0.6 in most",
+        ),
+        (
+            "policy_name",
+            "BW",
+            r'`policy_name` must be the same in every run of MTL. Found "BW" here and "ITW\(BW\)" in',
+        ),
     ],
 )
 def test_a_run_of_another_cohort_or_setting_is_left_out_and_named(column, value, message):
     frame, of_runs = study(seeds=(0, 1, 2))
-    frame[column] = frame[column].where(frame["run"] != "MTL-s1", value)
+    frame[column] = [
+        value if run == "MTL-s1" else usual for run, usual in zip(frame["run"], frame[column], strict=True)
+    ]
     found, problems = screened(frame, of_runs)
 
     assert found == ["STL-s0", "STL-s2", "MTL-s0", "MTL-s2", "ITW3-s0", "ITW3-s2"]
@@ -157,8 +229,8 @@ def test_a_setting_without_a_majority_is_refused():
 
 def test_an_experiment_whose_own_setting_has_no_majority_is_left_out_alone():
     frame, of_runs = study()
-    frame.loc[frame["run"] == "ITW3-s1", "config_itw_start"] = 0.7
-    found, problems = screened(frame, of_runs)
+    other = with_policies(frame, frame["policy_settings"].iloc[0], ITW3_s1={"ITW": {"start": 0.7}})
+    found, problems = screened(other, of_runs)
 
     assert found == ["STL-s0", "STL-s1", "MTL-s0", "MTL-s1"]
     assert [run for run, _ in problems] == ["ITW3-s0", "ITW3-s1", ""]

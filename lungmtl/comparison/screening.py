@@ -1,7 +1,7 @@
 """Screening: runs that cannot be compared are left out and named."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -10,8 +10,8 @@ import pandas as pd
 from lungmtl.comparison.scans import MIN_PER_CLASS, PREDICTED
 from lungmtl.experiments import in_order
 
-POLICY_SETTINGS = ("tasks", "weights", "pflp", "itw")  # these, and pflp_* and itw_*, tell experiments apart
 OWN_SETTINGS = ("study", "experiment", "seed", "results_dir", "cache_dir", "cohort", "threads")  # may differ anywhere
+OF_EXPERIMENT = ("tasks", "policy_name", "config_tasks", "config_weights", "config_network", "config_start_weights")
 
 
 class Screened(NamedTuple):
@@ -128,37 +128,43 @@ def _run_with_other_settings(runs: pd.DataFrame, _: pd.DataFrame) -> dict[str, s
     A record written before a setting existed has no value of it, which is no difference.
     """
     found: dict[str, str] = {}
-    for column, what, of_policy in _shared_columns(runs):
-        known = runs[runs[column].notna()]
-        if not of_policy:
-            _check_majority(known, column, what)
-        for experiment, group in known.groupby("experiment", sort=False) if of_policy else [("a study", known)]:
-            values = group[column].map(_as_text)
-            usual = next((kind for kind, share in values.value_counts(normalize=True).items() if share > 0.5), None)
-            for run, value in zip(group["run"], values, strict=True):
-                if value != usual:
-                    others = "no value in most" if usual is None else f"{usual} in most"
-                    rule = f"{what} must be the same in every run of {experiment}."
-                    found.setdefault(run, f"{rule} Found {value} here and {others}.")
+    for what, values, of_experiment in _shared(runs):
+        known = runs.assign(value=values).dropna(subset="value")
+        for name, group in known.groupby("experiment" if of_experiment else lambda _: "a study", sort=False):
+            shares = group["value"].value_counts(normalize=True)
+            usual = shares.index[0] if shares.iloc[0] > 0.5 else None
+            if usual is None and not of_experiment:
+                kinds = group.groupby("value", sort=False)["run"].agg(list)
+                listed = "; ".join(f"{kind} in {_listed(names)}" for kind, names in kinds.items())
+                raise ValueError(f"{what} must be the same in most runs of a study. Found {listed}.")
+            rule = f"{what} must be the same in every run of {name}."
+            others = "no value in most" if usual is None else f"{usual} in most"
+            for run, value in group.loc[group["value"] != usual, ["run", "value"]].itertuples(index=False):
+                found.setdefault(run, f"{rule} Found {value} here and {others}.")
     return found
 
 
-def _shared_columns(runs: pd.DataFrame) -> list[tuple[str, str, bool]]:
-    """Columns that runs must share: name, words for it, whether only runs of one experiment must."""
-    settings = [name.removeprefix("config_") for name in runs.columns if name.startswith("config_")]
-    shared = [
-        (f"config_{setting}", f"`{setting}`", setting.split("_")[0] in POLICY_SETTINGS)
-        for setting in settings
-        if setting not in OWN_SETTINGS
-    ]
-    return [("cohort_sha256", "The cohort table (its sha256)", False), *shared]
+def _shared(runs: pd.DataFrame) -> Iterator[tuple[str, pd.Series, bool]]:
+    """What runs must share: words for it, its values as text (NaN = not known), whether only within an experiment."""
+    yield "The cohort table (its sha256)", runs["cohort_sha256"].map(_as_text, na_action="ignore"), False
+    own = {f"config_{name}" for name in OWN_SETTINGS}
+    for name in [name for name in runs if name in OF_EXPERIMENT or (name.startswith("config_") and name not in own)]:
+        values = runs[name].map(_as_text, na_action="ignore")
+        yield f"`{name.removeprefix('config_')}`", values, name in OF_EXPERIMENT
+    settings = pd.DataFrame(list(map(_policy_texts, runs["policy_settings"])), index=runs.index)
+    yield from ((f"`{name}`", settings[name], True) for name in settings)
 
 
-def _check_majority(runs: pd.DataFrame, column: str, what: str) -> None:
-    values = runs[column].map(_as_text)
-    if len(values) and (values == values.mode()[0]).mean() <= 0.5:
-        found = "; ".join(f"{kind} in {_listed(list(runs['run'][values == kind]))}" for kind in values.unique())
-        raise ValueError(f"{what} must be the same in most runs of a study. Found {found}.")
+def _policy_texts(settings: Mapping[str, Mapping[str, object]]) -> dict[str, str]:
+    """Settings of every policy of a run as text, e.g. `ITW.start` to `0.7`.
+
+    Runs of an experiment have different seeds, so of a policy's seed only counts whether there is one.
+    """
+    named = {f"{policy}.{name}": value for policy, values in settings.items() for name, value in values.items()}
+    return {
+        name: "a seed" if name.endswith("seed") and value is not None else _as_text(value)
+        for name, value in named.items()
+    }
 
 
 def _as_text(value: object) -> str:
