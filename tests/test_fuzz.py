@@ -13,8 +13,9 @@ import numpy as np
 import pydicom
 import pytest
 
+from lungmtl.data.dicom import GAP_TOLERANCE
 from lungmtl.data.reading import read_volume
-from lungmtl.data.volume import Volume
+from lungmtl.data.volume import ScanError, Volume
 from lungmtl.sources.sample import fetch_sample
 
 CROPS = Path(__file__).parent / "data" / "lidc_crop"  # three slices; one folder per transfer syntax
@@ -282,7 +283,7 @@ def check(answer: Volume | str, mutant: Mutant, whole: Volume) -> None:
     kept = mutant.kept or list(range(len(whole.hu)))
     assert np.diff(kept).tolist() == [1] * (len(kept) - 1), f"read with a hole: {mutant.what}"
     assert answer.hu.shape == (len(kept), *whole.hu.shape[1:]), mutant.what
-    gap_tolerance = reading.dicom.GAP_TOLERANCE / (len(kept) - 1) + 1e-6  # of a slice at an end, in its mean gap
+    gap_tolerance = GAP_TOLERANCE / (len(kept) - 1) + 1e-6  # of a slice at an end, in its mean gap
     np.testing.assert_allclose(answer.spacing_mm[0], whole.spacing_mm[0], rtol=gap_tolerance, err_msg=mutant.what)
     np.testing.assert_allclose(answer.spacing_mm[1:], whole.spacing_mm[1:], rtol=2e-4, err_msg=mutant.what)
     same = [index for index in kept if index != mutant.changed]

@@ -18,6 +18,7 @@ from standin import call
 from lungmtl import cli
 from lungmtl.data import labels as labels_module
 from lungmtl.data.cohort import read_cohort
+from lungmtl.data.preparation import Preparation
 from lungmtl.data.reading import read_volume
 from lungmtl.data.splits import assign_splits, check_splits
 from lungmtl.data.tensor import prepare_scan
@@ -689,9 +690,9 @@ def test_the_params_file_is_a_study_of_all_experiments_at_1_mm():
 def test_a_real_chest_fits_the_grid_of_the_params_file():
     params = read_params(PARAMS)
 
-    found = prepare_scan(
-        read_volume(CHEST), spacing_mm=params["spacing_mm"], shape=params["shape"], window_hu=(-1000, 400)
-    )
+    preparation = Preparation(spacing_mm=params["spacing_mm"], shape=params["shape"], window_hu=(-1000, 400))
+
+    found = prepare_scan(read_volume(CHEST), preparation)
 
     assert list(found.tensor.shape) == params["shape"]
     assert found.cropped_fraction == 0

@@ -21,13 +21,14 @@ from lungmtl.sources.phantom import (
     make_cohort,
     make_volume,
 )
+from lungmtl.sources.phantom_settings import PhantomSettings
 
-SETTINGS = {"n_train": 6, "n_validation": 3, "n_test": 3, "seed": 7, "label_noise": 0.1}
+SETTINGS = PhantomSettings(n_train=6, n_validation=3, n_test=3, seed=7, label_noise=0.1)
 
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory):
-    return make_cohort(tmp_path_factory.mktemp("phantom"), **SETTINGS, progress=False)
+    return make_cohort(tmp_path_factory.mktemp("phantom"), SETTINGS, progress=False)
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +42,7 @@ def digests(folder):
 
 
 def test_the_same_seed_twice_gives_the_same_bytes(made, tmp_path):
-    make_cohort(tmp_path, **SETTINGS, workers=2, progress=False)
+    make_cohort(tmp_path, SETTINGS, workers=2, progress=False)
     assert digests(tmp_path) == digests(made.parent)
 
 
@@ -54,10 +55,10 @@ def test_a_started_cohort_is_completed_without_redoing_scans(made, tmp_path):
     (tmp_path / "truth").mkdir()
     (tmp_path / "images").mkdir()
     for index in range(4):
-        _make_scan((tmp_path, SETTINGS["seed"], index))
+        _make_scan((tmp_path, SETTINGS.seed, index))
     kept = tmp_path / "images" / "s00002.nii.gz"
     before = kept.stat().st_mtime_ns
-    make_cohort(tmp_path, **SETTINGS, progress=False)
+    make_cohort(tmp_path, SETTINGS, progress=False)
     assert kept.stat().st_mtime_ns == before
     assert digests(tmp_path) == digests(made.parent)
 

@@ -1,0 +1,151 @@
+"""Prepared cohorts: one file per scan, kept until its image changes; a scan that fails stops no other."""
+
+import dataclasses
+import itertools
+import os
+import re
+import time
+
+import jobs
+import numpy as np
+import pandas as pd
+import pytest
+from chests import chest, save
+
+from lungmtl.data import tensor
+from lungmtl.data.cohort import read_cohort
+from lungmtl.data.preparation import Preparation
+from lungmtl.data.prepared import _prepare_job, prepare_cohort
+from lungmtl.data.splits import assign_splits, check_splits
+from lungmtl.experiments import TASKS
+
+SPEC = Preparation(spacing_mm=(20.0, 20.0, 20.0), shape=(16, 16, 16), window_hu=(-1000.0, 400.0))
+
+
+@pytest.fixture
+def cohort(tmp_path) -> pd.DataFrame:
+    for name in ("a", "b", "c"):
+        save(chest().hu, tmp_path / f"{name}.nii.gz")
+    return pd.DataFrame({"scan": ["a", "b", "c"], "image": ["a.nii.gz", "b.nii.gz", "c.nii.gz"]})
+
+
+def prepare(frame, root, preparation=SPEC, **changes):
+    return prepare_cohort(frame, root, preparation, **{"cache_dir": root / "cache", "progress": False} | changes)
+
+
+def test_every_scan_becomes_one_file_and_nothing_is_left_beside(cohort, tmp_path):
+    folder, report = prepare(cohort, tmp_path)
+    assert report["status"].tolist() == ["ok"] * 3
+    assert report["lung_volume_l"].tolist() == pytest.approx([2.4] * 3)
+    assert (report[["slice_mm", "pixel_mm"]] == 10).all(axis=None)
+    assert sorted(os.listdir(folder)) == sorted(f"{s}.{e}" for s, e in itertools.product("abc", ("npy", "json")))
+    np.testing.assert_array_equal(np.load(folder / "a.npy", allow_pickle=False), tensor.prepare(chest(), SPEC))
+
+
+def test_a_prepared_scan_is_kept_until_its_image_changes(cohort, tmp_path, monkeypatch):
+    folder, first = prepare(cohort, tmp_path)
+    os.utime(tmp_path / "b.nii.gz", (2e9, 2e9))
+    prepared = []
+    original = _prepare_job
+    monkeypatch.setattr("lungmtl.data.prepared._prepare_job", lambda job: prepared.append(job[0]) or original(job))
+    again, second = prepare(cohort, tmp_path)
+    assert again == folder
+    assert prepared == ["b"]
+    pd.testing.assert_frame_equal(first.drop(columns="seconds"), second.drop(columns="seconds"))
+
+
+def test_other_settings_go_to_another_folder(cohort, tmp_path):
+    assert (
+        prepare(cohort, tmp_path)[0] != prepare(cohort, tmp_path, dataclasses.replace(SPEC, spacing_mm=(16, 20, 20)))[0]
+    )
+
+
+def test_a_bad_scan_is_reported_and_the_others_go_on(cohort, tmp_path, caplog):
+    (tmp_path / "a.nii.gz").write_text("broken")
+    save(np.where(chest().hu == -850, 40, chest().hu).astype(np.int16), tmp_path / "b.nii.gz")
+    folder, report = prepare(cohort, tmp_path)
+    assert report["scan"].tolist() == ["a", "b", "c"]
+    assert report["status"].tolist() == ["failed", "failed", "ok"]
+    assert "SimpleITK can read" in report["reason"][0]
+    assert "not a chest" in report["reason"][1] or "no air in the body" in report["reason"][1]
+    assert [file.name for file in folder.glob("*.npy")] == ["c.npy"]
+    assert "2 of 3 scans cannot be used" in caplog.text
+
+
+def test_an_image_that_breaks_later_does_not_leave_its_old_tensor(cohort, tmp_path):
+    folder, _ = prepare(cohort, tmp_path)
+    (tmp_path / "a.nii.gz").write_text("broken")
+    os.utime(tmp_path / "a.nii.gz", (2e9, 2e9))
+    _, report = prepare(cohort, tmp_path)
+    assert report["status"].tolist() == ["failed", "ok", "ok"]
+    assert not (folder / "a.npy").exists()
+
+
+def test_excluded_scans_are_not_prepared(cohort, tmp_path):
+    folder, report = prepare(cohort.assign(excluded=["", "motion", ""]), tmp_path)
+    assert report["scan"].tolist() == ["a", "c"]
+    assert not (folder / "b.npy").exists()
+
+
+def test_two_processes_give_what_one_gives(cohort, tmp_path, monkeypatch):
+    one = prepare(cohort, tmp_path)
+    monkeypatch.setattr("lungmtl.data.prepared.SCANS_PER_WORKER", 1)
+    two = prepare(cohort, tmp_path, cache_dir=tmp_path / "other", workers=2)
+    pd.testing.assert_frame_equal(one[1].drop(columns="seconds"), two[1].drop(columns="seconds"))
+    assert (one[0] / "a.npy").read_bytes() == (two[0] / "a.npy").read_bytes()
+
+
+def test_a_scan_that_ends_its_worker_fails_alone_and_is_not_tried_by_later_calls(cohort, tmp_path, monkeypatch):
+    monkeypatch.setattr("lungmtl.data.prepared.SCANS_PER_WORKER", 1)
+    monkeypatch.setattr("lungmtl.data.prepared._prepare_job", jobs.die_of_b)
+    _, report = prepare(cohort, tmp_path, workers=2)
+    assert report["status"].tolist() == ["ok", "failed", "ok"]
+    assert re.search(r"its process dead, twice, in scan b\. Remove \.b\.begun,", report["reason"][1])
+
+    monkeypatch.setattr("lungmtl.data.prepared._prepare_job", jobs.refuse)
+    folder, again = prepare(cohort, tmp_path)
+    pd.testing.assert_frame_equal(again.drop(columns="seconds"), report.drop(columns="seconds"))
+
+    (folder / ".b.begun").unlink()
+    monkeypatch.setattr("lungmtl.data.prepared._prepare_job", jobs.prepare_one)
+    assert prepare(cohort, tmp_path)[1]["status"].tolist() == ["ok"] * 3
+
+
+def test_a_scan_that_ended_this_process_before_is_prepared_in_another(cohort, tmp_path, monkeypatch):
+    folder, _ = prepare(cohort[:1], tmp_path)
+    for scan in "bc":
+        (folder / f".{scan}.begun").touch()  # what a killed process leaves
+    monkeypatch.setattr("lungmtl.data.prepared._prepare_job", jobs.die_of_b)  # would end the tests
+    assert prepare(cohort, tmp_path)[1]["status"].tolist() == ["ok", "failed", "ok"]
+
+
+def test_a_scan_whose_worker_was_killed_by_chance_is_prepared_by_the_next(cohort, tmp_path, monkeypatch):
+    monkeypatch.setattr("lungmtl.data.prepared.SCANS_PER_WORKER", 1)
+    monkeypatch.setattr("lungmtl.data.prepared._prepare_job", jobs.die_of_b_once)
+    folder, report = prepare(cohort, tmp_path, workers=2)
+    assert (folder.parent / "died").exists()
+    assert report["status"].tolist() == ["ok"] * 3
+    assert not [file for file in os.listdir(folder) if file.startswith(".")]
+
+
+def test_a_table_of_10000_scans_is_checked_split_and_resumed_in_seconds(cohort, tmp_path):
+    folder, _ = prepare(cohort, tmp_path)
+    scans = [f"s{index:05d}" for index in range(10_000)]
+    for scan, end in itertools.product(scans, ("npy", "json")):
+        os.link(folder / f"a.{end}", folder / f"{scan}.{end}")
+    labels = {task: (np.arange(10_000) % (5 + k) == 0).astype(int) for k, task in enumerate(TASKS)}
+    patients = [f"p{index // 2}" for index in range(10_000)]
+    table = pd.DataFrame({"scan": scans, "patient": patients, "image": "a.nii.gz", **labels})
+    table.to_csv(tmp_path / "cohort.csv", index=False)
+
+    start = time.process_time()
+    frame = read_cohort(tmp_path / "cohort.csv")
+    frame = assign_splits(frame, fractions=(0.7, 0.1, 0.2), seed=0)
+    check_splits(frame, tasks=TASKS)
+    again, report = prepare(frame, tmp_path)
+    seconds = time.process_time() - start
+
+    assert again == folder
+    assert report["status"].eq("ok").all()
+    assert report["seconds"].isna().all()
+    assert seconds < 20  # found 2

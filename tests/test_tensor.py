@@ -1,0 +1,72 @@
+"""A prepared scan: windowed lungs on the grid asked for, whatever the position and orientation of the patient."""
+
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813
+from chests import chest, fine_chest
+
+from lungmtl.data.lungs import find_lungs
+from lungmtl.data.preparation import Preparation
+from lungmtl.data.reading import read_volume
+from lungmtl.data.tensor import prepare, prepare_scan, resample_lungs
+from lungmtl.data.volume import Volume
+
+REAL_CT = Path(__file__).parent / "data" / "lidc_idri_0001_4mm.nii.gz"
+SPEC = Preparation(spacing_mm=(20.0, 20.0, 20.0), shape=(16, 16, 16), window_hu=(-1000.0, 400.0))
+
+
+def test_a_prepared_scan_is_windowed_lung_on_the_asked_grid():
+    volume = chest()
+    tensor = prepare(volume, Preparation(spacing_mm=(10, 10, 10), shape=(16, 14, 28), window_hu=(-1000, 400)))
+    assert tensor.dtype == np.float16
+    np.testing.assert_allclose(tensor[2:14, 2:12, 2:12], 150 / 1400, atol=1e-3)  # float16
+    np.testing.assert_allclose(tensor[2:14, 2:12, 16:26], 150 / 1400, atol=1e-3)
+    assert np.count_nonzero(tensor) == 2 * 12 * 10 * 10
+
+
+def test_preparing_does_not_depend_on_where_the_patient_lies():
+    volume = chest()
+    moved = Volume(np.roll(volume.hu, (3, 2, -1), axis=(0, 1, 2)), volume.spacing_mm)
+    np.testing.assert_array_equal(prepare(volume, SPEC), prepare(moved, SPEC))
+
+
+def test_preparing_leaves_the_volume_as_it_was():
+    volume = chest()
+    prepare(volume, SPEC)
+    np.testing.assert_array_equal(volume.hu, chest().hu)
+
+
+def test_preparing_takes_less_memory_than_the_volume():
+    volume = fine_chest()
+    peak, lungs = peak_bytes(lambda: find_lungs(volume))
+    assert peak < 1.5 * volume.hu.nbytes  # found 1.06, on blocks of 8 voxels
+    peak, _ = peak_bytes(lambda: resample_lungs(volume, lungs, SPEC))
+    assert peak < 0.1 * volume.hu.nbytes  # found 0.02; a float copy of the box around the lungs takes 0.4
+
+
+def peak_bytes(call):
+    tracemalloc.start()
+    result = call()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak, result
+
+
+def test_lungs_that_stick_out_of_the_grid_are_measured():
+    whole = prepare_scan(chest(), SPEC)
+    assert whole.cropped_fraction == 0
+    assert whole.lung_volume_l == pytest.approx(2.4)
+    half = prepare_scan(chest(), Preparation(spacing_mm=(10, 10, 10), shape=(6, 28, 36), window_hu=(-1000, 400)))
+    assert half.cropped_fraction == pytest.approx(0.5)
+
+
+def test_the_real_ct_prepares_to_the_same_lungs_at_every_orientation(tmp_path):
+    image = sitk.ReadImage(str(REAL_CT))
+    sitk.WriteImage(sitk.DICOMOrient(image, "RAS"), str(tmp_path / "ras.nii.gz"))
+    spec = Preparation(spacing_mm=(8, 8, 8), shape=(32, 32, 40), window_hu=(-1000, 400))
+    first, second = (prepare_scan(read_volume(p), spec) for p in (REAL_CT, tmp_path / "ras.nii.gz"))
+    np.testing.assert_array_equal(first.tensor, second.tensor)
+    assert first.cropped_fraction < 0.001
