@@ -320,14 +320,14 @@ def test_methods_say_the_numbers_of_the_records(runs):
         f"grid of {cross.join(map(str, config['shape']))} (z, y, x)",
         f"voxels of {cross.join(f'{size:g}' for size in config['spacing_mm'])} mm",
         f"phantom seed {config['phantom_seed']}",
-        f"pflp_period {config['pflp_period']}; pflp_unit {config['pflp_unit']}",
-        f"itw_start {config['itw_start']}; itw_factor {config['itw_factor']}",
+        f"PFLP period {config['pflp_period']}; PFLP unit {config['pflp_unit']}",
+        f"ITW start {config['itw_start']}; ITW factor {config['itw_factor']}",
         record["cohort"]["sha256"][:10],
         environment["commit"][:10],
         *(environment[name] for name in ("python", "torch", "numpy", "cpu")),
         f"threads: {environment['threads']}",
         f"precision: {environment['precision']}",
-        f"{len(runs)} runs; seeds 0, 1, 2, 3, 4 of ITW1",
+        f"{len(runs)} runs; seeds 0, 1, 2, 3, 4 of STL, MTL, MTL0",
         f"{runs[['seconds_prepare', 'seconds_train', 'seconds_evaluate']].sum().sum() / 3600:.2f} hours",
     ):
         assert part in text
@@ -336,19 +336,59 @@ def test_methods_say_the_numbers_of_the_records(runs):
 def test_methods_show_what_tells_experiments_apart(runs):
     lines = methods(runs).splitlines()
 
-    assert "| experiment | tasks | weights | pflp | itw |" in lines
-    assert "| MTL0 | all 5 | 3, 0.01, 0.01, 0.01, 0.01 | yes | no |" in lines
-    assert "| STL | lung_cancer | 3 | no | no |" in lines
+    assert "| experiment | policy | tasks |" in lines
+    assert "| MTL0 | Periodic Focusing; weights 3 : 0.01 : 0.01 : 0.01 : 0.01 | all 5 |" in lines
+    assert "| STL | single task; weight 3 | lung_cancer |" in lines
 
 
-def test_settings_of_a_rule_that_is_off_are_blank(runs):
-    periods = runs["experiment"].map({"MTL3": 40}).fillna(20).astype(int)
+def test_setting_of_a_policy_shows_only_where_an_experiment_has_it(runs):
+    settings = runs["policy_settings"].copy()
+    for i in runs.index[runs["experiment"] == "MTL3"]:
+        settings[i] = settings[i] | {"PFLP": settings[i]["PFLP"] | {"period": 40, "shuffle_seed": i % 2}}
 
-    lines = methods(runs.assign(config_pflp_period=periods)).splitlines()
+    lines = methods(runs.assign(policy_settings=settings)).splitlines()
 
-    assert "| experiment | tasks | weights | pflp | pflp_period | itw |" in lines
-    assert "| MTL3 | all 5 | 3, 3, 3, 3, 3 | yes | 40 | no |" in lines
-    assert "| MTL | all 5 | 3, 3, 3, 3, 3 | no |  | no |" in lines
+    focus = "Periodic Focusing; weights 3 : 3 : 3 : 3 : 3"
+    assert "| experiment | policy | tasks | PFLP period | PFLP shuffle_seed |" in lines
+    assert f"| MTL3 | {focus} | all 5 | 40 | 1 (3 runs), 0 (2 runs) |" in lines
+    assert "| MTL | balanced weights; weights 3 : 3 : 3 : 3 : 3 | all 5 |  |  |" in lines
+
+
+TRANSFER = {"start": 0.55, "factor": 0.01, "central": "lung_cancer", "restart": False}
+WEIGHTS = {"BW": {"weights": [3, 1, 1, 1, 1]}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (WEIGHTS, "balanced weights"),
+        ({"PFLP": {"period": 20}} | WEIGHTS, "Periodic Focusing"),
+        ({"ITW": TRANSFER} | WEIGHTS, "Internal-Transfer Weighting from 55 % of the steps after balanced weights"),
+        (
+            {"ITW": TRANSFER, "PFLP": {"period": 20}} | WEIGHTS,
+            "Internal-Transfer Weighting from 55 % of the steps after Periodic Focusing",
+        ),
+        (
+            {"ITW": TRANSFER | {"start": 0.0}} | WEIGHTS,
+            "Internal-Transfer Weighting from the first step instead of balanced weights",
+        ),
+        ({"Loud": {"gain": 2.0, "tasks": ["a", "b"], "map": {"a": 1}}} | WEIGHTS, None),
+        ({"Sum": {}} | WEIGHTS, "Sum over balanced weights"),
+    ],
+)
+def test_every_experiment_has_its_policy_in_words(runs, settings, words):
+    changed = runs["policy_settings"].mask(runs["experiment"] == "ITW3", pd.Series([settings] * len(runs)))
+
+    text = methods(runs.assign(policy_settings=changed))
+
+    words = words or "Loud (gain 2, tasks a, b, map {'a': 1}) over balanced weights"
+    assert f"| ITW3 | {words}; weights 3 : 1 : 1 : 1 : 1 | all 5 |" in text
+
+
+def test_policy_without_weights_of_its_own_shows_those_of_the_experiment(runs):
+    text = methods(runs.assign(policy_settings=[{"Own": {}}] * len(runs)))
+
+    assert "| MTL2 | Own; weights 3 : 1 : 1 : 1 : 1 | all 5 |" in text
 
 
 def test_methods_say_what_old_records_lack_and_where_runs_differ(runs):
@@ -364,7 +404,8 @@ def test_methods_name_no_path_of_a_cohort(runs):
     text = methods(runs.assign(config_cohort=str(Path("somewhere").absolute() / "cohort.csv")))
 
     assert "chest CTs of a cohort table: 640 train" in text
-    assert "somebody" not in text
+    assert "somewhere" not in text
+    assert "phantom" not in text
 
 
 def test_protocol_shows_one_study_below_the_page_headings():
@@ -391,9 +432,15 @@ def test_runs_as_planned_show_no_deviation(runs):
         (lambda runs: runs.assign(tasks=[["copd"]] * 50), "- `task` is copd in 50 runs, planned lung_cancer."),
         (lambda runs: runs.assign(environment_dirty=[True] * 3 + [False] * 47), "- 3 runs were computed with unc"),
         (lambda runs: runs.assign(environment_commit="unknown"), "- The commit of 50 runs is unknown."),
-        (lambda runs: runs.assign(environment_commit=["a"] * 45 + ["b"] * 5), "2 commits: a (45 runs), b (5 runs)."),
-        (lambda runs: runs.assign(environment_gpu=["", "T4"] * 25), "- The runs come from GPUs that differ: none (25"),
-        (lambda runs: runs.assign(environment_precision=["fp32", "bf16"] * 25), "- The runs come from precisions tha"),
+        (
+            lambda runs: runs.assign(environment_commit=["a"] * 45 + ["b"] * 5),
+            "different commits: a (45 runs), b (5 runs).",
+        ),
+        (lambda runs: runs.assign(environment_gpu=["", "T4"] * 25), "- The runs come from different GPUs: none (25 r"),
+        (
+            lambda runs: runs.assign(environment_precision=["fp32", "bf16"] * 25),
+            "- The runs come from different precisions: fp32",
+        ),
     ],
 )
 def test_deviation_of_the_runs_is_found(runs, changed, expected):

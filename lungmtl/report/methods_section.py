@@ -1,160 +1,78 @@
 """Methods of a study in words, every number from the records."""
 
-from collections.abc import Callable
-from typing import Any
+from functools import partial
 
-import numpy as np
 import pandas as pd
 
-from lungmtl.report.page import HEX_DIGITS
+from lungmtl.experiments import SPLITS, in_order
+from lungmtl.report.words import counted, recorded, render, shown
 
-NOT_METHODS = ("study", "experiment", "seed", "results_dir", "cache_dir", "cohort", "threads")  # not a method
-SAID = (  # settings that the sentences name
-    *("phantom_scans", "phantom_seed", "phantom_label_noise", "window_hu", "spacing_mm", "shape", "width"),
-    *("learning_rate", "warmup", "weight_decay", "batch_size", "epochs", "class_balance", "augment", "selection"),
+NOT_METHODS = (  # places and names; `methods.md.j2` says what a phantom, the tasks and their weights are
+    *("study", "experiment", "seed", "results_dir", "cache_dir", "cohort", "threads", "weights"),
+    *("phantom_scans", "phantom_seed", "phantom_label_noise"),
 )
-SAID_SPLITS = ("train", "validation", "test")
-NOT_RECORDED = "not recorded"
-CROSS = " \u00d7 "
 
 
 def methods(runs: pd.DataFrame) -> str:
     """The methods in Markdown, every number from the records; where runs differ, each value with its number of runs.
 
     Args:
-        runs: As `records.collect` returns them, one row per run. A field that an old record lacks is "not recorded".
+        runs: As `study.collect` returns them, one row per run. A field that an old record lacks is "not recorded".
     """
-    return "\n\n".join(
-        part(runs) for part in (_cohort, _counts, _training, _experiments, _settings, _others, _computation)
+    experiments = {name: runs[runs["experiment"] == name] for name in in_order(runs["experiment"])}
+    tasks = dict.fromkeys(task for tasks in runs["tasks"] for task in tasks)
+    settings = _settings(runs)
+    differing = [name for name in settings if len(set(settings[name]) - {""}) > 1]
+    return render(
+        "methods.md.j2",
+        is_phantom=set(runs["config_cohort"]) == {""},
+        splits=SPLITS,
+        recorded=partial(recorded, runs.assign(**_sizes(runs), epoch=runs["selection_epoch"] + 1)),
+        tasks={task: partial(recorded, runs[[task in tasks for tasks in runs["tasks"]]]) for task in tasks},
+        n_runs=len(runs),
+        seeds=_seeds(experiments),
+        policies={name: _policy(rows.iloc[0]) for name, rows in experiments.items()},
+        differing=differing,
+        table={
+            name: [counted(settings.loc[rows.index, one]) for one in differing] for name, rows in experiments.items()
+        },
+        same={name: max(settings[name]) for name in settings if name not in (*differing, "tasks")},  # "" comes first
+        hours=runs.filter(regex="^seconds_").sum(axis=None) / 3600,
     )
 
 
-def _cohort(runs: pd.DataFrame) -> str:
-    if values(runs, "config_cohort") == [""]:
-        phantom = recorded(runs, "config_phantom_seed"), recorded(runs, "config_phantom_label_noise")
-        kind = "synthetic chest CTs (phantom seed {}, chance of a wrong auxiliary answer {})".format(*phantom)
-    else:
-        kind = "chest CTs of a cohort table"
-    sizes = ", ".join(f"{_n_scans(runs, split)} {split}" for split in SAID_SPLITS)
-    sha256 = recorded(runs, "cohort_sha256", lambda value: f"`{value[:HEX_DIGITS]}`")
-    window, spacing = recorded(runs, "config_window_hu", " to ".join), recorded(runs, "config_spacing_mm", CROSS.join)
-    return (
-        f"**Scans.** The scans are {kind}: {sizes}; the sha256 of their table begins with {sha256}. Intensities were"
-        f" clipped to {window} HU and scans resampled to voxels of {spacing} mm on a grid of"
-        f" {recorded(runs, 'config_shape', CROSS.join)} (z, y, x)."
-    )
+def _sizes(runs: pd.DataFrame) -> dict[str, pd.Series]:
+    """Number of scans of every split, NaN where a record does not say."""
+    start = "cohort_counts_{}_" + runs["tasks"].iloc[0][0]
+    parts = {split: [f"{start.format(split)}_{part}" for part in ("n", "unknown")] for split in SPLITS}
+    return {split: runs.reindex(columns=names).sum(axis=1, min_count=2) for split, names in parts.items()}
 
 
-def _n_scans(runs: pd.DataFrame, split: str) -> str:
-    task = runs["tasks"].iloc[0][0]
-    parts = [f"cohort_counts_{split}_{task}_{kind}" for kind in ("n", "unknown")]
-    if not set(parts) <= set(runs.columns):
-        return NOT_RECORDED
-    return recorded(runs.assign(scans=runs[parts].sum(axis=1, min_count=len(parts))), "scans")
+def _seeds(experiments: dict[str, pd.DataFrame]) -> dict[str, list[str]]:
+    """Seeds to the experiments that have them."""
+    seeds = pd.Series({name: shown(sorted(rows["seed"])) for name, rows in experiments.items()})
+    return {of: list(names.index) for of, names in seeds.groupby(seeds, sort=False)}
 
 
-def _counts(runs: pd.DataFrame) -> str:
-    """Table of positive among known answers per task and split."""
-    heads, said = ("task", *SAID_SPLITS), "Positive scans of those whose answer is known:"
-    lines = [said, "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for task in dict.fromkeys(task for tasks in runs["tasks"] for task in tasks):
-        columns = [[f"cohort_counts_{split}_{task}_{kind}" for kind in ("positives", "n")] for split in SAID_SPLITS]
-        cells = [" of ".join(recorded(runs, column, known_only=True) for column in pair) for pair in columns]
-        lines.append(f"| {task.replace('_', ' ')} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+def _policy(run: pd.Series) -> dict[str, object]:
+    """Settings of the policies of a run from the outside in, its weights, and whether it has a single task."""
+    settings = {name: dict(values) for name, values in run["policy_settings"].items()}
+    weights = [values.pop("weights") for values in settings.values() if "weights" in values]
+    return {
+        "settings": settings,
+        "weights": [*weights, run.get("config_weights")][0],
+        "is_single": len(run["tasks"]) == 1,
+    }
 
 
-def _training(runs: pd.DataFrame) -> str:
-    say = {name: recorded(runs, f"config_{name}") for name in SAID}
-    kept = recorded(runs.assign(kept=runs["selection_epoch"] + 1), "kept")
-    return (
-        f"**Network and training.** One shared 3D encoder ({say['width']} channels in its first stage) and one"
-        f" subnetwork per task. AdamW with peak learning rate {say['learning_rate']}, rising over the first fraction"
-        f" {say['warmup']} of the steps, and weight decay {say['weight_decay']}; batches of {say['batch_size']} scans,"
-        f" {say['epochs']} epochs; class balance: {say['class_balance']}; augmentation: {say['augment']}. Rule for the"
-        f" epoch kept: {recorded(runs, 'selection_rule')}; epoch kept, counted from 1: {kept}."
-    )
-
-
-def _experiments(runs: pd.DataFrame) -> str:
-    groups: dict[tuple[int, ...], list[str]] = {}
-    for name, group in runs.groupby("experiment", sort=False):
-        groups.setdefault(tuple(sorted(group["seed"])), []).append(name)
-    said = "; ".join(f"{shown(seeds)} of {shown(names)}" for seeds, names in groups.items())
-    return f"**Runs.** {len(runs)} runs; seeds {said}. Settings in which experiments differ:"
-
-
-def _settings(runs: pd.DataFrame) -> str:
-    """Table of the settings that tell experiments apart; a rule's settings are blank where the rule is off."""
-    firsts = runs.drop_duplicates("experiment")
-    names = [name for name in _setting_names(runs) if len(values(firsts, f"config_{name}")) > 1]
+def _settings(runs: pd.DataFrame) -> pd.DataFrame:
+    """Settings of every run as text; those of its policies as `ITW start`, empty where a run has no such policy."""
     n_tasks = max(map(len, runs["tasks"]))
-    lines = [f"| experiment | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
-    for row in firsts.to_dict("records"):
-        is_off = {name: "_" in name and row.get(f"config_{name.split('_')[0]}") is False for name in names}
-        row["config_tasks"] = row["tasks"] if len(row["tasks"]) < n_tasks else f"all {n_tasks}"
-        cells = ["" if is_off[name] else shown(row[f"config_{name}"]) for name in names]
-        lines.append(f"| {row['experiment']} | {' | '.join(cells)} |")
-    return "\n".join(lines) if names else "none."
-
-
-def _others(runs: pd.DataFrame) -> str:
-    """The settings that every run shares and that no sentence before named."""
-    names = [name for name in _setting_names(runs) if len(values(runs, f"config_{name}")) == 1]
-    said = [f"{name} {recorded(runs, f'config_{name}')}" for name in names if name not in (*SAID, "tasks")]
-    return f"The same in every run: {'; '.join(said) or 'nothing else'}."
-
-
-def _setting_names(runs: pd.DataFrame) -> list[str]:
-    names = [name.removeprefix("config_") for name in runs.columns if name.startswith("config_")]
-    return [name for name in names if name not in NOT_METHODS]
-
-
-def _computation(runs: pd.DataFrame) -> str:
-    names = ("dirty", "python", "torch", "numpy", "cpu", "gpu", "threads", "precision")
-    say = {name: recorded(runs, f"environment_{name}") for name in names}
-    commit = recorded(runs, "environment_commit", lambda value: f"`{value[:HEX_DIGITS]}`")
-    hours = runs[[name for name in runs.columns if name.startswith("seconds_")]].sum(axis=None) / 3600
-    return (
-        f"**Computation.** Commit {commit}, uncommitted changes: {say['dirty']}; Python {say['python']}, torch"
-        f" {say['torch']}, NumPy {say['numpy']}. Processor: {say['cpu']}; threads: {say['threads']}; GPU:"
-        f" {say['gpu'] or 'none'}; precision: {say['precision']}. All runs together: {hours:.2f} hours."
-    )
-
-
-def recorded(
-    runs: pd.DataFrame, column: str, show: Callable[[Any], str] | None = None, *, known_only: bool = False
-) -> str:
-    """The value of a column; where runs differ, each value with its number of runs."""
-    if column not in runs:
-        return NOT_RECORDED
-    values = runs[column].map(lambda value: _text(value, show))
-    counts = values[values != NOT_RECORDED] if known_only else values
-    counts = counts.value_counts(sort=False)
-    if len(counts) < 2:
-        return counts.index[0] if len(counts) else NOT_RECORDED
-    return ", ".join(f"{value or 'none'} ({n} runs)" for value, n in counts.items())
-
-
-def _text(value: Any, show: Callable[[Any], str] | None) -> str:
-    if not isinstance(value, list) and pd.isna(value):
-        return NOT_RECORDED
-    if show is None:
-        return shown(value)
-    return show([shown(item) for item in value] if isinstance(value, list) else value)
-
-
-def shown(value: Any) -> str:
-    """A value for readers: lists with commas, yes and no, numbers without trailing zeros, nothing for not known."""
-    if isinstance(value, list | tuple):
-        return ", ".join(shown(item) for item in value) if value else "none"
-    if isinstance(value, str):
-        return value
-    if pd.isna(value):
-        return ""
-    return ("no", "yes")[int(value)] if isinstance(value, bool | np.bool_) else f"{value:.10g}"
-
-
-def values(runs: pd.DataFrame, column: str) -> list[str]:
-    """Different values of a column as text."""
-    return list(dict.fromkeys(_text(value, None) for value in runs.get(column, [])))
+    tasks = [shown(tasks) if len(tasks) < n_tasks else f"all {n_tasks}" for tasks in runs["tasks"]]
+    own = runs.filter(regex="^config_").rename(columns=lambda name: name.removeprefix("config_"))
+    own = own.assign(tasks=tasks).drop(columns=[*NOT_METHODS], errors="ignore").map(shown)
+    of_policies = [
+        {f"{policy} {name}": shown(value) for policy in row for name, value in row[policy].items() if name != "weights"}
+        for row in runs["policy_settings"]
+    ]
+    return own.join(pd.DataFrame(of_policies, index=runs.index).fillna(""))

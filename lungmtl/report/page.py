@@ -4,36 +4,35 @@ The page opens without a network, on a phone and on paper; a policy in its head 
 Its tables sort by a click, and each row that names an experiment leads to the records of the runs behind it.
 """
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
-import jinja2
-import nbformat
 from bs4 import BeautifulSoup, Tag
 from nbconvert import HTMLExporter
 
 from lungmtl.experiments import run_name
-from lungmtl.study import RECORD_FILE
+from lungmtl.report.words import HASH, HEX_DIGITS
 
-TEMPLATE = "page.html.j2"
-NUMBER = re.compile(r"[+\-\u2212]?(\d+(\.\d*)?|\.\d+)(e[+\-]?\d+)?(\s*%|\s*[\[(].*)?", re.IGNORECASE)
-BLANKS = ("", "nan", "none", "-", "\u2013")  # this and NUMBER as in the template
-LOADING = ("src", "srcset", "data", "poster")  # attributes whose address a browser loads by itself
-HASH = re.compile(r"[0-9a-f]{40,64}")
+RECORD_FILE = "record.json"  # of a run
+NUMBER = r"[+\-\u2212]?(\d+(\.\d*)?|\.\d+)(e[+\-]?\d+)?(\s*%|\s*[\[(].*)?"  # for Python and for the page's JavaScript
+BLANKS = ("", "nan", "none", "-", "\u2013")
+LOADING = ", ".join(  # what a browser loads by itself, unless its data are inside the page
+    ["iframe", "object", "embed", "link", "base", "[style*='url(' i]"]
+    + [f"[{name}]:not([{name}^='data:'])" for name in ("src", "srcset", "data", "poster")]
+)
 LONG_CELL = 60  # chosen by us: characters after which a cell of text may break its line
-HEX_DIGITS = 10  # of a commit or a sha256 that are shown
+Links = Mapping[str, Mapping[int, str]]  # experiment -> seed -> address of the record
 
 
-def write_html(
-    notebook: str | Path, out: str | Path, *, title: str, links: Mapping[str, Mapping[int, str]] | None = None
-) -> Path:
+def write_html(notebook: str | Path, out: str | Path, *, title: str, links: Links | None = None) -> Path:
     """Write an executed notebook as one HTML page: no code, figures embedded, tables that sort.
 
     Args:
         notebook: Executed notebook; not changed.
-        out: The page; written beside its place and renamed.
+        out: The page; written atomically.
         title: Stands in the browser's tab and above the first heading.
         links: Addresses of records as `record_links` gives them; the rows of tables lead there.
     Returns:
@@ -45,18 +44,19 @@ def write_html(
     notebook, out, links = Path(notebook), Path(out), links or {}
     if not notebook.is_file():
         raise FileNotFoundError(f"A report must have its executed notebook. Found none at {notebook}.")
-    body = _body(notebook)
-    for table in body.find_all("table"):
-        _dress_table(body, table, links)
-    for number, image in enumerate(body.find_all("img"), start=1):
-        _dress_figure(body, image, number)
-    _check_offline(body, notebook)
-    _link_files(body, out.parent)
-    page = _page(body, title, links)
+    page = _page(notebook, title, links)
+    for table in page.find_all("table"):
+        _dress_table(page, table, links)
+    for number, image in enumerate(page.find_all("img"), start=1):
+        image["alt"] = f"Figure {number}: {_heading_before(image)}"
+        image.wrap(page.new_tag("figure"))
+    if outside := page.main.select(LOADING):
+        raise ValueError(f"A report must load nothing. Found {str(outside[0])[:80]} in {notebook}.")
+    _link_files(page, out.parent)
     out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.with_name(out.name + ".partial")
-    beside.write_text(page, encoding="utf-8")
-    return beside.replace(out)
+    partial = out.with_name(f".{os.getpid()}-{out.name}")
+    partial.write_text(str(page), encoding="utf-8")
+    return partial.replace(out)
 
 
 def record_links(study_dir: str | Path, runs: Sequence[str] | None = None) -> dict[str, dict[int, str]]:
@@ -66,166 +66,124 @@ def record_links(study_dir: str | Path, runs: Sequence[str] | None = None) -> di
         study_dir: The study's folder.
         runs: Names of the runs wanted, in order; all if not given. Those without a record are left out.
     """
-    folder = Path(study_dir) / "runs"
-    names = sorted(path.name for path in folder.glob("*")) if runs is None else runs
+    names = sorted(path.name for path in Path(study_dir, "runs").glob("*")) if runs is None else runs
     links: dict[str, dict[int, str]] = {}
     for name in names:
         experiment, _, seed = name.rpartition("-s")
-        if seed.isdigit() and (folder / name / RECORD_FILE).is_file():
-            links.setdefault(experiment, {})[int(seed)] = f"runs/{name}/{RECORD_FILE}"
+        address = f"runs/{name}/{RECORD_FILE}"
+        if seed.isdigit() and Path(study_dir, address).is_file():
+            links.setdefault(experiment, {})[int(seed)] = address
     return {experiment: dict(sorted(links[experiment].items())) for experiment in links}
 
 
-def _body(notebook: Path) -> BeautifulSoup:
-    exporter = HTMLExporter(
-        template_name="basic",
-        exclude_input=True,
-        exclude_input_prompt=True,
-        exclude_output_prompt=True,
-        exclude_anchor_links=True,
-        embed_images=True,
-    )
-    node = nbformat.read(notebook, as_version=4)
-    for cell in node.cells:
-        cell.metadata.setdefault("alt", "figure")  # nbconvert warns of images without it; `_dress_figure` says more
-    html, _ = exporter.from_notebook_node(node, resources={"metadata": {"path": str(notebook.parent)}})
-    body = BeautifulSoup(html, "html.parser")
-    for tag in body.find_all(["style", "script"]):
+def _page(notebook: Path, title: str, links: Links) -> BeautifulSoup:
+    """The notebook in the page's template, with its contents listed."""
+    template = resources.files("lungmtl.report").joinpath("page.html.j2").read_text(encoding="utf-8")
+    exporter = HTMLExporter(raw_template=template, exclude_anchor_links=True, embed_images=True)
+    shown = {"title": title, "links": links, "number": NUMBER, "blanks": BLANKS}
+    html, _ = exporter.from_filename(str(notebook), resources=shown)
+    page = BeautifulSoup(html, "html.parser")
+    for tag in page.main.find_all(["style", "script"]):
         tag.decompose()
-    for tag in body.find_all("div"):  # cells and outputs: their names change from one execution to the next
-        tag.unwrap()
-    return body
+    for head in page.find_all("h2"):
+        head["id"] = head.get("id") or re.sub(r"\W+", "-", _text(head).lower()).strip("-")
+        entry = page.nav.ul.append(page.new_tag("li"))
+        entry.append(page.new_tag("a", attrs={"href": f"#{head['id']}"}, string=_text(head)))
+    if not page.nav.ul.contents:
+        page.nav.decompose()
+    return page
 
 
-def _page(body: BeautifulSoup, title: str, links: Mapping[str, Mapping[int, str]]) -> str:
-    contents = [_address(head) for head in body.find_all("h2")]
-    contents += [("records", "Run records")] if links else []
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((resources.files("lungmtl") / TEMPLATE).read_text(encoding="utf-8"))
-    return template.render(title=title, contents=contents, body=str(body), links=links) + "\n"
-
-
-def _dress_table(body: BeautifulSoup, table: Tag, links: Mapping[str, Mapping[int, str]]) -> None:
+def _dress_table(page: BeautifulSoup, table: Tag, links: Links) -> None:
     """Give a table its scroll box, one row of heads, its sorting and its links."""
     table.attrs = {}
     label = f"Table: {_heading_before(table)}"
-    table.wrap(body.new_tag("div", attrs={"class": "table", "tabindex": "0", "role": "region", "aria-label": label}))
+    table.wrap(page.new_tag("div", attrs={"class": "table", "tabindex": "0", "role": "region", "aria-label": label}))
     heads = _heads(table)
     rows = [row.find_all(["th", "td"]) for row in table.select("tbody tr")]
-    is_plain = bool(heads) and not table.find(rowspan=True) and all(len(row) == len(heads) for row in rows)
     if not rows:
         nothing = f'<tbody><tr><td colspan="{len(heads) or 1}">no rows</td></tr></tbody>'
         table.append(BeautifulSoup(nothing, "html.parser"))
-    if not rows or not is_plain:
+    if not rows or not heads or table.find(rowspan=True) or any(len(row) != len(heads) for row in rows):
         return
     if len(rows) > 1:
         table["class"] = "sortable"
-    names = [head.get_text(strip=True).lower() for head in heads]
-    if not names[0] and all(row[0].get_text().isdigit() for row in rows):  # numbers that pandas gave the rows
-        for cell in (heads, *rows):
-            cell.pop(0).decompose()
-        names.pop(0)
-    for head, *column in zip(heads, *rows, strict=True):
-        _align(head, column)
+    if not _text(heads[0]) and all(_text(row[0]).isdigit() for row in rows):  # numbers that pandas gave the rows
+        for cells in (heads, *rows):
+            cells.pop(0).decompose()
+    for column in zip(heads, *rows, strict=True):
+        _dress_column(column)
+    names = [_text(head).lower() for head in heads]
     for row in rows:
-        _link_row(body, dict(zip(names, row, strict=True)), links)
+        _link_row(page, dict(zip(names, row, strict=True)), links)
 
 
 def _heads(table: Tag) -> list[Tag]:
     """The heads of a table; the second row, in which pandas names the index, is merged into the first."""
     rows = table.select("thead tr")
-    cells = [row.find_all(["th", "td"]) for row in rows]
-    if len(rows) == 2 and len(cells[0]) == len(cells[1]) and not cells[1][-1].get_text(strip=True):
+    cells = [row.find_all("th") for row in rows]
+    if len(rows) == 2 and len(cells[0]) == len(cells[1]) and not _text(cells[1][-1]):
         for upper, lower in zip(*cells, strict=True):
-            if lower.get_text(strip=True):
-                upper.string = lower.get_text(strip=True)
+            upper.string = _text(lower) or _text(upper)
         rows.pop().decompose()
-    for row in rows:
-        row.attrs = {}
-    for cell in table.select("thead td"):
-        cell.name = "th"
-    for cell in table.select("thead th"):
-        cell["scope"] = "col"
+    for tag in table.select("thead tr, thead th"):
+        tag.attrs = {"scope": "col"} if tag.name == "th" else {}
     return cells[0] if len(rows) == 1 else []
 
 
-def _align(head: Tag, column: Sequence[Tag]) -> None:
-    texts = [cell.get_text(strip=True) for cell in column]
-    said = [text for text in texts if text.lower() not in BLANKS]
-    is_number = bool(said) and all(NUMBER.fullmatch(text) for text in said)
-    for cell in (head, *column):
+def _dress_column(column: Sequence[Tag]) -> None:
+    """Mark a column of numbers, long texts and hashes; the first cell is the head."""
+    said = [text for text in map(_text, column[1:]) if text.lower() not in BLANKS]
+    is_number = bool(said) and all(re.fullmatch(NUMBER, text, re.IGNORECASE) for text in said)
+    for cell in column:
+        text = _text(cell)
         cell.attrs = {name: value for name, value in cell.attrs.items() if name == "scope"}
-        if is_number:
-            cell["class"] = "number"
-    for cell, text in zip(column, texts, strict=True):
+        if is_number or len(text) > LONG_CELL:
+            cell["class"] = "number" if is_number else "long"
         if text == "NaN":
             cell.string = ""
-        if len(text) > LONG_CELL:
-            cell["class"] = "long"
         if HASH.fullmatch(text):
             cell["title"], cell.string = text, text[:HEX_DIGITS]
 
 
-def _link_row(body: BeautifulSoup, row: Mapping[str, Tag], links: Mapping[str, Mapping[int, str]]) -> None:
+def _link_row(page: BeautifulSoup, row: Mapping[str, Tag], links: Links) -> None:
     """Lead the cells of a row to the record of its run, or to the list of its experiment's runs."""
-    said = {name: row[name].get_text(strip=True) for name in ("experiment", "reference", "seed") if name in row}
+    said = {name: _text(row[name]) for name in ("experiment", "reference", "seed") if name in row}
+    experiment, reference = said.get("experiment"), said.get("reference")
     seed = int(said["seed"]) if said.get("seed", "").isdigit() else None
-    names = [said[name] for name in ("experiment", "reference") if said.get(name) in links]
-    if not names or names[0] != said.get("experiment") or (seed is not None and seed not in links[names[0]]):
+    if experiment not in links or (seed is not None and seed not in links[experiment]):
         return
-    sources = [name if seed is None else run_name(name, seed) for name in names]
-    source = f"from the records of {' and '.join(sources)}"
-    for name, cell in row.items():
-        target = said[name] if name == "reference" and said[name] in links else names[0]
-        address = links[target].get(seed, f"#runs-{target}")
-        is_name = name in ("experiment", "reference", "seed")
-        if cell.get_text(strip=True) and not cell.find("a"):
-            _wrap_contents(body, cell, {"class": "source name" if is_name else "source", "href": address})
-            cell.a.attrs |= {"title": source} | ({} if is_name else {"tabindex": "-1"})
+    names = [name for name in (experiment, reference) if name in links]
+    source = f"from the records of {' and '.join(name if seed is None else run_name(name, seed) for name in names)}"
+    for column, cell in row.items():
+        target = names[-1] if column == "reference" else experiment
+        look = {"class": "source name"} if column in said else {"class": "source", "tabindex": "-1"}
+        link = page.new_tag("a", attrs={"href": links[target].get(seed, f"#runs-{target}"), "title": source, **look})
+        if _text(cell) and not cell.find("a"):
+            link.extend(list(cell.contents))
+            cell.append(link)
 
 
-def _wrap_contents(body: BeautifulSoup, cell: Tag, attributes: Mapping[str, str]) -> None:
-    link = body.new_tag("a", attrs=dict(attributes))
-    link.extend(list(cell.contents))
-    cell.append(link)
-
-
-def _address(head: Tag) -> tuple[str, str]:
-    """Give a heading its address in the page; returns address and text."""
-    head["id"] = re.sub(r"\W+", "-", head.get_text().strip().lower()).strip("-")
-    return head["id"], head.get_text()
-
-
-def _dress_figure(body: BeautifulSoup, image: Tag, number: int) -> None:
-    image["alt"] = f"Figure {number}: {_heading_before(image)}"
-    image.wrap(body.new_tag("figure"))
+def _text(cell: Tag) -> str:
+    return cell.get_text(strip=True)
 
 
 def _heading_before(tag: Tag) -> str:
     heading = tag.find_previous(["h1", "h2", "h3"])
-    return heading.get_text(strip=True) if heading else ""
+    return _text(heading) if heading else ""
 
 
-def _check_offline(body: BeautifulSoup, notebook: Path) -> None:
-    """Raise where a tag would load something: only what is inside the page may be shown."""
-    outside = body.find_all(
-        lambda tag: any(not tag[name].startswith("data:") for name in LOADING if tag.has_attr(name))
-    )
-    outside += body.find_all(["iframe", "object", "embed", "link", "base"])
-    outside += body.find_all(style=re.compile(r"url\s*\("))
-    if outside:
-        raise ValueError(f"A report must load nothing. Found {str(outside[0])[:80]} in {notebook}.")
-
-
-def _link_files(body: BeautifulSoup, folder: Path) -> None:
+def _link_files(page: BeautifulSoup, folder: Path) -> None:
     """Make links of printed paths into the report's folder, and plain text of links that lead nowhere."""
-    for text in body.find_all(string=True):
-        lines = text.strip().splitlines() if text.parent.name == "pre" else []
-        inside = [line.rpartition(f"{folder.name}/")[2] for line in lines]
-        if lines and all(line != part and (folder / part).is_file() for line, part in zip(lines, inside, strict=True)):
-            links = [str(body.new_tag("a", attrs={"href": part}, string=part)) for part in inside]
-            text.replace_with(BeautifulSoup("\n".join(links), "html.parser"))
-    for link in body.find_all("a", href=True):
+
+    def linked(path: re.Match) -> str:
+        return f'<a href="{path[1]}">{path[1]}</a>' if (folder / path[1]).is_file() else path[0]
+
+    for printed in page.find_all("pre"):
+        html = re.sub(rf"^\S*{re.escape(folder.name)}/(\S+)$", linked, printed.decode_contents(), flags=re.MULTILINE)
+        printed.clear()
+        printed.append(BeautifulSoup(html, "html.parser"))
+    for link in page.main.find_all("a", href=True):
         address = link["href"]
         if not address.startswith(("#", "http:", "https:", "mailto:")) and not (folder / address).is_file():
             link.unwrap()

@@ -6,7 +6,7 @@ optional. A heading of the second level that is a study's name opens the text of
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
@@ -14,13 +14,14 @@ import pandas as pd
 import yaml
 
 from lungmtl.experiments import run_name
-from lungmtl.report.methods_section import recorded, shown, values
+from lungmtl.report.words import counted, render, shown
 
 PLANNED = ("written", "experiments", "seeds", "references", "task", "selection", "margin")  # of a study's protocol
-MACHINE = {  # columns of the runs that must have one value, and how a deviation names them
-    **{"environment_cpu": "processors", "environment_gpu": "GPUs", "environment_precision": "precisions"},
-    **{"environment_python": "versions of Python", "environment_torch": "versions of torch"},
-    "environment_numpy": "versions of NumPy",
+UNPLANNED = "The protocol does not name the study `{}`: nothing was fixed before its results."
+ONE_MACHINE = {  # columns of the runs that must have one value
+    **{"commits": "environment_commit", "processors": "environment_cpu", "GPUs": "environment_gpu"},
+    **{"precisions": "environment_precision", "versions of Python": "environment_python"},
+    **{"versions of torch": "environment_torch", "versions of NumPy": "environment_numpy"},
 }
 
 
@@ -35,7 +36,7 @@ def protocol(text: str, study: str) -> str:
     """
     plans, prose = _read_protocol(text)
     if study not in plans:
-        return _unplanned(study)
+        return UNPLANNED.format(study)
     others = "|".join(re.escape(name) for name in plans if name != study)
     if others:
         prose = re.sub(rf"^## `?(?:{others})`?[ \t]*\n.*?(?=^##? |\Z)", "", prose, flags=re.MULTILINE | re.DOTALL)
@@ -51,23 +52,34 @@ def deviations(
 
     Args:
         text: The protocol file.
-        runs: As `records.collect` returns them, of one study.
+        runs: As `study.collect` returns them, of one study.
         references: Experiments that the comparison took as references; not compared if not given.
         margin: Margin that the comparison took; not compared if not given.
     Raises:
         ValueError: If the file does not begin as a protocol must.
     """
-    plans, _ = _read_protocol(text)
     study = runs["study"].iloc[0]
-    if study not in plans:
-        return _unplanned(study)
-    plan = plans[study]
-    found = [*_of_runs(plan, runs), *_of_rules(plan, runs)]
-    found += _of_comparison("references", plan, None if references is None else list(references))
-    found += _of_comparison("margin", plan, margin)
-    found += _of_machines(runs)
-    none = f"None found in {len(runs)} runs: planned runs and rules, one clean commit, one kind of machine."
-    return "\n".join(f"- {sentence}" for sentence in found) or none
+    plan = _read_protocol(text)[0].get(study)
+    if plan is None:
+        return UNPLANNED.format(study)
+    there = list(zip(runs["experiment"], runs["seed"].astype(int), strict=True))
+    experiments, seeds = (list(dict.fromkeys(values)) for values in zip(*there, strict=True))
+    planned = list(product(plan.get("experiments", experiments), plan.get("seeds", sorted(seeds))))
+    compared = {"references": None if references is None else list(references), "margin": margin}
+    machines = runs.reindex(columns=list(ONE_MACHINE.values())).map(shown)
+    return render(
+        "deviations.md.j2",
+        plan=plan,
+        n_runs=len(runs),
+        missing=[run_name(*run) for run in planned if run not in there],
+        extra=[run_name(*run) for run in there if run not in planned],
+        written=str(plan.get("written", "before results")),
+        rules=_broken_rules(plan, runs),
+        compared={name: value for name, value in compared.items() if value not in (None, plan.get(name, value))},
+        n_unknown=(runs["environment_commit"] == "unknown").sum(),
+        n_dirty=runs["environment_dirty"].astype(bool).sum(),
+        machines={what: counted(machines[of]) for what, of in ONE_MACHINE.items() if len(set(machines[of])) > 1},
+    )
 
 
 def _read_protocol(text: str) -> tuple[dict[str, dict[str, Any]], str]:
@@ -84,45 +96,8 @@ def _read_protocol(text: str) -> tuple[dict[str, dict[str, Any]], str]:
     return plans, parts[2]
 
 
-def _unplanned(study: str) -> str:
-    return f"The protocol does not name the study `{study}`: nothing was fixed before its results."
-
-
-def _of_runs(plan: Mapping[str, Any], runs: pd.DataFrame) -> list[str]:
-    """Runs planned and missing, and runs there and not planned."""
-    there = list(zip(runs["experiment"], runs["seed"].astype(int), strict=True))
-    experiments = plan.get("experiments", list(dict.fromkeys(name for name, _ in there)))
-    seeds = plan.get("seeds", sorted({seed for _, seed in there}))
-    planned = list(product(experiments, seeds))
-    missing = [run_name(*run) for run in planned if run not in there]
-    extra = [run_name(*run) for run in there if run not in planned]
-    found = [f"Planned and missing: {shown(missing)}."] if missing else []
-    return found + ([f"Not planned: {shown(extra)}."] if extra else [])
-
-
-def _of_rules(plan: Mapping[str, Any], runs: pd.DataFrame) -> list[str]:
-    written = str(plan.get("written", "before results"))
-    found = [] if written.startswith("before") else [f"The protocol was written {written}."]
-    rules = {"task": runs["tasks"].map(lambda tasks: tasks[0]), "selection": runs["selection_rule"]}
-    for name, found_here in rules.items():
-        others = found_here[found_here != plan.get(name, found_here)]
-        if len(others):
-            found.append(f"`{name}` is {shown(list(others.unique()))} in {len(others)} runs, planned {plan[name]}.")
-    return found
-
-
-def _of_comparison(name: str, plan: Mapping[str, Any], value: Any) -> list[str]:
-    is_as_planned = value is None or name not in plan or value == plan[name]
-    return [] if is_as_planned else [f"`{name}` is {shown(value)} in the comparison, planned {shown(plan[name])}."]
-
-
-def _of_machines(runs: pd.DataFrame) -> list[str]:
-    commits, dirty = runs["environment_commit"], runs["environment_dirty"].astype(bool)
-    n_commits, n_unknown = commits.nunique(), int((commits == "unknown").sum())
-    found = (
-        [f"The runs come from {n_commits} commits: {recorded(runs, 'environment_commit')}."] if n_commits > 1 else []
-    )
-    found += [f"The commit of {n_unknown} runs is unknown."] if n_unknown else []
-    found += [f"{dirty.sum()} runs were computed with uncommitted changes."] if dirty.any() else []
-    several = {what: column for column, what in MACHINE.items() if len(values(runs, column)) > 1}
-    return found + [f"The runs come from {what} that differ: {recorded(runs, several[what])}." for what in several]
+def _broken_rules(plan: dict[str, Any], runs: pd.DataFrame) -> dict[str, tuple[list[str], int]]:
+    """Rules that runs depart from: what these runs have instead, and how many they are."""
+    there = {"task": runs["tasks"].str[0], "selection": runs["selection_rule"]}
+    others = {name: values[values != plan.get(name, values)] for name, values in there.items()}
+    return {name: (list(values.unique()), len(values)) for name, values in others.items() if len(values)}

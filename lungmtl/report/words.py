@@ -1,0 +1,47 @@
+"""Words: values of runs as text, and the templates that they are put into."""
+
+import re
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+HASH = re.compile(r"[0-9a-f]{40,64}")
+HEX_DIGITS = 10  # of a commit or a sha256 that are shown
+NOT_RECORDED = "not recorded"
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill in a Markdown template of this folder; a name that the template lacks is an error."""
+    loader = PackageLoader("lungmtl.report", "")
+    environment = Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    environment.filters["shown"] = shown
+    return environment.get_template(template).render(values).strip()
+
+
+def recorded(runs: pd.DataFrame, column: str, between: str = ", ") -> str:
+    """The value of a column; where runs differ, each value with its number of runs."""
+    return counted(runs[column].map(lambda value: shown(value, between))) if column in runs else NOT_RECORDED
+
+
+def counted(texts: pd.Series) -> str:
+    """The text that all rows have; where rows differ, each text with its number of runs."""
+    counts = texts.value_counts(sort=False)
+    if len(counts) == 1:
+        return counts.index[0]
+    return ", ".join(f"{text} ({n} run{'s' if n > 1 else ''})" for text, n in counts.items())
+
+
+def shown(value: Any, between: str = ", ") -> str:
+    """A value for readers: lists joined, yes and no, numbers without trailing zeros, hashes by their first digits."""
+    if isinstance(value, list | tuple):
+        return between.join(map(shown, value)) or "none"
+    if value is None or isinstance(value, str):
+        return (f"`{value[:HEX_DIGITS]}`" if HASH.fullmatch(value) else value) if value else "none"
+    if pd.isna(value):
+        return NOT_RECORDED
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    return f"{value:.10g}" if isinstance(value, Real) else str(value)
