@@ -22,10 +22,10 @@ STAMP := .venv/installed-$(shell { echo '$(TORCH)'; cat requirements.lock pyproj
 .NOTPARALLEL:
 
 study: setup
-	@$(BIN)/python -m lungmtl study $(PARAMS) --seeds "$(SEEDS)" --profile $(PROFILE) $(if $(CORES),--cores $(CORES)) -- $(SNAKEMAKE_OPTIONS)
+	@$(BIN)/lungmtl study $(PARAMS) --seeds "$(SEEDS)" --profile $(PROFILE) $(if $(CORES),--cores $(CORES)) -- $(SNAKEMAKE_OPTIONS)
 
 report: setup
-	@$(BIN)/python -m lungmtl report $(PARAMS) --seeds "$(SEEDS)"
+	@$(BIN)/lungmtl report $(PARAMS) --seeds "$(SEEDS)"
 
 test: setup
 	$(BIN)/ruff check

@@ -1,9 +1,9 @@
 """Code keys: a hash of the code that an entry executes, by its own syntax tree and those of all it refers to.
 
-The unit is a definition at the top of a module (function, class, constant), so neither a new module nor a change in a
-function that the entry does not reach counts; comments, docstrings and layout never do. A name that is looked up at run
-time in one of the `LOOKUPS` is an entry of its own, which the caller adds for what it chose. Versions of libraries are no
-part of a key; a run's record names them.
+The unit is a definition at the top of a module (function, class, constant), so neither a new module nor a change in
+a function that the entry does not reach counts; comments, docstrings and layout never do. What is looked up at run time
+in one of the `LOOKUPS` is an entry of its own, which the caller adds. Versions of libraries are no part of a key; a
+run's record names them.
 """
 
 import ast
@@ -61,23 +61,24 @@ def notebook_key(notebook: Path, *entries: Place, without: tuple[str, ...] = ())
 
 @functools.cache
 def _cells_key(source: str, entries: tuple[Place, ...], without: tuple[str, ...]) -> str:
-    used = _Module("", ast.parse(source))
+    used = _Module("", _parsed(source))
     found = {place for node in used.tree.body for place in used.references(node) if place.module}
     return key(bare(source), code_key(*sorted(found), *entries, without=without))
 
 
-def bare(source: str | ast.AST) -> str:
+def bare(source: str) -> str:
     """Source without comments, docstrings and layout."""
-    tree = ast.parse(source) if isinstance(source, str) else source
-    return ast.dump(_WithoutDocstrings().visit(ast.parse(ast.unparse(tree))))
+    return ast.dump(_parsed(source))
 
 
-class _WithoutDocstrings(ast.NodeTransformer):
-    def generic_visit(self, node: ast.AST) -> ast.AST:
+def _parsed(source: str) -> ast.Module:
+    """Syntax tree without docstrings."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
         documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
         if documented and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:]
-        return super().generic_visit(node)
+    return tree
 
 
 def _reached(waiting: list[Place], without: tuple[str, ...]) -> set[Place]:
@@ -89,6 +90,8 @@ def _reached(waiting: list[Place], without: tuple[str, ...]) -> set[Place]:
         reached.add(place)
         module = _module(place.module)
         names = [place.name] if place.name else list(module.definitions)
+        if place.name and place.name not in module.definitions:
+            raise ValueError(f"An entry of a key must be in the package. Found {place.name} in {place.module}.")
         waiting += [found for name in names for node in module.definitions[name] for found in module.references(node)]
         waiting += [found for node in module.loose for found in module.references(node)]
     return reached
@@ -112,15 +115,15 @@ class _Module:
     def code(self, name: str) -> str:
         """Bare code of a definition, or of the whole module, with what runs at its import."""
         nodes = self.definitions[name] if name else self.tree.body
-        return "\n".join(bare(node) for node in [*nodes, *self.loose])
+        return "\n".join(map(ast.dump, [*nodes, *self.loose]))
 
-    def references(self, node: ast.AST) -> Iterator[Place]:
+    @functools.cache  # noqa: B019, modules live as long as the process
+    def references(self, node: ast.AST) -> frozenset[Place]:
         """Definitions of the package that a statement names."""
-        for part in ast.walk(node):
-            if isinstance(part, ast.Attribute) and (place := self._dotted(part)):
-                yield place
-            elif isinstance(part, ast.Name) and (place := self._named(part.id)) and not _is_module(place):
-                yield place
+        parts = list(ast.walk(node))
+        dotted = [self._dotted(part) for part in parts if isinstance(part, ast.Attribute)]
+        named = [self._named(part.id) for part in parts if isinstance(part, ast.Name)]
+        return frozenset([*filter(None, dotted), *(place for place in named if place and not _is_module(place))])
 
     def _named(self, name: str) -> Place | None:
         if name in self.definitions:
@@ -136,6 +139,7 @@ def _is_module(place: Place) -> bool:
     return not place.name
 
 
+@functools.cache
 def _home(place: Place) -> Place | None:
     """Where a name that a module offers is defined: there, in a module that it imports from, or it is a module."""
     inner = f"{place.module}.{place.name}"
@@ -152,12 +156,13 @@ def _home(place: Place) -> Place | None:
     return _home(module.imported[place.name]) if place.name in module.imported else None
 
 
+@functools.cache
 def _offered(module: _Module) -> dict[str, tuple[str, bool]]:
     """Names of a room's `exports` to the module that has them, and whether the name is that module's own."""
     calls = [node for node in ast.walk(module.tree) if isinstance(node, ast.Call) and len(node.args) == 2]
     calls = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "exports"]
     rooms = ast.literal_eval(calls[0].args[1]) if calls else {}
-    return {name: (f"{module.name}.{file}", not names) for file, names in rooms.items() for name in (names or [file])}
+    return {name: (f"{module.name}.{file}", name == file) for file, names in rooms.items() for name in names}
 
 
 def _imports(node: ast.AST) -> Iterable[tuple[str, Place]]:
@@ -178,6 +183,7 @@ def _is_text(node: ast.stmt) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
+@functools.cache
 def _file(module: str) -> Path | None:
     path = PROJECT.joinpath(*module.split("."))
     found = [file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()]
@@ -189,4 +195,4 @@ def _module(name: str) -> _Module:
     file = _file(name)
     if file is None:
         raise ValueError(f"An entry of a key must be in the package. Found {name}.")
-    return _Module(name, ast.parse(file.read_text(encoding="utf-8")))
+    return _Module(name, _parsed(file.read_text(encoding="utf-8")))

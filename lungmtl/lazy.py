@@ -10,14 +10,14 @@ def exports(room: str, modules: Mapping[str, Sequence[str]]) -> tuple[Callable[[
 
     Args:
         room: Its dotted name.
-        modules: Module of the room to the names that outsiders may use; none = the module itself.
+        modules: Module of the room to the names that outsiders may use; the module's own name is the module itself.
     """
-    homes = {name: module for module, names in modules.items() for name in (names or [module])}
+    homes = {name: module for module, names in modules.items() for name in names}
 
     def find(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"{room} has no {name}; it has {', '.join(sorted(homes))}.")
         module = importlib.import_module(f"{room}.{homes[name]}")
-        return getattr(module, name) if modules[homes[name]] else module
+        return module if name == homes[name] else getattr(module, name)
 
     return find, lambda: sorted(homes), sorted(homes)

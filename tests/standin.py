@@ -15,40 +15,49 @@ from lungmtl.study.config import RunConfig
 PROJECT = Path(__file__).resolve().parents[1]
 TIMEOUT_S = 600
 STUB_MODULES = {
-    "phantom.py": """
-        from pathlib import Path
-        def cohort_dir(cache_dir, **settings):
-            return Path(cache_dir) / "phantom-standin"
-        def make_cohort(folder, **settings):
+    "sources/phantom.py": """
+        def make_cohort(folder, settings, **options):
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "cohort.csv").write_text("scan\\na\\n")
     """,
-    "cohort.py": """
+    "data/cohort.py": """
         import pandas as pd
-        read_cohort = pd.read_csv
-        def assign_splits(frame, **settings):
-            return frame
-        def check_splits(frame, **settings):
-            return None
+        def read_cohort(path, **options):
+            return pd.read_csv(path)
         def included(frame):
             return frame
         def attributes(frame, truth):
             return frame
     """,
-    "tables.py": """
+    "data/splits.py": """
+        def assign_splits(frame, **settings):
+            return frame
+        def check_splits(frame, **settings):
+            return None
+    """,
+    "comparison/printed.py": """
         def format_table(frame):
             return frame.to_csv(index=False)
     """,
-    "volumes.py": """
-        def prepare_cohort(frame, root, *, cache_dir, **settings):
-            return cache_dir, frame.assign(status="ok")
+    "data/prepared.py": """
+        from pathlib import Path
+        from lungmtl.data.preparation import prepared_folder
+        def prepare_file():
+            return None
+        def prepare_cohort(frame, root, preparation, *, cache_dir, **settings):
+            return prepared_folder(preparation, cache_dir, root), frame.assign(status="ok", reason="")
+    """,
+    "data/images.py": """
+        def without_folders(report, frame, root):
+            return report
     """,
 }
 EXPERIMENT = """
 import os, time
 from pathlib import Path
 import numpy as np, pandas as pd, torch
-from lungmtl import records
+from lungmtl.study import RunConfig, environment, write_run
+from lungmtl.study.record import HISTORY_COLUMNS, PREDICTION_COLUMNS, step_columns
 name = f"{experiment}-s{seed}"
 for epoch in range(1, epochs + 1):
     print(f"epoch {epoch}/{epochs}  {name}", flush=True)
@@ -62,25 +71,27 @@ if Path(f"die-{name}").exists():
 with open("started.txt", "a") as file:
     file.write(f"{name} {os.environ['OMP_NUM_THREADS']}\\n")
 steps = pd.DataFrame({"step": [0], "epoch": [1], "phase": ["balanced"], "focus": [""]})
-steps = steps.assign(**{column: 1.0 for column in records.step_columns(tasks)[4:]})
+steps = steps.assign(**{column: 1.0 for column in step_columns(tasks)[4:]})
 auc = {"auc": 0.5 + learning_rate, "low": 0.4, "high": 0.9, "n": 2, "positives": 1}
-records.write_run(
-    Path(results_dir) / study / "runs" / name, study=study, experiment=experiment, seed=seed,
-    config={"learning_rate": learning_rate}, tasks=tasks, cohort={"sha256": "", "counts": {}},
-    environment=records.environment(threads=threads, precision="fp32"),
+record = dict(
+    study=study, experiment=experiment, seed=seed, config={"learning_rate": learning_rate}, tasks=tasks,
+    cohort={"sha256": "", "counts": {}}, environment=environment(threads=threads, precision="fp32"),
     seconds={"prepare": 0.0, "train": 1.0, "evaluate": 0.0}, selection={"rule": "last", "epoch": 1},
-    metrics={"test": {task: auc for task in tasks}}, steps=steps,
-    history=pd.DataFrame([[1, "train", tasks[0], 0.7, 0.5, 1.0]], columns=list(records.HISTORY_COLUMNS)),
-    predictions=pd.DataFrame([["a", "p", "test", tasks[0], 1, 0.5]], columns=list(records.PREDICTION_COLUMNS)),
-    model_state={"weight": torch.zeros(2)},
+    metrics={"test": {task: auc for task in tasks}},
+)
+write_run(
+    Path(results_dir) / study / "runs" / name, record, steps=steps,
+    history=pd.DataFrame([[1, "train", tasks[0], 0.7, 0.5, 1.0]], columns=list(HISTORY_COLUMNS)),
+    predictions=pd.DataFrame([["a", "p", "test", tasks[0], 1, 0.5]], columns=list(PREDICTION_COLUMNS)),
+    model={"weight": torch.zeros(2)},
 )
 """
 COMPARISON = """
 from pathlib import Path
-from lungmtl import records
+from lungmtl.study import collect
 folder = Path(results_dir) / study
 (folder / "tables").mkdir(exist_ok=True)
-metrics = records.collect(folder).metrics
+metrics = collect(folder).metrics
 metrics[metrics["task"] == "lung_cancer"].to_csv(folder / "tables/auc.csv", index=False)
 with open("started.txt", "a") as file:
     file.write("comparison\\n")

@@ -11,6 +11,8 @@ from lungmtl.study.config import RunConfig, read_params
 
 # one row per rule of RunConfig: parameters, and what the message must say
 BAD_VALUES = [
+    ({"policy": "PCGRAD(PFLP)"}, "A policy must be one of BW, PFLP, ITW. Found 'PCGRAD'"),
+    ({"network": "resnet"}, "`network` must be one of attention. Found 'resnet'"),
     ({"study": ""}, "`study` must be a folder name"),
     ({"study": "../elsewhere"}, "`study` must be a folder name"),
     ({"experiment": "a/b"}, "`experiment` must be a folder name"),
@@ -97,6 +99,7 @@ def test_every_rule_has_a_bad_value():
         "pflp_shuffle",
         "itw",
         "itw_restart",
+        "start_weights",
         "augment",
     }
 

@@ -1,39 +1,55 @@
-"""Modules import only what their layer knows, and importing them does no work."""
+"""Rooms import only what their layer knows, offer their names in one place, and do no work when they are imported."""
 
 import ast
+import importlib
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-MODULES = {path.stem: path for path in sorted((ROOT / "lungmtl").glob("*.py")) if path.stem != "__init__"}
-PROGRAMS = sorted([*ROOT.glob("benchmarks/*.py"), *ROOT.glob("workflow/*.py")])
+PACKAGE = ROOT / "lungmtl"
+FILES = sorted(PACKAGE.rglob("*.py"))
+PROGRAMS = sorted([*ROOT.glob("benchmarks/*.py"), ROOT / "workflow" / "Snakefile"])
+MAX_LINES = 300
 
-# module -> modules of the package that it may import; `config` for its constants, but for study and cli
+# room, or module without a room -> those of the package that it may import; all may use `lazy`
 LAYERS = {
-    "config": set(),
-    "dicom": set(),
-    "reading": {"dicom"},
-    "volumes": {"reading"},
-    "phantom": {"config", "volumes"},
-    "cohort": {"config", "volumes"},
-    "nlst": {"config", "volumes"},
-    "checks": {"cohort", "config", "reading", "volumes"},
-    "report": {"records"},
-    "model": set(),
+    "lazy": set(),
+    "files": set(),
+    "keys": {"files"},
+    "workers": set(),
+    "experiments": set(),
     "policies": set(),
-    "train": {"model", "policies"},
-    "metrics": set(),
-    "tables": {"metrics"},
-    "figures": set(),
-    "records": {"config"},
-    "study": {"config", "records", "report"},
-    "cli": set(MODULES) - {"cli", "__main__"},
+    "evidence": set(),
+    "network": {"policies"},
+    "data": {"experiments", "files", "keys", "workers"},
+    "sources": {"data", "experiments", "files", "workers"},
+    "comparison": {"evidence", "experiments"},
+    "figures": {"experiments"},
+    "report": {"experiments", "files"},
+    "study": {
+        *("files", "keys", "experiments", "policies", "network", "data", "sources", "evidence", "comparison", "report"),
+    },
+    "commands": {"comparison", "data", "files", "report", "sources", "study"},
+    "cli": {"study"},
+    "__init__": set(),
     "__main__": {"cli"},
 }
-WITHOUT_TORCH = ("config", "policies", "metrics", "report", "tables", "figures")
-RUNCONFIG_READERS = ("config", "study", "cli")
+ROOMS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
+WITHOUT_TORCH = ("policies", "evidence", "comparison", "figures", "report", "commands", "files", "keys", "lazy")
 MODULE_LEVEL = (ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.FunctionDef, ast.ClassDef)
+
+each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+each_room = pytest.mark.parametrize("room", ROOMS)
+
+
+def room_of(path: Path) -> str:
+    """Room of a file, or the module's own name where it has none."""
+    parts = path.relative_to(PACKAGE).parts
+    return parts[0].removesuffix(".py")
 
 
 def imports(path: Path) -> set[str]:
@@ -47,8 +63,9 @@ def imports(path: Path) -> set[str]:
     return names
 
 
-def own_modules(path: Path) -> set[str]:
-    return {name.split(".")[1] for name in imports(path) if name.startswith("lungmtl.")} & set(MODULES)
+def own(path: Path) -> set[tuple[str, ...]]:
+    """Parts of the names of the package that a file imports, `lungmtl` left out."""
+    return {tuple(name.split(".")[1:]) for name in imports(path) if name.startswith("lungmtl.")}
 
 
 def top_packages(path: Path) -> set[str]:
@@ -60,46 +77,89 @@ def is_docstring_or_main(node: ast.stmt) -> bool:
     return docstring or (isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'")
 
 
-def test_every_module_has_its_layer():
-    assert set(MODULES) <= set(LAYERS)
+def test_every_room_has_its_layer():
+    assert {room_of(path) for path in FILES} == set(LAYERS)
+    assert set(ROOMS) == {room_of(path) for path in FILES if path.parent != PACKAGE}
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_module_imports_only_what_its_layer_knows(module):
-    assert own_modules(MODULES[module]) <= LAYERS[module]
+@each_file
+def test_a_room_imports_only_what_its_layer_knows(path):
+    others = {name[0] for name in own(path)} - {room_of(path), "lazy", "__version__"}
+    assert others <= LAYERS[room_of(path)]
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_imports_are_absolute(module):
-    assert not [name for name in imports(MODULES[module]) if name.startswith(".")]
+@each_file
+def test_nobody_reaches_past_what_a_room_offers(path):
+    for room, *rest in own(path):
+        if room in ROOMS and room != room_of(path) and room != "commands":
+            offered = importlib.import_module(f"lungmtl.{room}").__all__
+            assert len(rest) <= 1, f"{room}.{'.'.join(rest)} is inside the room"
+            assert set(rest) <= set(offered)
 
 
-@pytest.mark.parametrize("module", sorted(set(MODULES) - {"__main__"}))
-def test_importing_does_no_work(module):
-    statements = ast.parse(MODULES[module].read_text(encoding="utf-8")).body
+@pytest.mark.parametrize("path", sorted(ROOT.glob("notebooks/*.ipynb")), ids=lambda path: path.stem)
+def test_notebooks_use_what_rooms_offer(path):
+    text = path.read_text(encoding="utf-8")
+    for room in set(ROOMS) - {"commands"}:
+        offered = set(importlib.import_module(f"lungmtl.{room}").__all__)
+        if re.search(rf"from lungmtl import [^\"]*\b{room}\b", text):
+            assert set(re.findall(rf"(?<![\w./]){room}\.([A-Za-z]\w*)", text)) <= offered
+        for names in re.findall(rf"from lungmtl\.{room} import ([^\"\\]+)", text):
+            assert {name.strip() for name in names.split(",")} <= offered
 
+
+@pytest.mark.parametrize("room", sorted(set(ROOMS) - {"commands"}))
+def test_every_name_that_a_room_offers_is_there(room):
+    module = importlib.import_module(f"lungmtl.{room}")
+    assert [name for name in module.__all__ if getattr(module, name, None) is None] == []
+    with pytest.raises(AttributeError, match=f"lungmtl.{room} has no nothing"):
+        module.nothing  # noqa: B018
+
+
+@each_file
+def test_imports_are_absolute(path):
+    assert not [name for name in imports(path) if name.startswith(".")]
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.stem != "__main__"], ids=str)
+def test_importing_does_no_work(path):
+    statements = ast.parse(path.read_text(encoding="utf-8")).body
     working = [node for node in statements if not isinstance(node, MODULE_LEVEL) and not is_docstring_or_main(node)]
-
     assert [ast.unparse(node) for node in working] == []
 
 
-@pytest.mark.parametrize("module", sorted(set(WITHOUT_TORCH) & set(MODULES)))
-def test_policies_and_metrics_work_without_torch(module):
-    assert "torch" not in top_packages(MODULES[module])
+@each_file
+def test_these_rooms_work_without_torch(path):
+    if room_of(path) in WITHOUT_TORCH:
+        assert "torch" not in top_packages(path)
 
 
-def test_papermill_is_imported_by_study_alone():
-    assert [name for name, path in MODULES.items() if "papermill" in top_packages(path)] == ["study"]
+def test_papermill_is_imported_in_one_place_alone():
+    found = [path.relative_to(PACKAGE).as_posix() for path in FILES if "papermill" in top_packages(path)]
+    assert found == ["study/execute.py"]
 
 
-def test_config_stops_at_the_notebook():
-    readers = [name for name, path in MODULES.items() if "RunConfig" in path.read_text(encoding="utf-8")]
+def test_the_workflow_imports_the_plan_alone():
+    text = (ROOT / "workflow" / "Snakefile").read_text(encoding="utf-8")
+    assert re.findall(r"^(?:from|import) (lungmtl.*)$", text, re.MULTILINE) == ["lungmtl.study import plan"]
 
-    assert set(readers) <= set(RUNCONFIG_READERS)
+
+@pytest.mark.parametrize("code", ["from lungmtl.study import plan", "import lungmtl.cli", "import lungmtl.commands.study"])
+def test_the_way_to_the_work_is_short(code):
+    command = [sys.executable, "-c", f"import sys; {code}; print(*sys.modules)"]
+    loaded = set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+    assert not {"torch", "papermill", "snakemake", "matplotlib", "pandas", "SimpleITK", "scipy"} & loaded
 
 
-@pytest.mark.parametrize("path", [*MODULES.values(), *PROGRAMS], ids=lambda path: path.name)
+@each_file
+def test_a_file_has_one_subject_and_few_lines(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= MAX_LINES
+
+
+@pytest.mark.parametrize("path", [*FILES, *PROGRAMS], ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_python_file_opens_with_a_docstring_of_one_sentence(path):
-    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-
-    assert docstring.partition("\n")[0].endswith(".")
+    text = path.read_text(encoding="utf-8")
+    found = re.match(r'"""(.*)', text)
+    assert found
+    assert found[1].partition('"""')[0].endswith(".")

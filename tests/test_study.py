@@ -8,12 +8,12 @@ import yaml
 from standin import write_notebook
 
 from lungmtl.files import locked
-#from lungmtl.study.complete import execute_run
 from lungmtl.study.config import RunConfig
-from lungmtl.study.execute import RunError, execute_notebook
-#from lungmtl.study.gpus import one_gpu
-#from lungmtl.study.keys import code_version, run_key
-from lungmtl.study.plan import name_of, plan_runs, run_dir
+from lungmtl.study.execute import execute_notebook
+from lungmtl.study.machine import one_gpu
+from lungmtl.study.plan import RunError, name_of, plan_runs, run_dir, run_key
+from lungmtl.study.record import FILES
+from lungmtl.study.runner import execute_run
 
 
 @pytest.fixture
@@ -33,7 +33,8 @@ def notebooks(tmp_path, monkeypatch):
     """A folder of stand-in notebooks instead of the project's."""
     folder = tmp_path / "notebooks"
     folder.mkdir()
-    monkeypatch.setattr("lungmtl.study.plan.NOTEBOOKS", folder)
+    for module in ("plan", "execute", "runner"):
+        monkeypatch.setattr(f"lungmtl.study.{module}.NOTEBOOKS", folder)
     return folder
 
 
@@ -68,6 +69,21 @@ def test_a_variant_takes_from_its_base_what_it_does_not_say(params, tmp_path):
     assert variant.pflp is variant.itw is True
 
 
+def test_a_study_with_tasks_of_its_own_has_table_2s_weights_for_them(params):
+    runs = plan_runs(params(tasks=["nodule", "emphysema"], experiments=["STL", "MTL2", "ITW1"]), seeds=[0])
+
+    assert [config.tasks for config in runs] == [["nodule"], ["nodule", "emphysema"], ["nodule", "emphysema"]]
+    assert [config.weights for config in runs] == [[3], [3, 1], [3, 3]]
+
+
+def test_runs_must_share_their_central_task(params, tmp_path):
+    (tmp_path / "table2").mkdir()
+    (tmp_path / "table2/OTHER.yaml").write_text("tasks: [copd]\nweights: [1.0]\n")
+
+    with pytest.raises(ValueError, match=r"`tasks\[0\]` must be the same for every run of a study"):
+        plan_runs(params(experiments=["STL", "OTHER"]))
+
+
 def test_places_replace_the_files(params, tmp_path):
     config = plan_runs(params(), places={"results_dir": str(tmp_path / "elsewhere")})[0]
 
@@ -84,7 +100,7 @@ def test_places_replace_the_files(params, tmp_path):
         ({"seeds": [0, True]}, "`seeds` must be a list of different int values."),
         ({"seeds": []}, "`seeds` must be a list of different int values. Found [] in "),
         ({"seed": 1}, "A study's file must list `seeds`. Found `seed` in "),
-        ({"tasks": ["lung_cancer", "copd"], "weights": [3.0, 1.0]}, "one weight per task, 2 in all. Found [3.0, 3.0,"),
+        ({"tasks": ["lung_cancer", "copd"], "weights": [3.0] * 3}, "one weight per task, 2 in all. Found [3.0, 3.0,"),
     ],
 )
 def test_wrong_params_are_refused_with_the_file(params, settings, message):
@@ -110,7 +126,6 @@ def test_runs_must_share_cohort_and_preparation(params, tmp_path):
 
 
 def test_key_changes_with_what_decides_a_run_and_with_nothing_else(notebooks, tmp_path, monkeypatch):
-    monkeypatch.setattr("lungmtl.study.keys.code_version", lambda without: "code")
     cohort = tmp_path / "cohort.csv"
     cohort.write_text("scan\na\n")
     path = write_notebook(notebooks / "02_experiment.ipynb", "epochs = 3", "print(1)")
@@ -129,20 +144,6 @@ def test_key_changes_with_what_decides_a_run_and_with_nothing_else(notebooks, tm
     cohort.write_text("scan\na\n")
     write_notebook(path, "epochs = 3", "print(2)")
     assert run_key(config, cohort=cohort) != key
-
-
-def test_code_version_is_blind_to_comments_and_docstrings(tmp_path, monkeypatch):
-    monkeypatch.setattr("lungmtl.study.plan.PROJECT", tmp_path)
-    module = tmp_path / "lungmtl" / "model.py"
-    module.parent.mkdir()
-    versions = []
-    for text in ('"""One."""\nx = 1\n', '"""Two."""\n\nx = 1  # why\n', "x = 2\n"):
-        module.write_text(text)
-        versions.append(code_version())
-    (tmp_path / "lungmtl" / "cli.py").write_text("y = 1\n")
-
-    assert versions[0] == versions[1] != versions[2]
-    assert code_version(without=["cli.py"]) == versions[2]
 
 
 def test_notebook_runs_with_its_parameters_environment_and_folder(notebooks, tmp_path, caplog):
@@ -213,11 +214,10 @@ def test_run_is_executed_once_and_its_record_restored(notebooks, tmp_path, monke
     def execute(notebook, out, parameters, **settings):
         assert not (folder / "record.json").exists()
         calls.append(settings["environment"]["OMP_NUM_THREADS"])
-        for name in study.records.FILES:
+        for name in FILES:
             (folder / name).write_text(name)
 
     monkeypatch.setattr("lungmtl.study.execute.execute_notebook", execute)
-    monkeypatch.setattr("lungmtl.study.keys.code_version", lambda without: "code")
 
     assert execute_run(config, cohort=cohort)
     (folder / "record.json").unlink()
@@ -252,8 +252,8 @@ def test_lock_is_exclusive(tmp_path):
 
 def test_every_run_gets_a_gpu_of_its_own(tmp_path, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(study.tempfile, "gettempdir", lambda: str(tmp_path))
-    monkeypatch.setattr("lungmtl.study.gpus._gpus", lambda: ["GPU-a", "GPU-b"])
+    monkeypatch.setattr("lungmtl.study.machine.tempfile.gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr("lungmtl.study.machine._gpus", lambda: ["GPU-a", "GPU-b"])
 
     with one_gpu() as first, one_gpu() as second:
         assert {first["CUDA_VISIBLE_DEVICES"], second["CUDA_VISIBLE_DEVICES"]} == {"GPU-a", "GPU-b"}

@@ -7,10 +7,10 @@ from standin import PROJECT, call, make_project, start
 
 from lungmtl import cli
 from lungmtl.study.collection import collect, read_scans
-from lungmtl.study.complete import EXECUTED_FILE, LOG_FILE
 from lungmtl.study.config import RunConfig
 from lungmtl.study.plan import name_of, plan_runs, run_dir
 from lungmtl.study.record import FILES, read_record
+from lungmtl.study.runner import EXECUTED_FILE, LOG_FILE
 
 PATIENCE_S = 120
 
@@ -89,6 +89,30 @@ def test_edited_params_redo_what_depends_on_them_and_no_more(project):
     assert status == 0
     assert executed(project) == ["MTL-s0", "comparison"]
     assert "MTL-s0,MTL,0,test,lung_cancer,0.6," in output
+
+
+def test_code_that_no_run_executes_redoes_nothing_and_that_of_a_run_redoes_it(project):
+    package = project / "lungmtl"
+    (package / "new.py").write_text("X = 1\n")
+    for name in ("figures/aucs.py", "comparison/aucs.py", "study/record.py", "cli.py"):
+        (package / name).write_text((package / name).read_text() + "\n# a comment\nUNUSED = 1\n")
+    executed(project)
+
+    unrelated = call(project, "study", "params/standin.yaml")
+    text = (package / "study/record.py").read_text()
+    (package / "study/record.py").write_text(text.replace("NaN `None`", "NaN null").replace('"%.6f"', '"%.5f"'))
+    related = call(project, "study", "params/standin.yaml")
+
+    assert (unrelated[0], related[0]) == (0, 0)
+    assert "up to date: there was nothing to do" in unrelated[1]
+    assert executed(project) == ["MTL-s0", "STL-s0", "comparison"]
+
+
+def test_options_for_snakemake_reach_it(project):
+    status, output = call(project, "study", "params/standin.yaml", "--", "--dry-run", "--quiet", "all")
+
+    assert status == 0
+    assert "up to date" in output
 
 
 @pytest.mark.parametrize("survivor", ["nobody", "the run"])

@@ -14,7 +14,6 @@ from lungmtl.study import (
     incomplete,
     name_of,
     progress_bar,
-    read_record,
     run_dir,
     run_study,
     study_dir,
@@ -91,6 +90,8 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"`--run` must be one of {names}. Found {options.run}.")
     outcome = "was complete"
     if execute_run(config, cohort=cohort_path(config)):
+        from lungmtl.study import read_record
+
         outcome = f"done in {sum(read_record(run_dir(config))['seconds'].values()):.0f} s"
     _logger.info("%s  %s %s", progress_bar(runs), options.run, outcome)
     return 0

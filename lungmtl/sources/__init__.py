@@ -5,9 +5,9 @@ from lungmtl.lazy import exports
 __getattr__, __dir__, __all__ = exports(
     __name__,
     {
-        "nlst": [],
-        "phantom": [],
+        "nlst": ["nlst"],
+        "phantom": ["phantom"],
         "phantom_settings": ["PhantomSettings"],
-        "sample": [],
+        "sample": ["sample"],
     },
 )

@@ -20,6 +20,7 @@ __getattr__, __dir__, __all__ = exports(
             "cohort_path",
             "incomplete",
             "name_of",
+            "plan",
             "plan_runs",
             "run_dir",
             "study_dir",

@@ -23,7 +23,6 @@ COMPARISON_NOTEBOOK = "03_comparison.ipynb"
 PREPARATION_FILE = "preparation.csv"  # in the study's folder, or the table's: what became of every scan
 RECORD_FILE = "record.json"  # in a run's folder: its presence means that the run is complete
 COMPARISON_TABLE = "tables/auc.csv"  # what a finished comparison has written, in the study's folder
-TEMPLATES = ("page.html.j2", "methods.md.j2")  # of the report
 PLACES = ("results_dir", "cache_dir")  # say where things lie, not what they are: no part of a key
 SHOWN = ("lungmtl.figures",)  # what a run's notebook draws, and no record holds
 SHARED = (  # every run of a study works on the same scans, prepared in the same way
@@ -175,7 +174,7 @@ def run_key(config: RunConfig, *, cohort: Path) -> str:
 def comparison_key(runs: Sequence[RunConfig]) -> str:
     """Hash of all that decides the comparison but the records: notebook, code, templates and names of the runs."""
     code = notebook_key(NOTEBOOKS / COMPARISON_NOTEBOOK, Place("lungmtl.report.page", "write_html"))
-    templates = [sha256(PROJECT / "lungmtl" / "report" / name) for name in TEMPLATES]
+    templates = [sha256(file) for file in sorted((PROJECT / "lungmtl" / "report").glob("*.j2"))]
     return key(code, *templates, *(name_of(config) for config in runs))
 
 
