@@ -1,6 +1,7 @@
 """Methods of a study in words, every number from the records."""
 
 from functools import partial
+from typing import Any
 
 import pandas as pd
 
@@ -19,7 +20,6 @@ def methods(runs: pd.DataFrame) -> str:
     Args:
         runs: As `study.collect` returns them, one row per run. A field that an old record lacks is "not recorded".
     """
-    experiments = {name: runs[runs["experiment"] == name] for name in in_order(runs["experiment"])}
     tasks = dict.fromkeys(task for tasks in runs["tasks"] for task in tasks)
     settings = _settings(runs)
     differing = [name for name in settings if len(set(settings[name]) - {""}) > 1]
@@ -30,12 +30,8 @@ def methods(runs: pd.DataFrame) -> str:
         recorded=partial(recorded, runs.assign(**_sizes(runs), epoch=runs["selection_epoch"] + 1)),
         tasks={task: partial(recorded, runs[[task in tasks for tasks in runs["tasks"]]]) for task in tasks},
         n_runs=len(runs),
-        seeds=_seeds(experiments),
-        policies={name: _policy(rows.iloc[0]) for name, rows in experiments.items()},
+        experiments=[_experiment(name, runs, settings[differing]) for name in in_order(runs["experiment"])],
         differing=differing,
-        table={
-            name: [counted(settings.loc[rows.index, one]) for one in differing] for name, rows in experiments.items()
-        },
         same={name: max(settings[name]) for name in settings if name not in (*differing, "tasks")},  # "" comes first
         hours=runs.filter(regex="^seconds_").sum(axis=None) / 3600,
     )
@@ -48,20 +44,18 @@ def _sizes(runs: pd.DataFrame) -> dict[str, pd.Series]:
     return {split: runs.reindex(columns=names).sum(axis=1, min_count=2) for split, names in parts.items()}
 
 
-def _seeds(experiments: dict[str, pd.DataFrame]) -> dict[str, list[str]]:
-    """Seeds to the experiments that have them."""
-    seeds = pd.Series({name: shown(sorted(rows["seed"])) for name, rows in experiments.items()})
-    return {of: list(names.index) for of, names in seeds.groupby(seeds, sort=False)}
-
-
-def _policy(run: pd.Series) -> dict[str, object]:
-    """Settings of the policies of a run from the outside in, its weights, and whether it has a single task."""
-    settings = {name: dict(values) for name, values in run["policy_settings"].items()}
-    weights = [values.pop("weights") for values in settings.values() if "weights" in values]
+def _experiment(name: str, runs: pd.DataFrame, settings: pd.DataFrame) -> dict[str, Any]:
+    """An experiment with some settings; its policies, from the outside in, and their weights as in its first run."""
+    rows = runs[runs["experiment"] == name]
+    run = rows.iloc[0]
+    weights = [values["weights"] for values in run["policy_settings"].values() if "weights" in values]
     return {
-        "settings": settings,
+        "name": name,
+        "seeds": shown(sorted(rows["seed"])),
+        "policies": run["policy_settings"],
         "weights": [*weights, run.get("config_weights")][0],
         "is_single": len(run["tasks"]) == 1,
+        "settings": settings.loc[rows.index].apply(counted).to_list(),
     }
 
 

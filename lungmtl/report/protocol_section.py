@@ -18,11 +18,6 @@ from lungmtl.report.words import counted, render, shown
 
 PLANNED = ("written", "experiments", "seeds", "references", "task", "selection", "margin")  # of a study's protocol
 UNPLANNED = "The protocol does not name the study `{}`: nothing was fixed before its results."
-ONE_MACHINE = {  # columns of the runs that must have one value
-    **{"commits": "environment_commit", "processors": "environment_cpu", "GPUs": "environment_gpu"},
-    **{"precisions": "environment_precision", "versions of Python": "environment_python"},
-    **{"versions of torch": "environment_torch", "versions of NumPy": "environment_numpy"},
-}
 
 
 def protocol(text: str, study: str) -> str:
@@ -65,20 +60,21 @@ def deviations(
     there = list(zip(runs["experiment"], runs["seed"].astype(int), strict=True))
     experiments, seeds = (list(dict.fromkeys(values)) for values in zip(*there, strict=True))
     planned = list(product(plan.get("experiments", experiments), plan.get("seeds", sorted(seeds))))
+    rules = {"task": runs["tasks"].str[0], "selection": runs["selection_rule"]}
+    rules = {name: values[values != plan.get(name, values)] for name, values in rules.items()}
     compared = {"references": None if references is None else list(references), "margin": margin}
-    machines = runs.reindex(columns=list(ONE_MACHINE.values())).map(shown)
+    machine = runs.filter(regex="^environment_").map(shown)
     return render(
         "deviations.md.j2",
         plan=plan,
         n_runs=len(runs),
         missing=[run_name(*run) for run in planned if run not in there],
         extra=[run_name(*run) for run in there if run not in planned],
-        written=str(plan.get("written", "before results")),
-        rules=_broken_rules(plan, runs),
+        rules={name: (list(values.unique()), len(values)) for name, values in rules.items() if len(values)},
         compared={name: value for name, value in compared.items() if value not in (None, plan.get(name, value))},
         n_unknown=(runs["environment_commit"] == "unknown").sum(),
         n_dirty=runs["environment_dirty"].astype(bool).sum(),
-        machines={what: counted(machines[of]) for what, of in ONE_MACHINE.items() if len(set(machines[of])) > 1},
+        machines={name: counted(machine[name]) for name in machine if len(set(machine[name])) > 1},
     )
 
 
@@ -94,10 +90,3 @@ def _read_protocol(text: str) -> tuple[dict[str, dict[str, Any]], str]:
     if unknown:
         raise ValueError(f"A plan in a protocol may hold {shown(PLANNED)}. Found {shown(unknown)}.")
     return plans, parts[2]
-
-
-def _broken_rules(plan: dict[str, Any], runs: pd.DataFrame) -> dict[str, tuple[list[str], int]]:
-    """Rules that runs depart from: what these runs have instead, and how many they are."""
-    there = {"task": runs["tasks"].str[0], "selection": runs["selection_rule"]}
-    others = {name: values[values != plan.get(name, values)] for name, values in there.items()}
-    return {name: (list(values.unique()), len(values)) for name, values in others.items() if len(values)}
