@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import average_precision_score
 
 from lungmtl.evidence.areas import auc
 from lungmtl.evidence.decisions import rate
 from lungmtl.evidence.probabilities import calibration
-from lungmtl.evidence.run_metrics import average_precision, brier, sensitivity_at_specificity
+from lungmtl.evidence.run_metrics import brier_interval, sensitivity_at_specificity
 
 ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "results" / "coverage" / "tables" / "coverage.csv"
@@ -85,14 +86,14 @@ def test_true_values_are_those_of_a_large_sample():
     generator = np.random.default_rng(0)
     target, score = coverage._drawn(setting, generator, np.arange(setting.n_scans) < setting.n_positives)
     probability = setting.probability(score)
-    fit = calibration(target, probability)
+    fit = calibration(target, probability, np.arange(setting.n_scans))
     found = {
         "auc": auc(target, probability),
-        "average_precision": average_precision(target, probability),
+        "average_precision": average_precision_score(target, probability),
         "sensitivity_at_90": sensitivity_at_specificity(target, probability, specificity=0.90),
         "sensitivity_at_95": sensitivity_at_specificity(target, probability, specificity=0.95),
         "sensitivity": np.mean(score[target == 1] >= setting.shift / 2),
-        "brier": brier(target, probability),
+        "brier": brier_interval(target, probability, np.arange(setting.n_scans)).value,
         "slope": fit.slope.value,
         "intercept": fit.intercept.value,
     }

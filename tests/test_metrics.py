@@ -29,18 +29,13 @@ from lungmtl.evidence.areas import (
 from lungmtl.evidence.decisions import holm, mcnemar_exact, rate
 from lungmtl.evidence.probabilities import calibration, reliability
 from lungmtl.evidence.resampling import (
-    _error,
-    _patient_weights,
-    _weighted_auc,
     bootstrap_areas,
-    bootstrap_auc,
-    bootstrap_difference,
+    mean_auc,
+    mean_difference,
     patient_weights,
 )
 from lungmtl.evidence.run_metrics import (
     _weighted_scores,
-    average_precision,
-    brier,
     brier_interval,
     roc_curve,
     run_scores,
@@ -64,6 +59,18 @@ def scans(n=300, *, seed=0, n_seeds=1, effect=1.0, seed_sd=0.0):
     shift = effect + seed_sd * generator.normal(size=(n_seeds, 1))
     logit = shift * target + generator.normal(size=n) + 0.5 * generator.normal(size=(n_seeds, n))
     return target, 1 / (1 + np.exp(-logit)), np.arange(n)
+
+
+def bootstrap_auc(target, probability, patient, *, seed, replicates=2000):
+    """Mean AUC over the runs of one experiment with its interval."""
+    weight = patient_weights(target, patient, replicates=replicates, seed=seed)
+    return mean_auc(target, bootstrap_areas(target, probability, weight))
+
+
+def bootstrap_difference(target, a, b, patient, *, seed, replicates=2000):
+    """Mean AUC difference, paired by scan and by seed."""
+    weight = patient_weights(target, patient, replicates=replicates, seed=seed)
+    return mean_difference(*(bootstrap_areas(target, side, weight) for side in (a, b)))
 
 
 def reference_rows(path):
@@ -221,7 +228,7 @@ def test_scans_of_a_patient_are_drawn_together():
 
 def test_every_replicate_keeps_the_class_counts():
     target = np.array([1.0, 1, 0, 0, 0])
-    weight = _patient_weights(target, np.arange(5), 200, np.random.default_rng(0))
+    weight = patient_weights(target, np.arange(5), replicates=200, seed=0)
 
     assert (weight[:2].sum(axis=0) == 2).all()
     assert (weight[2:].sum(axis=0) == 3).all()
@@ -231,7 +238,7 @@ def test_weighted_auc_equals_the_auc_of_repeated_scans():
     weight = np.array([[2, 1], [0, 1], [1, 1], [3, 1], [1, 1], [0, 1], [1, 1]], dtype=float)
     repeated = np.repeat(np.arange(7), weight[:, 0].astype(int))
 
-    assert _weighted_auc(TARGET.astype(float), PROBABILITY, weight) == pytest.approx(
+    assert bootstrap_areas(TARGET, PROBABILITY, weight).draws[0] == pytest.approx(
         [auc(TARGET[repeated], PROBABILITY[repeated]), auc(TARGET, PROBABILITY)]
     )
 
@@ -260,7 +267,7 @@ def test_seed_part_of_the_error_is_not_understated():
     areas = bootstrap_areas(target, probability, weight)
     seed_variance = areas.value.var(ddof=1) / 3
 
-    error, freedom = _error(areas)
+    error, freedom = areas.error()
 
     # patients add little here
     assert 1 < error**2 / seed_variance < 1.3
@@ -364,13 +371,18 @@ def test_scores_keep_counts_where_a_class_is_missing():
     assert np.isnan(table["asthma"]["low"])  # one positive scan has no interval
 
 
-def test_brier_and_average_precision_of_hand_worked_cases():
-    assert brier([1, 0], [0.8, 0.4]) == pytest.approx((0.04 + 0.16) / 2)
-    assert average_precision([1, 0, 1, 0], [0.9, 0.8, 0.7, 0.1]) == pytest.approx((1 + 2 / 3) / 2)
+def test_brier_score_and_average_precision_of_hand_worked_cases():
+    target, probability = np.array([1, 0, 1, 0]), np.array([0.9, 0.8, 0.7, 0.1])
+    weight = patient_weights(target, np.arange(4), replicates=100, seed=0)
+
+    assert brier_interval([1, 0], [0.8, 0.4], ["a", "b"]).value == pytest.approx((0.04 + 0.16) / 2)
+    assert run_scores(target, probability, np.arange(4), weight).average_precision.value == pytest.approx(
+        (1 + 2 / 3) / 2
+    )
 
 
 def test_metrics_agree_with_scikit_learn_and_statsmodels():
-    target, probability, _ = scans()
+    target, probability, patient = scans()
     a, b = (row >= 0.5 for row in scans(n_seeds=2)[1])
     table = np.array(
         [
@@ -380,8 +392,9 @@ def test_metrics_agree_with_scikit_learn_and_statsmodels():
     )
     p_values = np.random.default_rng(0).random(9) ** 3
 
-    assert brier(target, probability[0]) == pytest.approx(brier_score_loss(target, probability[0]))
-    assert average_precision(target, probability[0]) == pytest.approx(average_precision_score(target, probability[0]))
+    assert brier_interval(target, probability[0], patient).value == pytest.approx(
+        brier_score_loss(target, probability[0])
+    )
     assert mcnemar_exact(target, a, b).p == pytest.approx(mcnemar(table, exact=True).pvalue)
     assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
 
@@ -424,7 +437,7 @@ def test_every_draw_of_the_run_scores_is_that_of_the_repeated_scans():
         rows = np.repeat(np.arange(60), weight[:, draw].astype(int))
         of = target[rows], rough[rows]
         assert areas[draw] == pytest.approx(auc(*of))
-        assert precisions[draw] == pytest.approx(average_precision(*of), rel=1e-5)  # float32
+        assert precisions[draw] == pytest.approx(average_precision_score(*of), rel=1e-5)  # float32
         assert sensitivities[:, draw] == pytest.approx(
             [sensitivity_at_specificity(*of, specificity=share) for share in (0.90, 0.95)]
         )
@@ -436,7 +449,7 @@ def test_run_scores_hold_their_values_and_share_the_draws():
     found = run_scores(target, probability[0], patient, weight)
 
     assert found.auc == pytest.approx(bootstrap_auc(target, probability[0], patient, replicates=1000, seed=3))
-    assert found.average_precision.value == average_precision(target, probability[0])
+    assert found.average_precision.value == average_precision_score(target, probability[0])
     assert all(score.low < score.value < score.high for score in found)
     assert found.sensitivity_at_95.value < found.sensitivity_at_90.value
 
@@ -485,9 +498,8 @@ def test_calibration_finds_the_distortion_that_was_made():
     generator = np.random.default_rng(0)
     logit = generator.normal(size=20_000)
     target = generator.random(20_000) < 1 / (1 + np.exp(-logit))
-    perfect = calibration(target, 1 / (1 + np.exp(-logit)))
-    overconfident = calibration(target, 1 / (1 + np.exp(-2 * logit)))
-    shifted = calibration(target, 1 / (1 + np.exp(-(logit - 0.7))))
+    distorted = (expit(logit), expit(2 * logit), expit(logit - 0.7))
+    perfect, overconfident, shifted = (calibration(target, row, np.arange(20_000)) for row in distorted)
 
     assert (perfect.slope.value, perfect.intercept.value) == pytest.approx((1, 0), abs=0.07)  # 4 standard errors
     assert overconfident.slope.value == pytest.approx(0.5, abs=0.035)
@@ -544,7 +556,9 @@ def test_holm_of_a_hand_worked_family():
         ([1, 0], [[0.1, 0.2], [0.3, 0.1]], r"of one predictor, \(N,\). Found shape \(2, 2\)"),
     ],
 )
-@pytest.mark.parametrize("metric", [auc, brier, average_precision, youden_threshold])
+@pytest.mark.parametrize(
+    "metric", [auc, lambda *of: brier_interval(*of, None), lambda *of: run_scores(*of, None, None), youden_threshold]
+)
 def test_bad_arrays_are_named(metric, target, probability, message):
     with pytest.raises(ValueError, match=message):
         metric(target, probability)
@@ -553,8 +567,8 @@ def test_bad_arrays_are_named(metric, target, probability, message):
 def test_bad_requests_are_named():
     with pytest.raises(ValueError, match=r"two scans of each class. Found 1 positive and 2 negative"):
         auc_interval([1, 0, 0], [0.4, 0.1, 0.2])
-    with pytest.raises(ValueError, match=r"same seeds and scans on both sides. Found shapes"):
-        bootstrap_difference(TARGET, PROBABILITY, PROBABILITY[None], PATIENT, seed=0)
+    with pytest.raises(ValueError, match=r"same seeds and draws on both sides. Found shapes"):
+        bootstrap_difference(TARGET, PROBABILITY, np.stack([PROBABILITY] * 2), PATIENT, seed=0, replicates=400)
     with pytest.raises(ValueError, match=r"one value per scan. Found 6 for 7 scans"):
         bootstrap_auc(TARGET, PROBABILITY, PATIENT[1:], seed=0)
     with pytest.raises(ValueError, match=r"needs two seeds and their covariance. Found 1 and shape \(1, 1\)"):
@@ -564,7 +578,7 @@ def test_bad_requests_are_named():
     with pytest.raises(ValueError, match=r"must hold both classes. Found"):
         bootstrap_auc([1, 1, 0, 0], [0.1, 0.2, 0.3, 0.4], np.array([0, 1, 1, 1]), seed=0)
     with pytest.raises(ValueError, match=r"classes that overlap. Found AUC 1 over 2"):
-        calibration([1, 0], [0.9, 0.1])
+        calibration([1, 0], [0.9, 0.1], ["a", "b"])
     with pytest.raises(ValueError, match=r"`specificity` must be inside \(0, 1\). Found 90"):
         sensitivity_at_specificity(TARGET, PROBABILITY, specificity=90)
     with pytest.raises(ValueError, match=r"`level` must be inside \(0, 1\). Found 95"):

@@ -7,17 +7,14 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from lungmtl.comparison.aucs import (
+from lungmtl.comparison.aucs import auc_table, ensemble_table, run_table
+from lungmtl.comparison.curves import reliability_table, roc_table
+from lungmtl.comparison.differences import (
     COMPARISON_COLUMNS,
-    auc_table,
     comparison_table,
     ensemble_comparison_table,
-    ensemble_table,
-    roc_table,
-    run_table,
     seed_comparison_table,
 )
-from lungmtl.comparison.curves import reliability_table
 from lungmtl.comparison.printed import format_table, published_table, seconds_table
 from lungmtl.comparison.screening import missing_runs, screen
 from lungmtl.comparison.subgroups import subgroup_table

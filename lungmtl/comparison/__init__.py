@@ -5,16 +5,9 @@ from lungmtl.lazy import exports
 __getattr__, __dir__, __all__ = exports(
     __name__,
     {
-        "aucs": [
-            "auc_table",
-            "comparison_table",
-            "ensemble_comparison_table",
-            "ensemble_table",
-            "roc_table",
-            "run_table",
-            "seed_comparison_table",
-        ],
-        "curves": ["reliability_table"],
+        "aucs": ["auc_table", "ensemble_table", "run_table"],
+        "curves": ["reliability_table", "roc_table"],
+        "differences": ["comparison_table", "ensemble_comparison_table", "seed_comparison_table", "verdicts"],
         "printed": ["PUBLISHED", "PUBLISHED_N", "format_table", "published_table", "seconds_table"],
         "screening": ["missing_runs", "screen"],
         "subgroups": ["subgroup_table"],

@@ -1,17 +1,35 @@
-"""Table of reliability, by bins of probability."""
+"""Tables of curves: ROC and reliability."""
 
+import numpy as np
 import pandas as pd
 
 from lungmtl.comparison.scans import of_task
-from lungmtl.evidence import reliability
+from lungmtl.evidence import reliability, roc_curve
 
 ROC_POINTS = 101  # chosen by us: steps of 0.01 of the false positive rate
+
+
+def roc_table(predictions: pd.DataFrame, *, task: str, split: str = "test") -> pd.DataFrame:
+    """ROC curve of every run, on `ROC_POINTS` false positive rates: sensitivity by linear interpolation.
+
+    Returns:
+        experiment, seed, false_positive_rate, sensitivity.
+    """
+    grid = np.linspace(0, 1, ROC_POINTS)
+    rows = [
+        (experiment, seed, *point)
+        for experiment, scans in of_task(predictions, split, task).items()
+        if scans.has_both
+        for seed, values in zip(scans.seeds, scans.probability, strict=True)
+        for point in zip(grid, roc_curve(scans.target, values, false_positive_rate=grid), strict=True)
+    ]
+    return pd.DataFrame(rows, columns=["experiment", "seed", "false_positive_rate", "sensitivity"])
 
 
 def reliability_table(predictions: pd.DataFrame, *, task: str, split: str = "test") -> pd.DataFrame:
     """Reliability curve of every experiment: share of positives by predicted probability, in ten bins of equal count.
 
-    The predictions of all seeds are pooled (`metrics.reliability`), because a single network is what is calibrated or
+    The predictions of all seeds are pooled (`evidence.reliability`), because a single network is what is calibrated or
     not; the mean over seeds is another predictor, less extreme. The band counts patients, not predictions.
 
     Returns:
@@ -19,7 +37,7 @@ def reliability_table(predictions: pd.DataFrame, *, task: str, split: str = "tes
         n_effective (what the band takes for independent patients), n_seeds.
     """
     rows = [
-        {"experiment": name, **found._asdict(), "n_seeds": len(scans.seeds)}
+        (name, *found, len(scans.seeds))
         for name, scans in of_task(predictions, split, task).items()
         if scans.has_both
         for found in reliability(scans.target, scans.probability, scans.patient)

@@ -1,8 +1,8 @@
-"""Test scans of experiments side by side, as arrays with one row per seed, and pairs of experiments."""
+"""Scans of experiments side by side, as arrays with one row per seed, and pairs of experiments."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from itertools import product
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -15,11 +15,13 @@ from lungmtl.evidence import (
     bootstrap_areas,
     holm,
     mean_auc,
+    mean_difference,
     patient_weights,
     youden_threshold,
 )
 from lungmtl.experiments import in_order
 
+Place = TypeVar("Place", bound=Hashable)
 MIN_PER_CLASS = 2  # an interval needs two patients with a positive scan and two without
 COUNTS = ("n", "positives", "unknown")
 PREDICTED = ("validation", "test")  # what a run predicts
@@ -52,6 +54,28 @@ class Scans(NamedTuple):
         """Mean probability over seeds, (N,)."""
         return self.probability.mean(axis=0)
 
+    @property
+    def ensemble(self) -> "Scans":
+        """One predictor, the mean probability over seeds, in place of the runs."""
+        return self._replace(probability=self.mean[None], seeds=[0], areas=None)
+
+    @property
+    def mean_auc(self) -> Interval:
+        """Mean AUC over seeds with its bootstrapped interval; blank with too few scans of a class."""
+        return mean_auc(self.target, self.areas) if self.has_both else Interval(np.nan, np.nan, np.nan)
+
+    @property
+    def mean_of_runs(self) -> float:
+        """Mean AUC over seeds; NaN where the scans hold one class."""
+        if len(np.unique(self.target)) < 2:
+            return np.nan
+        return float(np.mean([auc(self.target, values) for values in self.probability]))
+
+    @property
+    def threshold(self) -> float:
+        """Youden threshold of the mean probability over seeds; NaN where the scans hold one class."""
+        return youden_threshold(self.target, self.mean) if len(np.unique(self.target)) == 2 else np.nan
+
     def of(self, seeds: Sequence[int]) -> "Scans":
         """The same scans with the rows of these seeds only."""
         rows = [self.seeds.index(seed) for seed in seeds]
@@ -60,23 +84,32 @@ class Scans(NamedTuple):
 
     def among(self, scans: Sequence[str]) -> "Scans":
         """Those of these scans that are labelled; none of them counts as unknown."""
-        inside = pd.Index(self.scan).isin(scans)
+        inside = np.isin(self.scan, scans)
         arrays = {name: getattr(self, name)[inside] for name in ("target", "patient", "scan")}
         return self._replace(**arrays, probability=self.probability[:, inside], n_unknown=0, areas=None)
 
-    @property
-    def ensemble(self) -> "Scans":
-        """One predictor, the mean probability over seeds, in place of the runs."""
-        return self._replace(probability=self.mean[None], seeds=[0], areas=None)
-
 
 class Pair(NamedTuple):
-    """Test and validation scans of two experiments, rows from the same seeds."""
+    """Scans of two experiments, rows from the same seeds."""
 
     experiment: str
     reference: str
-    test: tuple[Scans, Scans]
-    validation: tuple[Scans, Scans]
+    a: Scans
+    b: Scans
+
+    @property
+    def place(self) -> dict[str, str]:
+        """The first columns of a row."""
+        return {"experiment": self.experiment, "reference": self.reference}
+
+    @property
+    def mean_difference(self) -> Difference:
+        """Mean AUC difference over seeds with its bootstrapped interval; blank with too few scans of a class."""
+        return self.difference(lambda a, b: mean_difference(a.areas, b.areas))
+
+    def difference(self, test: Callable[[Scans, Scans], Difference]) -> Difference:
+        """What `test` finds; blank with too few scans of a class."""
+        return test(self.a, self.b) if self.a.has_both else Difference(*(np.nan,) * len(Difference._fields))
 
 
 def interval_name(n_seeds: int) -> str:
@@ -84,47 +117,15 @@ def interval_name(n_seeds: int) -> str:
     return "95 % patient bootstrap" if n_seeds == 1 else "95 % patient bootstrap and seed variance"
 
 
-def mean_auc_of(scans: Scans) -> Interval:
-    if not scans.has_both:
-        return Interval(np.nan, np.nan, np.nan)
-    return mean_auc(scans.target, scans.areas)
-
-
-def mean_of_runs(scans: Scans) -> float:
-    """Mean AUC of single runs; NaN where the scans hold one class."""
-    if len(np.unique(scans.target)) < 2:
-        return np.nan
-    return float(np.mean([auc(scans.target, values) for values in scans.probability]))
-
-
-def pairs_over(
-    predictions: pd.DataFrame,
-    references: Sequence[str],
-    task: str,
-    *,
-    bootstrap: tuple[int, int] | None = None,
-    groups: dict[str, Scans] | None = None,
-) -> list[Pair]:
-    """Every experiment against every reference; `bootstrap`: replicates and seed, `groups`: test scans made before."""
-    test = groups or of_task(predictions, "test", task)
-    if bootstrap:
-        test = bootstrapped(test, *bootstrap)
-    return pairs_of(test, of_task(predictions, "validation", task), references)
-
-
-def pairs_of(test: dict[str, Scans], validation: dict[str, Scans], references: Sequence[str]) -> list[Pair]:
-    """Every experiment against every reference, without those that share no seed."""
-    pairs = []
-    for reference in references:
-        for name in test:
-            met = any({name, reference} == {pair.experiment, pair.reference} for pair in pairs)
-            if reference not in test or name == reference or met:
-                continue
-            seeds = [seed for seed in test[name].seeds if seed in test[reference].seeds]
-            sides = (tuple(split[side].of(seeds) for side in (name, reference)) for split in (test, validation))
-            if seeds:
-                pairs.append(Pair(name, reference, *sides))
-    return pairs
+def pairs_of(groups: dict[str, Scans], references: Sequence[str]) -> list[Pair]:
+    """Every experiment against every reference; two references meet once, and those that share no seed never."""
+    pairs: dict[frozenset[str], Pair] = {}
+    for reference, name in product([name for name in references if name in groups], groups):
+        a, b = groups[name], groups[reference]
+        seeds = [seed for seed in a.seeds if seed in b.seeds]
+        if name != reference and seeds:
+            pairs.setdefault(frozenset((name, reference)), Pair(name, reference, a.of(seeds), b.of(seeds)))
+    return list(pairs.values())
 
 
 class Draws:
@@ -142,16 +143,14 @@ class Draws:
         return self._made[key]
 
 
-def bootstrapped(groups: dict, replicates: int, seed: int) -> dict:
-    """The same groups with `areas` where there are scans of both classes."""
+def bootstrapped(groups: dict[Place, Scans], replicates: int, seed: int) -> dict[Place, Scans]:
+    """The same groups with `areas` where there are enough scans of both classes."""
     weights = Draws(replicates, seed)
-
-    def areas(scans: Scans) -> Areas | None:
-        if not scans.has_both:
-            return None
-        return bootstrap_areas(scans.target, scans.probability, weights.of(scans))
-
-    return {place: scans._replace(areas=areas(scans)) for place, scans in groups.items()}
+    areas = {
+        place: bootstrap_areas(scans.target, scans.probability, weights.of(scans)) if scans.has_both else None
+        for place, scans in groups.items()
+    }
+    return {place: scans._replace(areas=areas[place]) for place, scans in groups.items()}
 
 
 def of_task(predictions: pd.DataFrame, split: str, task: str) -> dict[str, Scans]:
@@ -182,29 +181,12 @@ def _of_group(group: pd.DataFrame) -> Scans:
     )
 
 
-def threshold_of(validation: Scans) -> float:
-    """Youden threshold of the mean probability over seeds; NaN where the validation scans hold one class."""
-    if len(np.unique(validation.target)) < 2:
-        return np.nan
-    return youden_threshold(validation.target, validation.mean)
-
-
 def named(name: str, interval: Sequence[float]) -> dict[str, float]:
+    """A value and its interval as columns `name`, `name`_low, `name`_high."""
     return dict(zip((name, f"{name}_low", f"{name}_high"), interval, strict=True))
 
 
 def holm_known(p_values: pd.Series) -> pd.Series:
+    """Holm's adjustment over the p values that are not blank."""
     known = p_values.dropna()
     return pd.Series(holm(known.to_numpy(float)), index=known.index).reindex(p_values.index)
-
-
-def with_family(rows: list[dict[str, object]], columns: Sequence[str]) -> pd.DataFrame:
-    """Rows as a frame with these columns; Holm over all of them, for every kind of p value that the columns name."""
-    frame = pd.DataFrame(rows, columns=list(columns))
-    adjusted = [column for column in columns if column.endswith("p_holm")]
-    frame = frame.assign(**{column: holm_known(frame[column.removesuffix("_holm")]) for column in adjusted})
-    return frame.assign(n_family=int(frame["p"].notna().sum()))
-
-
-def blank_difference() -> Difference:
-    return Difference(*(np.nan,) * len(Difference._fields))

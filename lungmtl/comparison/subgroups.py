@@ -5,16 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from lungmtl.comparison.aucs import FEWER
-from lungmtl.comparison.scans import (
-    Scans,
-    blank_difference,
-    bootstrapped,
-    interval_name,
-    mean_auc_of,
-    of_task,
-    pairs_of,
-)
-from lungmtl.evidence import mean_difference
+from lungmtl.comparison.scans import Scans, bootstrapped, interval_name, of_task, pairs_of
 
 MAX_KINDS = 5  # chosen by us: a numeric attribute with no more different values is a label, not a measurement
 
@@ -40,8 +31,7 @@ def subgroup_table(
             only positives have (a nodule's diameter) splits the positives, each part against all negatives.
         references: Experiments to compare with.
         task: The task whose AUC it is.
-        replicates: Number of bootstrap replicates; no more than `FEWER` are drawn.
-        seed: Seeds the draws.
+        replicates: Number of bootstrap replicates; no more than `FEWER` are drawn, from `seed`.
     Returns:
         attribute, subgroup, experiment, reference ("" = the AUC itself), value, low, high, interval, n_seeds, n,
         positives. Values of a subgroup with fewer than two patients of a class are NaN.
@@ -97,16 +87,11 @@ def _unique(kinds: pd.Series) -> list[str]:
 
 def _values(groups: dict[str, Scans], references: Sequence[str]) -> list[dict[str, object]]:
     """Mean AUC of every experiment, then its difference to every reference."""
-    rows = []
-    for name, scans in groups.items():
-        rows.append((name, "", *mean_auc_of(scans), scans))
-    for pair in pairs_of(groups, groups, references):
-        a, b = pair.test
-        found = mean_difference(a.areas, b.areas) if a.has_both else blank_difference()
-        rows.append((pair.experiment, pair.reference, found.difference, found.low, found.high, a))
+    rows = [(name, "", *scans.mean_auc, scans) for name, scans in groups.items()]
+    rows += [(*pair.place.values(), *pair.mean_difference[:3], pair.a) for pair in pairs_of(groups, references)]
     return [
         dict(zip(("experiment", "reference", "value", "low", "high"), row, strict=True))
         | {"interval": interval_name(len(scans.seeds)), "n_seeds": len(scans.seeds)}
-        | {count: scans.counts[count] for count in ("n", "positives")}
+        | scans.counts
         for *row, scans in rows
     ]

@@ -6,9 +6,13 @@ import numpy as np
 import pandas as pd
 
 from lungmtl.comparison.printed import PUBLISHED_N
-from lungmtl.comparison.scans import Pair, Scans, bootstrapped, of_task, pairs_over
+from lungmtl.comparison.scans import Pair, Scans, bootstrapped, of_task, pairs_of
 from lungmtl.evidence import MIN_ERROR, Areas, delong_covariance, detectable_difference, variance_parts
 
+VARIANCE_COLUMNS = (
+    *("experiment", "reference", "value", "seed_variance", "patient_variance", "total_variance", "seed_share"),
+    *("interaction_variance", "seed_sd", "patient_sd", "n_seeds", "n"),
+)
 POWER_SIZES = (100, 200, 400, 592, 1000, 2000, 4000, 10000)  # test scans
 
 
@@ -17,7 +21,7 @@ def variance_table(
 ) -> pd.DataFrame:
     """Variance of the mean over seeds, of each AUC and each difference: the part of seeds and the part of test scans.
 
-    `metrics.variance_parts` with the covariance of the patient bootstrap. `seed_variance` is what more seeds would
+    `evidence.variance_parts` with the covariance of the patient bootstrap. `seed_variance` is what more seeds would
     remove: the raw variance between seeds over their number. All seeds share their test scans, so it holds
     no luck that seeds share; it does hold the luck that each seed has alone with these scans, `interaction_variance`
     (a part of `seed_variance`, which more scans would remove as well). `patient_variance` is what remains with any
@@ -30,11 +34,9 @@ def variance_table(
     """
     groups = bootstrapped(of_task(predictions, "test", task), replicates, seed)
     rows = [{"experiment": name, "reference": ""} | _variance(scans, scans.areas) for name, scans in groups.items()]
-    for pair in pairs_over(predictions, references, task, groups=groups):
-        a, b = pair.test
-        areas = a.areas and Areas(a.areas.value - b.areas.value, a.areas.draws - b.areas.draws)
-        rows.append({"experiment": pair.experiment, "reference": pair.reference} | _variance(a, areas))
-    return pd.DataFrame(rows)
+    for pair in pairs_of(groups, references):
+        rows.append(pair.place | _variance(pair.a, pair.a.areas and pair.a.areas - pair.b.areas))
+    return pd.DataFrame(rows, columns=list(VARIANCE_COLUMNS))
 
 
 def power_table(
@@ -59,20 +61,14 @@ def power_table(
         experiment, reference, n, positives (expected), detectable, error, freedom, correlation (of the two AUCs),
         n_seeds, source ("this study" | "paper's n").
     """
-    rows = []
-    for pair in pairs_over(predictions, references, task):
-        if pair.test[0].has_both:
-            rows += _power_rows(pair, sizes, published_n)
+    pairs = [pair for pair in pairs_of(of_task(predictions, "test", task), references) if pair.a.has_both]
+    rows = [pair.place | row for pair in pairs for row in _power_rows(pair, sizes, published_n)]
     columns = ["experiment", "reference", "n", "positives", "detectable", "error", "freedom", "correlation"]
     return pd.DataFrame(rows, columns=[*columns, "n_seeds", "source"])
 
 
 def _variance(scans: Scans, areas: Areas | None) -> dict[str, float]:
-    names = ("value", "seed_variance", "patient_variance", "total_variance", "seed_share", "interaction_variance")
-    row = dict.fromkeys((*names, "seed_sd", "patient_sd"), np.nan) | {
-        "n_seeds": len(scans.seeds),
-        "n": scans.counts["n"],
-    }
+    row = {"n_seeds": len(scans.seeds), "n": scans.counts["n"]}
     if areas is None:
         return row
     row["value"] = float(areas.value.mean())
@@ -93,13 +89,12 @@ def _variance(scans: Scans, areas: Areas | None) -> dict[str, float]:
 
 
 def _power_rows(pair: Pair, sizes: Sequence[int], published_n: int) -> list[dict[str, object]]:
-    a, b = pair.test
+    a, b = pair.a, pair.b
     n_seeds, n_scans = len(a.seeds), len(a.target)
     areas, covariance = delong_covariance(a.target, np.vstack([a.probability, b.probability]))
     contrast = np.hstack([np.eye(n_seeds), -np.eye(n_seeds)])  # (S, 2 S)
     of_differences = contrast @ covariance @ contrast.T  # (S, S)
-    row = {"experiment": pair.experiment, "reference": pair.reference}
-    row["correlation"] = _correlation(covariance, n_seeds)
+    correlation = _correlation(covariance, n_seeds)
     rows = []
     for n, source in [*((n, "this study") for n in sorted({*sizes, n_scans})), (published_n, "paper's n")]:
         factor = n / n_scans
@@ -109,9 +104,8 @@ def _power_rows(pair: Pair, sizes: Sequence[int], published_n: int) -> list[dict
             kinds.append((n_seeds, parts.total, parts.freedom))
         for of_seeds, variance, freedom in kinds:
             found = {"n": n, "positives": float(a.target.mean() * n), "n_seeds": of_seeds, "source": source}
-            found |= {"error": float(np.sqrt(variance)), "freedom": freedom}
-            found["detectable"] = float(detectable_difference(found["error"], freedom=freedom))
-            rows.append(row | found)
+            found |= {"error": float(np.sqrt(variance)), "freedom": freedom, "correlation": correlation}
+            rows.append(found | {"detectable": float(detectable_difference(found["error"], freedom=freedom))})
     return rows
 
 

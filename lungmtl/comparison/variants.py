@@ -5,17 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from lungmtl.comparison.scans import (
-    Scans,
-    blank_difference,
-    bootstrapped,
-    holm_known,
-    interval_name,
-    mean_auc_of,
-    mean_of_runs,
-    of_task,
-)
-from lungmtl.evidence import mean_difference
+from lungmtl.comparison.scans import Scans, bootstrapped, holm_known, interval_name, named, of_task, pairs_of
 from lungmtl.experiments import base_of
 
 
@@ -39,31 +29,26 @@ def selected_table(
     for base in dict.fromkeys(map(base_of, test)):
         members = [name for name in test if base_of(name) == base]
         if len(members) > 1:
-            rows += _selected_rows(base, members, validation, test, references)
+            areas = {name: validation[name].mean_of_runs for name in members}
+            chosen = max(areas, key=lambda name: np.nan_to_num(areas[name], nan=-1.0))  # the first of equals
+            row = {"group": base, "validation_auc": areas[chosen], "n_candidates": len(members)}
+            rows += [row | found for found in _rows_of(chosen, test, references)]
     columns = ["group", "experiment", "validation_auc", "test_auc", "low", "high", "reference", "difference"]
     columns += ["difference_low", "difference_high", "p", "p_holm", "interval", "n_candidates", "n_seeds"]
     frame = pd.DataFrame(rows, columns=columns)
     return frame.assign(p_holm=holm_known(frame["p"]))
 
 
-def _selected_rows(
-    base: str,
-    members: list[str],
-    validation: dict[str, Scans],
-    test: dict[str, Scans],
-    references: Sequence[str],
-) -> list[dict[str, object]]:
-    areas = {name: mean_of_runs(validation[name]) for name in members}
-    chosen = max(members, key=lambda name: np.nan_to_num(areas[name], nan=-1.0))  # the first of equals
-    found = mean_auc_of(test[chosen])
-    row = {"group": base, "experiment": chosen, "validation_auc": areas[chosen], "test_auc": found.value}
-    row |= {"low": found.low, "high": found.high, "reference": "", "n_candidates": len(members)}
-    row |= {"interval": interval_name(len(test[chosen].seeds)), "n_seeds": len(test[chosen].seeds)}
+def _rows_of(chosen: str, test: dict[str, Scans], references: Sequence[str]) -> list[dict[str, object]]:
+    """The chosen variant on test scans: a row per reference, or one with its AUC alone."""
+    area, n_seeds = test[chosen].mean_auc, len(test[chosen].seeds)
+    row = {"experiment": chosen, "test_auc": area.value, "low": area.low, "high": area.high, "reference": ""}
+    row |= {"interval": interval_name(n_seeds), "n_seeds": n_seeds}
     rows = []
-    for reference in [name for name in references if name in test and name != chosen]:
-        seeds = [seed for seed in test[chosen].seeds if seed in test[reference].seeds]
-        a, b = (test[name].of(seeds) for name in (chosen, reference))
-        values = mean_difference(a.areas, b.areas) if seeds and a.has_both else blank_difference()
-        names = ("difference", "difference_low", "difference_high", "p")
-        rows.append(row | {"reference": reference, "n_seeds": len(seeds)} | dict(zip(names, values[:4], strict=True)))
+    for reference in references:
+        for pair in pairs_of({name: test[name] for name in (chosen, reference) if name in test}, [reference]):
+            found = pair.mean_difference
+            rows.append(
+                row | pair.place | named("difference", found[:3]) | {"p": found.p, "n_seeds": len(pair.a.seeds)}
+            )
     return rows or [row]

@@ -16,8 +16,6 @@ from scipy import stats
 from scipy.special import expit, logit, ndtri, stdtrit
 
 MIN_ERROR = 1e-10  # chosen by us: a standard error below this is rounding of 0
-# less; with three seeds that outweigh the patients 92 to 94 % remain, with five 95 % (benchmarks/coverage.py)
-MAX_FREEDOM = 1e6  # stands for endless degrees of freedom: the t quantile is the normal one to six digits
 
 
 class Interval(NamedTuple):
@@ -135,10 +133,11 @@ def area_interval(target: np.ndarray, area: float, error: float, freedom: float,
     if area in (0.0, 1.0):
         bound = ((1 - level) / 2) ** (1 / min(target.sum(), (1 - target).sum()))
         return Interval(area, float(bound) if area else 0.0, 1.0 if area else float(1 - bound))
-    return _logit_interval(area, error, quantile)
+    return logit_interval(area, error, quantile)
 
 
-def _logit_interval(value: float, error: float, quantile: float) -> Interval:
+def logit_interval(value: float, error: float, quantile: float) -> Interval:
+    """Interval of a value inside (0, 1), `quantile` standard errors to either side on the logit scale."""
     if error < MIN_ERROR:
         return Interval(value, value, value)
     half_width = quantile * error / (value * (1 - value))
@@ -147,6 +146,7 @@ def _logit_interval(value: float, error: float, quantile: float) -> Interval:
 
 
 def difference_of(difference: float, error: float, freedom: float, level: float) -> Difference:
+    """Interval and p value of a difference from its standard error; where that is 0, only 0 is no difference."""
     quantile = quantile_of(freedom, level)
     if error < MIN_ERROR:
         return Difference(difference, difference, difference, float(abs(difference) < MIN_ERROR), 0.0, freedom)
@@ -156,13 +156,15 @@ def difference_of(difference: float, error: float, freedom: float, level: float)
 
 
 def quantile_of(freedom: float, level: float) -> float:
+    """Half-width of a two-sided t interval in standard errors; of the normal one with endless degrees of freedom."""
     if not 0 < level < 1:
         raise ValueError(f"`level` must be inside (0, 1). Found {level}.")
     share = (1 + level) / 2
-    return float(ndtri(share) if np.isinf(freedom) else stdtrit(freedom, share))  # normal or t quantile
+    return float(ndtri(share) if np.isinf(freedom) else stdtrit(freedom, share))
 
 
 def check_two_of_each(target: np.ndarray) -> None:
+    """Raise a ValueError without two scans of each class."""
     n_positives, n_negatives = int(np.sum(target == 1)), int(np.sum(target == 0))
     if min(n_positives, n_negatives) < 2:
         raise ValueError(
@@ -171,6 +173,7 @@ def check_two_of_each(target: np.ndarray) -> None:
 
 
 def checked_binary(name: str, values: np.ndarray, *, n_scans: int) -> np.ndarray:
+    """Values as float64, (N,), after a check that each is 0 or 1."""
     values = np.asarray(values, dtype=np.float64)
     if values.shape != (n_scans,):
         raise ValueError(f"`{name}` must have one value per scan, {n_scans} in all. Found shape {values.shape}.")

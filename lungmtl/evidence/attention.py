@@ -87,8 +87,8 @@ def swapped_chance(attentions: Sequence[np.ndarray], targets: Sequence[np.ndarra
     return (hits.sum(axis=1) - np.diag(hits)) / (len(targets) - 1)
 
 
-def hit_rate(hit: np.ndarray, chance: np.ndarray, *, level: float = 0.95) -> HitRate:
-    """Share of hits with Wilson's interval, against the mean chance of a hit.
+def hit_rate(hit: np.ndarray, chance: np.ndarray) -> HitRate:
+    """Share of hits with Wilson's 95 % interval, against the mean chance of a hit.
 
     The p value is binomial with the mean chance; where chances differ between scans that is conservative, because
     their sum varies less than a binomial one.
@@ -96,7 +96,6 @@ def hit_rate(hit: np.ndarray, chance: np.ndarray, *, level: float = 0.95) -> Hit
     Args:
         hit: bool (N,), one per scan.
         chance: (N,), in [0, 1].
-        level: Coverage of the interval.
 
     Source: Wilson 1927, JASA 22:209-212; Hoeffding 1956, Annals of Mathematical Statistics 27:713-721, theorem 4.
     """
@@ -105,4 +104,4 @@ def hit_rate(hit: np.ndarray, chance: np.ndarray, *, level: float = 0.95) -> Hit
         raise ValueError(f"There must be one hit and one chance per scan. Found {hit.shape} and {chance.shape}.")
     hits, n_scans, mean_chance = int(hit.sum()), hit.size, float(chance.mean())
     p = float(stats.binomtest(hits, n_scans, mean_chance, alternative="greater").pvalue)
-    return HitRate(hits, n_scans, rate(hits, n_scans, level=level), mean_chance, p)
+    return HitRate(hits, n_scans, rate(hits, n_scans), mean_chance, p)

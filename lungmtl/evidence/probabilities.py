@@ -31,22 +31,21 @@ class Calibration(NamedTuple):
 
 
 def reliability(
-    target: np.ndarray, probability: np.ndarray, patient: np.ndarray, *, n_bins: int = 10, level: float = 0.95
+    target: np.ndarray, probability: np.ndarray, patient: np.ndarray, *, n_bins: int = 10
 ) -> list[ReliabilityBin]:
     """Reliability curve of the runs of one experiment: share of positives in bins of equal count.
 
     The predictions of all seeds are pooled, so the curve is that of one network, not of the (less extreme) mean over
     seeds. A scan that several seeds put into a bin counts that often in the share, but no more than once as
-    evidence: the band is Wilson's with Kish's effective number of patients, (sum w)^2 / sum w^2, w being a patient's
-    predictions in the bin. With one seed and one scan per patient that is Wilson's interval as it is; in a bin of six
-    scans that expects no positive it covers anything between 91 and 100 %.
+    evidence: the band is Wilson's, 95 %, with Kish's effective number of patients, (sum w)^2 / sum w^2, w being a
+    patient's predictions in the bin. With one seed and one scan per patient that is Wilson's interval as it is; in a
+    bin of six scans that expects no positive it covers anything between 91 and 100 %.
 
     Args:
         target: 0 or 1, (N,).
         probability: (N,) or (S, N), in [0, 1].
         patient: (N,).
         n_bins: Bins wanted; equal probabilities stay together, so there may be fewer.
-        level: Coverage of the band, bin by bin.
     Returns:
         Bins in order of probability.
 
@@ -56,27 +55,24 @@ def reliability(
     edges = np.unique(np.quantile(probability, np.arange(1, n_bins) / n_bins, method="higher"))
     place = np.searchsorted(edges, probability, side="right")  # (S, N)
     _, index = np.unique(patient, return_inverse=True)
-    return [_reliability_bin(target, probability, index, place == k, level) for k in np.unique(place)]
+    return [_reliability_bin(target, probability, index, place == k) for k in np.unique(place)]
 
 
 def _reliability_bin(
-    target: np.ndarray, probability: np.ndarray, index: np.ndarray, inside: np.ndarray, level: float
+    target: np.ndarray, probability: np.ndarray, index: np.ndarray, inside: np.ndarray
 ) -> ReliabilityBin:
     times = inside.sum(axis=0)  # (N,): seeds that put the scan into the bin
     per_patient = np.bincount(index, weights=times)
     n_effective = times.sum() ** 2 / np.sum(per_patient**2)
-    observed = rate(times @ target / times.sum() * n_effective, n_effective, level=level)
+    observed = rate(times @ target / times.sum() * n_effective, n_effective)
     return ReliabilityBin(float(probability[inside].mean()), *observed, int(np.sum(times > 0)), float(n_effective))
 
 
-def calibration(
-    target: np.ndarray, probability: np.ndarray, patient: np.ndarray | None = None, *, level: float = 0.95
-) -> Calibration:
+def calibration(target: np.ndarray, probability: np.ndarray, patient: np.ndarray) -> Calibration:
     """Logistic recalibration: slope on the logit, and intercept with the slope fixed at 1.
 
-    Probabilities are kept `MIN_PROBABILITY` away from 0 and 1. The intervals are of scans drawn anew, prevalence
-    included, and allow for errors of the logistic form and for several scans of a patient (cluster-robust
-    variance); without `patient` every scan is a patient.
+    Probabilities are kept `MIN_PROBABILITY` away from 0 and 1. The 95 % intervals are of scans drawn anew, prevalence
+    included, and allow for errors of the logistic form and for several scans of a patient (cluster-robust variance).
 
     Raises:
         ValueError: If all probabilities are equal or the classes are fully separated (no finite slope).
@@ -92,12 +88,11 @@ def calibration(
         )
     logits = logit(np.clip(probability, MIN_PROBABILITY, 1 - MIN_PROBABILITY))
     binomial = sm.families.Binomial()
-    groups = np.arange(target.size) if patient is None else np.unique(patient, return_inverse=True)[1]
-    robust = {"cov_type": "cluster", "cov_kwds": {"groups": groups}}
+    robust = {"cov_type": "cluster", "cov_kwds": {"groups": np.unique(patient, return_inverse=True)[1]}}
     with np.errstate(divide="ignore", invalid="ignore"):  # nearly separated classes: the interval is NaN
         slope = sm.GLM(target, sm.add_constant(logits, has_constant="add"), family=binomial).fit(**robust)
         intercept = sm.GLM(target, np.ones_like(logits), offset=logits, family=binomial).fit(**robust)
     return Calibration(
-        Interval(float(slope.params[1]), *map(float, slope.conf_int(1 - level)[1])),
-        Interval(float(intercept.params[0]), *map(float, intercept.conf_int(1 - level)[0])),
+        Interval(float(slope.params[1]), *map(float, slope.conf_int()[1])),
+        Interval(float(intercept.params[0]), *map(float, intercept.conf_int()[0])),
     )

@@ -28,6 +28,22 @@ class Areas(NamedTuple):
         """The same of these runs only."""
         return Areas(self.value[rows], self.draws[rows])
 
+    def __sub__(self, other: "Areas") -> "Areas":
+        """Differences, paired by seed and by draw."""
+        if self.draws.shape != other.draws.shape:
+            raise ValueError(
+                "A paired comparison needs the same seeds and draws on both sides. "
+                f"Found shapes {self.draws.shape} and {other.draws.shape}."
+            )
+        return Areas(self.value - other.value, self.draws - other.draws)
+
+    def error(self) -> tuple[float, float]:
+        """Standard error of the mean over seeds, and the degrees of freedom of its t quantile."""
+        if len(self.value) == 1:
+            return float(self.draws[0].std(ddof=1)), np.inf
+        parts = variance_parts(self.value, np.cov(self.draws))
+        return float(np.sqrt(parts.total)), parts.freedom
+
 
 def patient_weights(target: np.ndarray, patient: np.ndarray, *, replicates: int, seed: int) -> np.ndarray:
     """How often every scan is drawn in every replicate, (N, R): once for all predictors of the same scans.
@@ -36,42 +52,20 @@ def patient_weights(target: np.ndarray, patient: np.ndarray, *, replicates: int,
         target: 0 or 1, (N,); at least two of each.
         patient: (N,); the scans of a patient are drawn together, patients with a positive scan are one stratum.
         replicates: Number of bootstrap replicates R, at least 100.
-        seed: Seeds the draws.
+        seed: Seeds the draws; the same seed draws the same patients for every predictor.
+
+    Source: Davison & Hinkley 1997, Bootstrap Methods and their Application, section 3.2 (strata).
     """
-    target = checked_binary("target", target, n_scans=np.size(target))
+    target, patient = checked_binary("target", target, n_scans=np.size(target)), np.asarray(patient)
     if replicates < 100:
         raise ValueError(f"A bootstrap standard error needs at least 100 replicates. Found {replicates}.")
-    check_two_of_each(target)
-    return _patient_weights(target, np.asarray(patient), replicates, np.random.default_rng(seed))
-
-
-def bootstrap_areas(target: np.ndarray, probability: np.ndarray, weight: np.ndarray) -> Areas:
-    """AUC of the runs of one experiment, (N,) or (S, N), on all scans and under the weights of every replicate."""
-    target, probability = checked_rows(target, probability)
-    draws = np.stack([_weighted_auc(target, row, weight) for row in probability])
-    return Areas(placements(target, probability)[0].mean(axis=1), draws)
-
-
-def mean_auc(target: np.ndarray, areas: Areas, *, level: float = 0.95) -> Interval:
-    """Mean AUC over the runs of `areas`, with the interval of `bootstrap_auc`."""
-    return area_interval(np.asarray(target), float(areas.value.mean()), *_error(areas), level)
-
-
-def mean_difference(a: Areas, b: Areas, *, level: float = 0.95) -> Difference:
-    """Mean difference a - b over seeds, with the interval of `bootstrap_difference`."""
-    areas = Areas(a.value - b.value, a.draws - b.draws)
-    return difference_of(float(areas.value.mean()), *_error(areas), level)
-
-
-def _patient_weights(
-    target: np.ndarray, patient: np.ndarray, replicates: int, generator: np.random.Generator
-) -> np.ndarray:
-    """How often every scan is drawn in every replicate, (N, R); patients with a positive scan are one stratum."""
     if patient.shape != target.shape:
         raise ValueError(f"`patient` must have one value per scan. Found {patient.size} for {target.size} scans.")
+    check_two_of_each(target)
     patients, index = np.unique(patient, return_inverse=True)
     with_positive = np.bincount(index, weights=target) > 0
     counts = np.zeros((len(patients), replicates), dtype=np.float32)
+    generator = np.random.default_rng(seed)
     for members in (np.flatnonzero(with_positive), np.flatnonzero(~with_positive)):
         if len(members):
             drawn = generator.integers(len(members), size=(len(members), replicates)) * replicates
@@ -87,10 +81,35 @@ def _patient_weights(
     return weight
 
 
-def _weighted_auc(target: np.ndarray, probability: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """AUC of one predictor under the scan weights of every replicate, (R,)."""
-    drawn, below, not_above, n_negatives = weighted_negatives(target, probability, weight)
-    return area_of(drawn, below, not_above, n_negatives)
+def bootstrap_areas(target: np.ndarray, probability: np.ndarray, weight: np.ndarray) -> Areas:
+    """AUC of the runs of one experiment, (N,) or (S, N), on all scans and under the weights of every replicate."""
+    target, probability = checked_rows(target, probability)
+    draws = np.stack([area_of(*weighted_negatives(target, row, weight)) for row in probability])
+    return Areas(placements(target, probability)[0].mean(axis=1), draws)
+
+
+def mean_auc(target: np.ndarray, areas: Areas, *, level: float = 0.95) -> Interval:
+    """Mean AUC over the runs of one experiment, with an interval over patients and, if several runs, seeds.
+
+    One run: the deviation of its replicates is the standard error. S runs: to the covariance of the replicates between
+    seeds comes the variance between seeds (`variance_parts`), so the interval covers other patients and other seeds.
+    The variance between seeds is floored at the seed-by-scan interaction variance, which the replicates show. The
+    interval is on the logit scale, with a t quantile whose degrees of freedom are S - 1 where seeds are all that varies
+    and grow with the patients' share (`FREEDOM_POWER`): with three seeds that outweigh the patients 95 % are 92 to 94.
+
+    Source: Searle, Casella & McCulloch 1992, Variance Components, chapter 3 (parts of a variance). Coverage:
+    benchmarks/coverage.py.
+    """
+    return area_interval(np.asarray(target), float(areas.value.mean()), *areas.error(), level)
+
+
+def mean_difference(a: Areas, b: Areas, *, level: float = 0.95) -> Difference:
+    """Mean AUC difference a - b, paired by scan and by seed: interval and p value by the error of `mean_auc`.
+
+    Row s of a and of b come from the same seed, and both from the same `patient_weights`.
+    """
+    areas = a - b
+    return difference_of(float(areas.value.mean()), *areas.error(), level)
 
 
 def weighted_negatives(
@@ -114,78 +133,7 @@ def weighted_negatives(
 
 
 def area_of(drawn: np.ndarray, below: np.ndarray, not_above: np.ndarray, n_negatives: np.ndarray) -> np.ndarray:
+    """AUC in every replicate (R,) from `weighted_negatives`."""
     pairs = below + not_above
     pairs *= drawn
     return pairs.sum(axis=0, dtype=np.float64) / (2 * drawn.sum(axis=0, dtype=np.float64) * n_negatives)
-
-
-def _error(areas: Areas) -> tuple[float, float]:
-    """Standard error of the mean over seeds, and the degrees of freedom of its t quantile."""
-    if len(areas.value) == 1:
-        return float(areas.draws[0].std(ddof=1)), np.inf
-    parts = variance_parts(areas.value, np.cov(areas.draws))
-    return float(np.sqrt(parts.total)), parts.freedom
-
-
-def bootstrap_auc(
-    target: np.ndarray,
-    probability: np.ndarray,
-    patient: np.ndarray,
-    *,
-    replicates: int = 2000,
-    seed: int,
-    level: float = 0.95,
-) -> Interval:
-    """Mean AUC over the runs of one experiment, with an interval over patients and, if several runs, seeds.
-
-    One run: every replicate draws patients with replacement, stratified by class, and the deviation of the replicates
-    is the standard error. S runs: to the covariance of the replicates between seeds comes the variance between seeds
-    (`variance_parts`), so the interval covers other patients and other seeds. Variance between seeds is never taken
-    smaller than the luck that single seeds have with these scans, which the replicates show. The interval is on the
-    logit scale, with a t quantile whose degrees of freedom are S - 1 where seeds are all that varies and grow with
-    the patients' share (`FREEDOM_POWER`): with three seeds that outweigh the patients 95 % are 92 to 94.
-
-    Args:
-        target: 0 or 1, (N,).
-        probability: (N,) or one row per seed (S, N), in [0, 1].
-        patient: (N,); the scans of a patient are drawn together.
-        replicates: Number of bootstrap replicates R.
-        seed: Seeds the draws; the same seed draws the same patients for every predictor.
-        level: Coverage of the interval.
-
-    Source: Davison & Hinkley 1997, Bootstrap Methods and their Application, section 3.2 (strata); Searle, Casella &
-    McCulloch 1992, Variance Components, chapter 3 (parts of a variance). Coverage: benchmarks/coverage.py.
-    """
-    weight = patient_weights(target, patient, replicates=replicates, seed=seed)
-    return mean_auc(target, bootstrap_areas(target, probability, weight), level=level)
-
-
-def bootstrap_difference(
-    target: np.ndarray,
-    probability_a: np.ndarray,
-    probability_b: np.ndarray,
-    patient: np.ndarray,
-    *,
-    replicates: int = 2000,
-    seed: int,
-    level: float = 0.95,
-) -> Difference:
-    """Mean AUC difference, paired by scan and by seed: interval and p value of the bootstrap of `bootstrap_auc`.
-
-    Args:
-        target: 0 or 1, (N,).
-        probability_a: (N,) or (S, N); row s of a and of b come from the same seed.
-        probability_b: The same shape.
-        patient: (N,); the scans of a patient are drawn together.
-        replicates: Number of bootstrap replicates R.
-        seed: Seeds the draws.
-        level: Coverage of the interval.
-    """
-    if np.shape(probability_a) != np.shape(probability_b):
-        raise ValueError(
-            "A paired comparison needs the same seeds and scans on both sides. "
-            f"Found shapes {np.shape(probability_a)} and {np.shape(probability_b)}."
-        )
-    weight = patient_weights(target, patient, replicates=replicates, seed=seed)
-    a, b = (bootstrap_areas(target, probability, weight) for probability in (probability_a, probability_b))
-    return mean_difference(a, b, level=level)

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 from sklearn import metrics as sklearn_metrics
 
-from lungmtl.evidence.areas import Interval, _logit_interval, area_interval, auc, auc_interval, checked, quantile_of
+from lungmtl.evidence.areas import Interval, area_interval, auc, auc_interval, checked, logit_interval, quantile_of
 from lungmtl.evidence.resampling import area_of, weighted_negatives
 
+LEVEL = 0.95  # of every interval here
 SPECIFICITIES = (0.90, 0.95)  # at which sensitivity is given
 
 
@@ -38,13 +39,12 @@ def scores(predictions: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
     return table
 
 
-def run_scores(
-    target: np.ndarray, probability: np.ndarray, patient: np.ndarray, weight: np.ndarray, *, level: float = 0.95
-) -> RunScores:
-    """Metrics of one run with intervals, all from the same draws of patients.
+def run_scores(target: np.ndarray, probability: np.ndarray, patient: np.ndarray, weight: np.ndarray) -> RunScores:
+    """Metrics of one run with 95 % intervals, all from the same draws of patients.
 
-    AUC and average precision: deviation of the replicates, on the logit scale. Both are for test sets with this
-    prevalence, which average precision depends on; its t quantile has as many degrees of freedom as positives but one.
+    AUC and average precision (step-wise area under the precision-recall curve): deviation of the replicates, on the
+    logit scale. Both are for test sets with this prevalence, which average precision depends on; its t quantile has as
+    many degrees of freedom as positives but one.
     Brier score: `brier_interval`. Sensitivity: two scans called positive and two not are added to the positives
     (Agresti-Coull) in every replicate, and the interval is their mean and deviation; unlike percentiles it does
     not shrink to nothing near 1. With ten positives these intervals cover 91 to 97 % (benchmarks/coverage.py).
@@ -54,7 +54,6 @@ def run_scores(
         probability: (N,), in [0, 1].
         patient: (N,).
         weight: As `patient_weights` returns it for these scans, (N, R).
-        level: Coverage of the intervals.
 
     Source: Zhou & Qin 2005, Statistics in Medicine 24:465-477 (BTII, for sensitivity at a given specificity); Boyd et
     al. 2013, ECML PKDD, LNCS 8190:451-466 (logit scale for average precision).
@@ -62,35 +61,23 @@ def run_scores(
     target, probability = checked(target, probability)
     areas, precisions, sensitivities = _weighted_scores(target, probability, weight)
     of = (target, probability)
+    precision = float(sklearn_metrics.average_precision_score(*of))
     return RunScores(
-        area_interval(target, auc(*of), float(areas.std(ddof=1)), np.inf, level),
-        area_interval(target, average_precision(*of), float(precisions.std(ddof=1)), target.sum() - 1, level),
-        brier_interval(*of, patient, level=level),
+        area_interval(target, auc(*of), float(areas.std(ddof=1)), np.inf, LEVEL),
+        area_interval(target, precision, float(precisions.std(ddof=1)), target.sum() - 1, LEVEL),
+        brier_interval(*of, patient),
         *(
-            _adjusted_rate(sensitivity_at_specificity(*of, specificity=share), draws, target.sum(), level)
+            _adjusted_rate(sensitivity_at_specificity(*of, specificity=share), draws, target.sum())
             for share, draws in zip(SPECIFICITIES, sensitivities, strict=True)
         ),
     )
 
 
-def average_precision(target: np.ndarray, probability: np.ndarray) -> float:
-    """Average precision (step-wise area under the precision-recall curve); chance level is the prevalence."""
-    target, probability = checked(target, probability)
-    return float(sklearn_metrics.average_precision_score(target, probability))
+def brier_interval(target: np.ndarray, probability: np.ndarray, patient: np.ndarray) -> Interval:
+    """Brier score with the 95 % interval of a mean over patients: of scans drawn anew, prevalence included.
 
-
-def brier(target: np.ndarray, probability: np.ndarray) -> float:
-    """Brier score: mean squared distance of probability and target, 0 is perfect."""
-    target, probability = checked(target, probability)
-    return float(sklearn_metrics.brier_score_loss(target, probability))
-
-
-def brier_interval(
-    target: np.ndarray, probability: np.ndarray, patient: np.ndarray, *, level: float = 0.95
-) -> Interval:
-    """Brier score with the interval of a mean over patients: of scans drawn anew, prevalence included.
-
-    On the logit scale: a few scans with large errors make the mean's distribution skew.
+    The score is the mean squared distance of probability and target, 0 is perfect. The interval is on the logit scale:
+    a few scans with large errors make the mean's distribution skew.
     """
     target, probability = checked(target, probability)
     squared = (target - probability) ** 2
@@ -98,15 +85,14 @@ def brier_interval(
     residual = np.bincount(index, weights=squared - squared.mean())  # (patients,), sums to 0
     n_patients = len(residual)
     error = np.sqrt(n_patients / max(n_patients - 1, 1) * np.sum(residual**2)) / target.size
-    return _logit_interval(float(squared.mean()), error, quantile_of(n_patients - 1, level))
+    return logit_interval(float(squared.mean()), error, quantile_of(n_patients - 1, LEVEL))
 
 
 def sensitivity_at_specificity(target: np.ndarray, probability: np.ndarray, *, specificity: float) -> float:
     """Highest sensitivity of any threshold whose specificity is at least the one asked for."""
     if not 0 < specificity < 1:
         raise ValueError(f"`specificity` must be inside (0, 1). Found {specificity}.")
-    target, probability = checked(target, probability)
-    false_positive_rate, sensitivity, _ = sklearn_metrics.roc_curve(target, probability, drop_intermediate=False)
+    false_positive_rate, sensitivity, _ = _roc(target, probability)
     return float(sensitivity[false_positive_rate <= 1 - specificity + 1e-12].max())
 
 
@@ -115,8 +101,7 @@ def roc_curve(target: np.ndarray, probability: np.ndarray, *, false_positive_rat
 
     Where the curve rises at one rate, that is its upper end.
     """
-    target, probability = checked(target, probability)
-    rates, sensitivity, _ = sklearn_metrics.roc_curve(target, probability, drop_intermediate=False)
+    rates, sensitivity, _ = _roc(target, probability)
     return np.interp(false_positive_rate, rates, sensitivity)
 
 
@@ -126,12 +111,14 @@ def youden_threshold(target: np.ndarray, probability: np.ndarray) -> float:
     A scan is called positive if its probability is at least the threshold. The threshold is one of the
     given probabilities, of equally good ones the highest.
     """
-    target, probability = checked(target, probability)
-    false_positive_rate, sensitivity, threshold = sklearn_metrics.roc_curve(
-        target, probability, drop_intermediate=False
-    )
+    false_positive_rate, sensitivity, threshold = _roc(target, probability)
     best = np.argmax((sensitivity - false_positive_rate)[1:])  # the first threshold is infinite: nobody is positive
     return float(threshold[1:][best])
+
+
+def _roc(target: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """False positive rate, sensitivity and threshold of every point of the curve."""
+    return sklearn_metrics.roc_curve(*checked(target, probability), drop_intermediate=False)
 
 
 def _score(target: np.ndarray, probability: np.ndarray) -> dict[str, float]:
@@ -164,8 +151,8 @@ def _weighted_scores(
     return area_of(drawn, below, not_above, n_negatives), precisions, np.stack(sensitivities)
 
 
-def _adjusted_rate(value: float, draws: np.ndarray, n_positives: float, level: float) -> Interval:
-    quantile = quantile_of(np.inf, level)
+def _adjusted_rate(value: float, draws: np.ndarray, n_positives: float) -> Interval:
+    quantile = quantile_of(np.inf, LEVEL)
     adjusted = (draws * n_positives + quantile**2 / 2) / (n_positives + quantile**2)
     middle, half_width = adjusted.mean(), quantile * adjusted.std(ddof=1)
     low, high = np.clip([middle - half_width, middle + half_width], 0, 1)

@@ -1,0 +1,135 @@
+"""Tables of AUC differences between experiments, and what each difference settles."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from lungmtl.comparison.scans import COUNTS, Pair, Scans, bootstrapped, holm_known, interval_name, of_task, pairs_of
+from lungmtl.evidence import Difference, compare_auc, difference_interval, equivalence, mcnemar_exact
+
+DELONG = "95 % paired DeLong"
+MARGIN = 0.02  # chosen by us: an AUC difference too small to matter; what the paper's test set can just resolve
+LEVEL = 0.05  # of the adjusted p values, two-sided for a difference
+MCNEMAR = ("experiment_only_right", "reference_only_right", "mcnemar_p")
+COMPARISON_COLUMNS = (
+    *("experiment", "reference", "difference", "low", "high", "p", "p_holm", "interval"),
+    *("error", "freedom", "low_90", "high_90", "equivalence_p", "equivalence_p_holm", "margin"),
+    *(*MCNEMAR, "mcnemar_p_holm", "n_family", "n_seeds", *COUNTS),
+)
+SEED_COLUMNS = (
+    *("experiment", "reference", "seed", "difference", "low", "high", "p", "error", "freedom", "interval"),
+    *(*MCNEMAR, "n_seeds", *COUNTS),
+)
+ENSEMBLE_COLUMNS = (
+    *("experiment", "reference", "difference", "low", "high", "p", "p_holm", "interval"),
+    *("n_family", "n_seeds", *COUNTS),
+)
+
+
+def comparison_table(
+    predictions: pd.DataFrame,
+    *,
+    references: Sequence[str],
+    task: str,
+    replicates: int,
+    seed: int,
+    margin: float = MARGIN,
+) -> pd.DataFrame:
+    """Every experiment against every reference on the test scans of one task, over the seeds that both have.
+
+    The AUC difference is paired by scan and by seed (`evidence.mean_difference`). McNemar's test needs one
+    decision per scan: the mean probability over those seeds, at the Youden threshold of the same mean on validation
+    scans. Equivalence is tested too (`evidence.equivalence`): a pair may turn out different, equivalent, both (a
+    difference that is there but small) or neither (too few scans or seeds to tell). Holm adjusts over all rows
+    (n_family), each of the three tests for itself. Two references meet once.
+
+    Returns:
+        experiment, reference, difference, low, high, p, p_holm, interval, error, freedom, low_90, high_90 (90 %, which
+        lies inside the margin exactly where equivalence_p is below 5 %), equivalence_p, equivalence_p_holm, margin,
+        experiment_only_right, reference_only_right, mcnemar_p, mcnemar_p_holm, n_family, n_seeds, n, positives,
+        unknown.
+    """
+    validation = of_task(predictions, "validation", task)
+    rows = []
+    for pair in pairs_of(bootstrapped(of_task(predictions, "test", task), replicates, seed), references):
+        found = pair.mean_difference
+        inner = difference_interval(found, level=0.90)
+        rows.append(_row(pair, found, interval_name(len(pair.a.seeds))) | _mcnemar(pair, validation))
+        rows[-1] |= {"low_90": inner.low, "high_90": inner.high, "margin": margin}
+        rows[-1]["equivalence_p"] = equivalence(found, margin=margin)
+    return _with_family(rows, COMPARISON_COLUMNS)
+
+
+def seed_comparison_table(predictions: pd.DataFrame, *, references: Sequence[str], task: str) -> pd.DataFrame:
+    """The same comparison seed by seed: paired DeLong, and exact McNemar at each run's own validation threshold.
+
+    Every seed predicts the same scans, so the rows of a pair are not independent: no p value may be pooled.
+
+    Returns:
+        experiment, reference, seed, difference, low, high, p, error, freedom, interval, experiment_only_right,
+        reference_only_right, mcnemar_p, n_seeds, n, positives, unknown.
+    """
+    validation = of_task(predictions, "validation", task)
+    rows = []
+    for pair in pairs_of(of_task(predictions, "test", task), references):
+        for seed in pair.a.seeds:
+            one = pair._replace(a=pair.a.of([seed]), b=pair.b.of([seed]))
+            rows.append(_row(one, one.difference(_delong), DELONG) | _mcnemar(one, validation) | {"seed": seed})
+    return pd.DataFrame(rows, columns=list(SEED_COLUMNS))
+
+
+def ensemble_comparison_table(predictions: pd.DataFrame, *, references: Sequence[str], task: str) -> pd.DataFrame:
+    """Ensembles of every experiment against those of every reference: paired DeLong, Holm over all rows.
+
+    Returns:
+        experiment, reference, difference, low, high, p, p_holm, interval, n_family, n_seeds, n, positives, unknown.
+    """
+    pairs = pairs_of(of_task(predictions, "test", task), references)
+    return _with_family([_row(pair, pair.difference(_delong), DELONG) for pair in pairs], ENSEMBLE_COLUMNS)
+
+
+def verdicts(comparisons: pd.DataFrame) -> pd.Series:
+    """What each row of a comparison settles, from its two adjusted p values.
+
+    Args:
+        comparisons: difference, p_holm, equivalence_p_holm, margin.
+    Returns:
+        "higher" or "lower" where no difference is rejected, "equivalent within <margin>" where differences beyond the
+        margin are, both joined by a comma, and "not settled" otherwise; "" where there is no difference.
+    """
+    return comparisons.apply(_verdict, axis=1, result_type="reduce").astype(object)
+
+
+def _verdict(row: pd.Series) -> str:
+    if np.isnan(row["difference"]):
+        return ""
+    side = "higher" if row["difference"] > 0 else "lower"
+    equivalent = f"equivalent within {row['margin']:g}"
+    found = [word for p, word in ((row["p_holm"], side), (row["equivalence_p_holm"], equivalent)) if p < LEVEL]
+    return ", ".join(found) or "not settled"
+
+
+def _delong(a: Scans, b: Scans) -> Difference:
+    return compare_auc(a.target, a.mean, b.mean)
+
+
+def _row(pair: Pair, found: Difference, interval: str) -> dict[str, object]:
+    return pair.place | found._asdict() | {"interval": interval, "n_seeds": len(pair.a.seeds)} | pair.a.counts
+
+
+def _mcnemar(pair: Pair, validation: dict[str, Scans]) -> dict[str, float]:
+    """McNemar's test at the thresholds of validation scans; blank where those hold one class."""
+    a, b = pair.a, pair.b
+    at_a, at_b = (validation[name].of(a.seeds).threshold for name in (pair.experiment, pair.reference))
+    if np.isnan([at_a, at_b]).any():
+        return {}
+    return dict(zip(MCNEMAR, mcnemar_exact(a.target, a.mean >= at_a, b.mean >= at_b), strict=True))
+
+
+def _with_family(rows: list[dict[str, object]], columns: Sequence[str]) -> pd.DataFrame:
+    """Rows as a frame with these columns; Holm over all of them, for every kind of p value that the columns name."""
+    frame = pd.DataFrame(rows, columns=list(columns))
+    adjusted = [column for column in columns if column.endswith("p_holm")]
+    frame = frame.assign(**{column: holm_known(frame[column.removesuffix("_holm")]) for column in adjusted})
+    return frame.assign(n_family=int(frame["p"].notna().sum()))
