@@ -16,12 +16,11 @@ from pydicom import uid
 
 from lungmtl.data.headers import Header, number, numbers, quiet_pydicom, read_header, slice_files, text, value_of
 from lungmtl.data.pixels import COMPRESSED, PLAIN, Slice, read_pixels, rescaled
-from lungmtl.data.volume import MAX_VOXELS, ScanError, Stored
+from lungmtl.data.volume import DIRECTION_TOLERANCE, MAX_VOXELS, ScanError, Stored
 
 GAP_TOLERANCE = 0.05  # of the median slice gap
 TILT_TOLERANCE_DEG = 0.5
 SHIFT_TOLERANCE_MM = 0.5  # chosen by us: below a pixel, above what positions are rounded to
-UNIT_TOLERANCE = 1e-3  # of direction cosines, which are stored with three digits and more
 MAX_SIDE = 4096  # voxels; CT slices have 512 to 2048
 MULTI_FRAME = (uid.EnhancedCTImageStorage, uid.LegacyConvertedEnhancedCTImageStorage)
 UNDEFINED_LENGTH = 0xFFFFFFFF  # of compressed pixels, which come in pieces
@@ -106,7 +105,7 @@ def _to_slice(header: Header) -> Slice:
         position_mm=numbers(header, "ImagePositionPatient", 3),
         orientation=_orientation(header),
         pixel_mm=tuple(numbers(header, "PixelSpacing", 2).tolist()),
-        thickness_mm=_thickness(header),
+        thickness_mm=number(header, "SliceThickness") if text(header, "SliceThickness") else math.nan,
         shape=(int(number(header, "Rows")), int(number(header, "Columns"))),
         n_bits=int(number(header, "BitsStored")),
         is_signed=number(header, "PixelRepresentation") == 1,
@@ -122,15 +121,11 @@ def _to_slice(header: Header) -> Slice:
 def _orientation(header: Header) -> np.ndarray:
     orientation = numbers(header, "ImageOrientationPatient", 6)
     row, column = orientation[:3], orientation[3:]
-    if np.abs([row @ row - 1, column @ column - 1, row @ column]).max() > 2 * UNIT_TOLERANCE:
+    if np.abs([row @ row - 1, column @ column - 1, row @ column]).max() > 2 * DIRECTION_TOLERANCE:
         raise ScanError(
             f"ImageOrientationPatient must be two unit vectors at a right angle. Found {orientation} in {header.file}."
         )
     return orientation
-
-
-def _thickness(header: Header) -> float:
-    return number(header, "SliceThickness") if text(header, "SliceThickness") else math.nan
 
 
 def _check_pixels(header: Header) -> None:
@@ -147,15 +142,13 @@ def _check_pixels(header: Header) -> None:
             f"Pixels must have 16 bits, the used ones at the low end. Found BitsAllocated, BitsStored, HighBit {bits} "
             f"in {header.file}."
         )
-    if number(header, "PixelRepresentation") not in (0, 1):
-        found = text(header, "PixelRepresentation")
-        raise ScanError(f"PixelRepresentation must be 0 or 1. Found {found} in {header.file}.")
+    if (sign := number(header, "PixelRepresentation")) not in (0, 1):
+        raise ScanError(f"PixelRepresentation must be 0 or 1. Found {sign:g} in {header.file}.")
     _check_length(header, wanted=int(sides[0] * sides[1]) * 2)
 
 
 def _check_length(header: Header, *, wanted: int) -> None:
-    syntax = _syntax(header)
-    left = header.file.stat().st_size - header.pixels_at
+    syntax, left = _syntax(header), header.file.stat().st_size - header.pixels_at
     if syntax in COMPRESSED and header.n_bytes != UNDEFINED_LENGTH:
         raise ScanError(f"Compressed pixels must come in pieces. Found {header.n_bytes} bytes in {header.file}.")
     if syntax in PLAIN and (header.n_bytes != wanted or left < wanted):
@@ -176,7 +169,7 @@ def _check_same(slices: Sequence[Slice], folder: Path) -> None:
         raise ScanError(
             f"All slices must have one PixelSpacing. Found {sorted({s.pixel_mm for s in slices})[:2]} in {folder}."
         )
-    if max(np.abs(s.orientation - first.orientation).max() for s in slices) > UNIT_TOLERANCE:
+    if max(np.abs(s.orientation - first.orientation).max() for s in slices) > DIRECTION_TOLERANCE:
         raise ScanError(f"All slices must have one orientation. Found several in {folder}.")
 
 

@@ -32,14 +32,12 @@ PIXEL_TAG = 0x7FE00010
 def quiet_pydicom() -> Iterator[None]:
     """Keep pydicom's warnings off the terminal: what they warn of is checked here and raised."""
     logger = logging.getLogger("pydicom")
-    before = logger.disabled
-    logger.disabled = True
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
+    before, logger.disabled = logger.disabled, True
+    try:
+        with warnings.catch_warnings(action="ignore"):
             yield
-        finally:
-            logger.disabled = before
+    finally:
+        logger.disabled = before
 
 
 class Header(NamedTuple):

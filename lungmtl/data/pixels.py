@@ -22,7 +22,7 @@ from pydicom import uid
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.pixels import get_decoder
 
-from lungmtl.data.volume import AIR_HU, ScanError, to_hu
+from lungmtl.data.volume import AIR_HU, ScanError, last_line, to_hu
 
 DARK_HU = -500  # padding below this looks as air does
 MAX_TISSUE_HU = 3071  # the end of the 12 bit scale; more is metal on an extended scale, or no HU at all
@@ -63,6 +63,11 @@ class Slice(NamedTuple):
     is_little: bool
     pixels_at: int
 
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of a stored value, as this processor orders its bytes."""
+        return np.dtype(np.int16 if self.is_signed else np.uint16)
+
 
 def read_pixels(slices: Sequence[Slice]) -> Iterator[tuple[int, np.ndarray]]:
     """Yield every slice's index and its stored values (Y, X); plain slices first."""
@@ -90,8 +95,8 @@ def rescaled(stored: np.ndarray, one: Slice) -> np.ndarray:
 
 
 def _plain(one: Slice) -> np.ndarray:
-    kind = np.dtype(np.int16 if one.is_signed else np.uint16).newbyteorder("<" if one.is_little else ">")
-    return np.fromfile(one.file, dtype=kind, count=math.prod(one.shape), offset=one.pixels_at).reshape(one.shape)
+    dtype = one.dtype.newbyteorder("<" if one.is_little else ">")
+    return np.fromfile(one.file, dtype, count=math.prod(one.shape), offset=one.pixels_at).reshape(one.shape)
 
 
 def _used_bits(stored: np.ndarray, one: Slice) -> np.ndarray:
@@ -125,7 +130,7 @@ def _unpacked(one: Slice) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # such as more values than the size says
             stored, _ = get_decoder(one.syntax).as_array(_bare(one), decoding_plugin="pydicom")
-    except Exception as error:  # as in _read_header
+    except Exception as error:  # as in read_header
         raise ScanError(f"Every slice must be readable. Found {one.file}: {error}.") from error
     return stored
 
@@ -138,32 +143,24 @@ def _decoded(slices: Sequence[Slice]) -> Iterator[np.ndarray]:
         command = [sys.executable, "-c", _DECODE, folder, str(len(slices))]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=DECODE_LIMIT_S, check=False)
-            complaint = _last(done.stderr) or (f"exit code {done.returncode}" if done.returncode else "")
+            complaint = last_line(done.stderr) or (f"exit code {done.returncode}" if done.returncode else "")
         except subprocess.TimeoutExpired:
             complaint = f"no end after {DECODE_LIMIT_S} s"
         if complaint:  # a decoder that says anything has filled in what it could not read
             one = slices[min(len(list(Path(folder).glob("*.raw"))), len(slices) - 1)]
             raise ScanError(f"Every slice must be readable. Found {one.file} or one before, damaged: {complaint}.")
         for index, one in enumerate(slices):
-            yield _raw(Path(folder) / f"{index}.raw", one)
-
-
-def _last(text: str) -> str:
-    return text.strip().splitlines()[-1] if text.strip() else ""
-
-
-def _raw(file: Path, one: Slice) -> np.ndarray:
-    stored = np.fromfile(file, dtype=np.int16 if one.is_signed else np.uint16)
-    if stored.size != math.prod(one.shape):
-        raise ScanError(f"Pixels must be {one.shape} of 16 bits. Found {2 * stored.size} bytes in {one.file}.")
-    return stored.reshape(one.shape)
+            stored = np.fromfile(Path(folder) / f"{index}.raw", dtype=one.dtype)
+            if stored.size != math.prod(one.shape):
+                raise ScanError(f"Pixels must be {one.shape} of 16 bits. Found {stored.nbytes} bytes in {one.file}.")
+            yield stored.reshape(one.shape)
 
 
 def _bare(one: Slice) -> pydicom.Dataset:
     """Dataset of a compressed slice with what decoding needs and nothing else."""
     try:
         frame = get_frame(one.file.read_bytes()[one.pixels_at :], 0, number_of_frames=1)
-    except Exception as error:  # as in _read_header
+    except Exception as error:  # as in read_header
         raise ScanError(f"Every slice must be readable. Found {one.file}: {error}.") from error
     _check_frame(frame, one)
     bare = pydicom.Dataset()

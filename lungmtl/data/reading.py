@@ -18,12 +18,11 @@ import SimpleITK as sitk
 
 from lungmtl.data.dicom import read_series
 from lungmtl.data.headers import is_dicom
-from lungmtl.data.volume import MAX_VOXELS, ScanError, Stored, Volume, to_hu
+from lungmtl.data.volume import DIRECTION_TOLERANCE, MAX_VOXELS, ScanError, Stored, Volume, last_line, to_hu
 
 TISSUE_HU = (-200, 300)  # fat, water and muscle: some of it is in every CT
 METAL_HU = 20000  # only metal on an extended scale is brighter, and there is little of it
 OBLIQUE_TOLERANCE_DEG = 5.0  # chosen by us: no patient lies straighter; resampling would blur what is tilted more
-AXIS_TOLERANCE = 1e-3  # of direction cosines
 FORMATS = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr")
 SPACING_WORDS = {  # without the number ITK takes 1 mm
     **dict.fromkeys((".mha", ".mhd"), rb"ElementSpacing\s*=\s*[\d.]"),
@@ -96,7 +95,8 @@ def _read_file(path: Path, convert: Callable[[np.ndarray, Path], np.ndarray]) ->
             raise ScanError(f"A scan must say its voxel size. Found none in {path}.")
         image = reader.Execute()
     except (RuntimeError, MemoryError) as error:
-        raise ScanError(f"A scan must be an image that SimpleITK can read. Found {path}: {_last(error)}") from error
+        found = last_line(error, otherwise=type(error).__name__)
+        raise ScanError(f"A scan must be an image that SimpleITK can read. Found {path}: {found}") from error
     direction = np.reshape(image.GetDirection(), (3, 3))
     return Stored(convert(sitk.GetArrayViewFromImage(image), path), image.GetSpacing()[::-1], direction)
 
@@ -127,15 +127,8 @@ def _head(path: Path) -> bytes:
 
 def _check_nifti(reader: sitk.ImageFileReader, path: Path) -> None:
     """Check a NIfTI file for what ITK makes up without a word: voxels that are cut off, spacing, orientation."""
-    wanted = (
-        int(float(reader.GetMetaData("vox_offset")))
-        + math.prod(reader.GetSize())
-        * int(
-            reader.GetMetaData("bitpix")  # of the file: what is in memory may be wider
-        )
-        // 8
-    )
-    head = _check_complete(path, wanted)
+    n_bits = math.prod(reader.GetSize()) * int(reader.GetMetaData("bitpix"))  # of the file: memory may take more
+    head = _check_complete(path, int(float(reader.GetMetaData("vox_offset"))) + n_bits // 8)
     spacing = _pixdim(head)
     if not all(math.isfinite(s) and s != 0 for s in spacing):
         raise ScanError(f"The voxel size must be positive. Found pixdim {spacing} in {path}.")
@@ -155,7 +148,8 @@ def _check_complete(path: Path, wanted: int) -> bytes:
             while (block := stream.read(BLOCK_BYTES)) and found <= wanted + BLOCK_BYTES:  # no end of zeros
                 found += len(block)
     except (EOFError, OSError, zlib.error) as error:
-        raise ScanError(f"A scan must be complete. Found {path}: {_last(error)}") from error
+        found = last_line(error, otherwise=type(error).__name__)
+        raise ScanError(f"A scan must be complete. Found {path}: {found}") from error
     if found != wanted:
         raise ScanError(f"A scan must hold the voxels of its header. Found {found} of {wanted} bytes in {path}.")
     return head
@@ -176,16 +170,11 @@ def _check_sform(reader: sitk.ImageFileReader, path: Path) -> None:
     rows = [[float(n) for n in reader.GetMetaData(f"srow_{axis}").split()[:3]] for axis in "xyz"]
     affine = np.diag([-1.0, -1.0, 1.0]) @ np.array(rows)  # NIfTI's x and y grow the other way
     found = np.reshape(reader.GetDirection(), (3, 3)) * reader.GetSpacing()
-    if not np.allclose(affine, found, atol=AXIS_TOLERANCE * max(reader.GetSpacing())):
+    if not np.allclose(affine, found, atol=DIRECTION_TOLERANCE * max(reader.GetSpacing())):
         raise ScanError(
             f"The affine must be a rotation and the voxel size, the same in sform, qform and pixdim. Found sform "
             f"{rows}, voxels of {reader.GetSpacing()} mm in {path}."
         )
-
-
-def _last(error: BaseException) -> str:
-    """Return the last line of ITK's error text, which is the reason."""
-    return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
 
 
 def _oriented(stored: Stored, path: Path) -> tuple[np.ndarray, tuple[float, float, float]]:
@@ -203,7 +192,7 @@ def _oriented(stored: Stored, path: Path) -> tuple[np.ndarray, tuple[float, floa
 
 def _patient_axes(direction: np.ndarray, path: Path) -> list[int]:
     """Patient axis (0 x, 1 y, 2 z) along which each of the image's x, y and z runs, to within a small angle."""
-    if not np.allclose(direction.T @ direction, np.eye(3), atol=5 * AXIS_TOLERANCE):
+    if not np.allclose(direction.T @ direction, np.eye(3), atol=5 * DIRECTION_TOLERANCE):
         raise ScanError(f"A scan's axes must be at right angles. Found {direction.tolist()} in {path}.")
     share = np.abs(direction)
     oblique_deg = math.degrees(math.acos(min(1.0, float(share.max(axis=0).min()))))

@@ -11,6 +11,7 @@ import numpy as np
 
 AIR_HU = -1024  # lowest value kept: scanners pad the outside of the field of view with less
 MAX_VOXELS = 2**30  # chosen by us: 2 GiB as int16, five times 800 slices of 512 x 512
+DIRECTION_TOLERANCE = 1e-3  # of direction cosines, which are stored with three digits and more
 
 
 class ScanError(ValueError):
@@ -27,6 +28,11 @@ class Stored(NamedTuple):
     array: np.ndarray
     spacing_mm: tuple[float, float, float]
     direction: np.ndarray
+
+
+def last_line(text: object, otherwise: str = "") -> str:
+    """Last line of what a library or a program said, which is the reason; `otherwise` where it said nothing."""
+    return (str(text).strip().splitlines() or [otherwise])[-1]
 
 
 def to_hu(values: np.ndarray) -> np.ndarray:
