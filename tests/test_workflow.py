@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import time
@@ -6,6 +7,7 @@ import pytest
 from standin import PROJECT, call, make_project, start
 
 from lungmtl import cli
+from lungmtl.experiments import TASKS
 from lungmtl.study.collection import collect, read_scans
 from lungmtl.study.config import RunConfig
 from lungmtl.study.plan import name_of, plan_runs, run_dir
@@ -113,6 +115,25 @@ def test_options_for_snakemake_reach_it(project):
 
     assert status == 0
     assert "up to date" in output
+
+
+def test_a_dry_run_of_many_experiments_over_a_long_table_takes_seconds(tmp_path):
+    names = [f"MTL.v{number}" for number in range(50)]
+    (tmp_path / "many").mkdir()
+    for number, name in enumerate(names):
+        (tmp_path / "many" / f"{name}.yaml").write_text(f"weights: [3.0, {number + 1}.0, 1.0, 1.0, 1.0]\n")
+    rows = [f"s{n},p{n},i/{n}.nii.gz,{n % 2},,0,1,{n % 5 % 2}" for n in range(10_000)]
+    (tmp_path / "cohort.csv").write_text("\n".join(["scan,patient,image," + ",".join(TASKS), *rows]) + "\n")
+    params = {"experiments": names, "seeds": list(range(10)), "cohort": str(tmp_path / "cohort.csv")}
+    places = {"results_dir": str(tmp_path / "results"), "cache_dir": str(tmp_path / "cache")}
+    (tmp_path / "many.yaml").write_text(json.dumps(params | places))  # JSON is YAML
+    start_s = time.monotonic()
+
+    status, output = call(PROJECT, "study", str(tmp_path / "many.yaml"), "--", "--dry-run", "--quiet", "all")
+
+    assert status == 0, output
+    assert "0/500 runs  Study many is not complete." in output
+    assert time.monotonic() - start_s < 10  # 3 to 4 s on two busy cores
 
 
 @pytest.mark.parametrize("survivor", ["nobody", "the run"])

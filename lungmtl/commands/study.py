@@ -39,7 +39,7 @@ def study(options: argparse.Namespace) -> int:
     if options.seeds:
         settings["seeds"] = " ".join(map(str, seeds(options.seeds)))
     done = run_study(runs, settings, profile=options.profile, cores=options.cores, options=options.snakemake)
-    if done:
+    if done and not incomplete(runs):
         _print_results(study_dir(runs[0]))
     return int(not done)
 

@@ -78,7 +78,11 @@ def _conclude(runs: Sequence[RunConfig], *, status: int, is_new: bool) -> bool:
             log = run_dir(config) / LOG_FILE
             _logger.error("  %s has no record; %s", name_of(config), log if log.is_file() else "not started")
         return False
-    _logger.info("%s  Study %s %s", bar, name, "is complete." if is_new else "is up to date: there was nothing to do.")
+    if incomplete(runs):  # as after a dry run
+        outcome = "is not complete."
+    else:
+        outcome = "is complete." if is_new else "is up to date: there was nothing to do."
+    _logger.info("%s  Study %s %s", bar, name, outcome)
     return True
 
 
