@@ -50,14 +50,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _status(command: object, options: argparse.Namespace) -> int:
-    from lungmtl.study import RunError
+    from lungmtl.study import plan
 
     try:
         return command(options)
     except (ValueError, FileNotFoundError) as error:
         _logger.error("error: %s", error)
         return BAD_INPUT
-    except RunError as error:
+    except plan.RunError as error:
         _logger.error("%s", error)
         return 1
     except KeyboardInterrupt:

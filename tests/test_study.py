@@ -33,7 +33,7 @@ def notebooks(tmp_path, monkeypatch):
     """A folder of stand-in notebooks instead of the project's."""
     folder = tmp_path / "notebooks"
     folder.mkdir()
-    for module in ("plan", "execute", "runner"):
+    for module in ("plan", "execute"):
         monkeypatch.setattr(f"lungmtl.study.{module}.NOTEBOOKS", folder)
     return folder
 

@@ -14,20 +14,7 @@ import pandas as pd
 from lungmtl import data
 from lungmtl.commands.options import n_cores, places, planned
 from lungmtl.files import PROJECT, locked, write
-from lungmtl.study import (
-    NOTE_FILE,
-    NOTEBOOKS,
-    PAGE_FILE,
-    PREPARATION_FILE,
-    RunConfig,
-    RunError,
-    cache_dir,
-    cohort_path,
-    execute_notebook,
-    study_dir,
-    tasks_of,
-    write_scans,
-)
+from lungmtl.study import NOTE_FILE, PAGE_FILE, RunConfig, execute_notebook, plan, write_scans
 
 CHECK_NOTEBOOK = "01_cohort.ipynb"
 PAGE_LOG = "report.log"  # only where the page could not be made
@@ -56,12 +43,12 @@ def source(options: argparse.Namespace) -> Source:
         if given:
             raise ValueError(f"The grid must come from the params file. Found {', '.join(given)} beside it.")
         runs = planned(options.source, options)
-        return Source(runs[0], tasks_of(runs), cohort_path(runs[0]), study_dir(runs[0]), is_study=True)
+        return Source(runs[0], plan.tasks_of(runs), plan.cohort_path(runs[0]), plan.study_dir(runs[0]), is_study=True)
     runs = planned(options.study, options) if options.study else [RunConfig.from_mapping(places(options))]
     table = options.source.absolute()
     folder = (options.out or table.parent / f"{table.stem}-check").absolute()
     config = RunConfig.from_mapping(runs[0].to_dict() | given)
-    return Source(config, tasks_of(runs), table, folder, is_study=False)
+    return Source(config, plan.tasks_of(runs), table, folder, is_study=False)
 
 
 def add_check(parser: argparse.ArgumentParser) -> None:
@@ -104,17 +91,17 @@ def prepare(options: argparse.Namespace) -> int:
     """Prepare every scan of a cohort that is not prepared yet; write what became of each."""
     config, tasks, table, folder, is_study = source(options)
     frame = _read_of_study(config, tasks, table) if is_study else _read_table(options, table, tasks)
-    with locked(cache_dir(config) / "prepare.lock", "Another process prepares scans: waiting for it."):
+    with locked(plan.cache_dir(config) / "prepare.lock", "Another process prepares scans: waiting for it."):
         prepared, outcome = data.prepare_cohort(
-            frame, table.parent, config.preparation, cache_dir=cache_dir(config), workers=options.workers
+            frame, table.parent, config.preparation, cache_dir=plan.cache_dir(config), workers=options.workers
         )
     if is_study:
         write_scans(folder, data.attributes(data.included(frame), _truth(table)))
-    note = {"folder": os.path.relpath(prepared, cache_dir(config)), **config.preparation.to_dict()}
+    note = {"folder": os.path.relpath(prepared, plan.cache_dir(config)), **config.preparation.to_dict()}
     write(folder / NOTE_FILE, json.dumps(note, indent=2) + "\n")
     outcome = data.without_folders(outcome, frame, table.parent)
-    write(folder / PREPARATION_FILE, outcome.to_csv(index=False))
-    _print_prepared(outcome, folder / PREPARATION_FILE)
+    write(folder / plan.PREPARATION_FILE, outcome.to_csv(index=False))
+    _print_prepared(outcome, folder / plan.PREPARATION_FILE)
     return 0
 
 
@@ -132,11 +119,11 @@ def verify(options: argparse.Namespace) -> int:
     summary = f"{len(wanted)} images, {len(frame) - len(wanted)} excluded by the table"
     if (folder / NOTE_FILE).is_file():
         note = json.loads((folder / NOTE_FILE).read_text(encoding="utf-8"))
-        outcome = pd.read_csv(folder / PREPARATION_FILE, dtype={"scan": str})
+        outcome = pd.read_csv(folder / plan.PREPARATION_FILE, dtype={"scan": str})
         failed = set(outcome.loc[outcome["status"] == "failed", "scan"])
         used = data.included(frame)
         used = used[~used["scan"].isin(failed)]
-        place = cache_dir(config) / note["folder"]
+        place = plan.cache_dir(config) / note["folder"]
         problems += data.verify_prepared(used, table.parent, place, shape=note["shape"], progress=sys.stderr.isatty())
         summary += f"; {len(used)} prepared scans, {len(failed)} that could not be prepared"
     print("\n".join(problems) or "Everything is there and whole.")
@@ -203,15 +190,15 @@ def _write_page(config: RunConfig, tasks: Sequence[str], table: Path, folder: Pa
 
     parameters = {"cohort": str(table), "check_dir": str(folder), "allow_outside": allow_outside, "tasks": list(tasks)}
     names = ("split_fractions", "split_seed", "spacing_mm", "shape", "window_hu")
-    parameters |= {"cache_dir": str(cache_dir(config)), **{name: getattr(config, name) for name in names}}
+    parameters |= {"cache_dir": str(plan.cache_dir(config)), **{name: getattr(config, name) for name in names}}
     with tempfile.TemporaryDirectory(prefix="lungmtl-") as place:
         executed, log = Path(place) / CHECK_NOTEBOOK, Path(place) / PAGE_LOG
         try:
-            execute_notebook(NOTEBOOKS / CHECK_NOTEBOOK, executed, parameters, log=log, name="check")
-        except RunError as error:
+            execute_notebook(plan.NOTEBOOKS / CHECK_NOTEBOOK, executed, parameters, log=log, name="check")
+        except plan.RunError as error:
             text = log.read_text(encoding="utf-8")
             for path, name in ((table.parent, "TABLE"), (folder, "REPORT"), (PROJECT, "PROJECT"), (place, "TMP")):
                 text = text.replace(str(path), name)
             write(folder / PAGE_LOG, text)
-            raise RunError(f"The page cannot be made; log: {folder / PAGE_LOG}") from error
+            raise plan.RunError(f"The page cannot be made; log: {folder / PAGE_LOG}") from error
         write_html(executed, folder / PAGE_FILE, title="Check of a cohort")

@@ -5,7 +5,7 @@ import os
 import re
 from pathlib import Path
 
-from lungmtl.study import RunConfig, plan_runs
+from lungmtl.study import RunConfig, plan
 
 
 def add_planned(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +18,7 @@ def add_planned(parser: argparse.ArgumentParser) -> None:
 
 def planned(params: Path, options: argparse.Namespace) -> list[RunConfig]:
     """Runs of a study's params file under these options."""
-    return plan_runs(params, seeds=seeds(options.seeds), places=places(options))
+    return plan.plan_runs(params, seeds=seeds(options.seeds), places=places(options))
 
 
 def seeds(text: str) -> list[int] | None:

@@ -6,18 +6,7 @@ from pathlib import Path
 
 from lungmtl.commands.options import add_planned, n_cores, places, planned, seeds
 from lungmtl.files import locked
-from lungmtl.study import (
-    COMPARISON_TABLE,
-    cohort_path,
-    compare_runs,
-    execute_run,
-    incomplete,
-    name_of,
-    progress_bar,
-    run_dir,
-    run_study,
-    study_dir,
-)
+from lungmtl.study import compare_runs, execute_run, plan, progress_bar, run_study
 
 PROBLEMS_TABLE = "tables/problems.csv"  # runs that the comparison left out, and why
 
@@ -39,8 +28,8 @@ def study(options: argparse.Namespace) -> int:
     if options.seeds:
         settings["seeds"] = " ".join(map(str, seeds(options.seeds)))
     done = run_study(runs, settings, profile=options.profile, cores=options.cores, options=options.snakemake)
-    if done and not incomplete(runs):
-        _print_results(study_dir(runs[0]))
+    if done and not plan.incomplete(runs):
+        _print_results(plan.study_dir(runs[0]))
     return int(not done)
 
 
@@ -50,7 +39,7 @@ add_report = add_planned
 def report(options: argparse.Namespace) -> int:
     """Compare the runs that are complete, however many, then print table and figures."""
     runs = planned(options.params, options)
-    missing = [name_of(config) for config in incomplete(runs)]
+    missing = [plan.name_of(config) for config in plan.incomplete(runs)]
     if missing:
         _logger.info("Without %s: not complete.", ", ".join(missing))
     folder = compare_runs(runs)
@@ -69,7 +58,7 @@ def cohort(options: argparse.Namespace) -> int:
     from lungmtl.sources import phantom
 
     config = planned(options.params, options)[0]
-    folder = cohort_path(config).parent
+    folder = plan.cohort_path(config).parent
     with locked(folder.with_suffix(".lock"), "Another process generates this cohort: waiting for it."):
         phantom.make_cohort(folder, config.phantom, workers=options.workers)
     return 0
@@ -84,15 +73,15 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Execute one run of the study, and say how far the study is."""
     runs = planned(options.params, options)
-    config = next((config for config in runs if name_of(config) == options.run), None)
+    config = next((config for config in runs if plan.name_of(config) == options.run), None)
     if config is None:
-        names = ", ".join(name_of(config) for config in runs)
+        names = ", ".join(plan.name_of(config) for config in runs)
         raise ValueError(f"`--run` must be one of {names}. Found {options.run}.")
     outcome = "was complete"
-    if execute_run(config, cohort=cohort_path(config)):
+    if execute_run(config, cohort=plan.cohort_path(config)):
         from lungmtl.study import read_record
 
-        outcome = f"done in {sum(read_record(run_dir(config))['seconds'].values()):.0f} s"
+        outcome = f"done in {sum(read_record(plan.run_dir(config))['seconds'].values()):.0f} s"
     _logger.info("%s  %s %s", progress_bar(runs), options.run, outcome)
     return 0
 
@@ -103,7 +92,7 @@ add_compare = add_planned
 def compare(options: argparse.Namespace) -> int:
     """Execute the comparison notebook over the study's records."""
     runs = planned(options.params, options)
-    _logger.info("comparison of %d runs: tables and figures", len(runs) - len(incomplete(runs)))
+    _logger.info("comparison of %d runs: tables and figures", len(runs) - len(plan.incomplete(runs)))
     _log_problems(compare_runs(runs))
     return 0
 
@@ -113,7 +102,7 @@ def _print_results(folder: Path) -> None:
 
     from lungmtl.comparison import format_table
 
-    aucs = pd.read_csv(folder / COMPARISON_TABLE)
+    aucs = pd.read_csv(folder / plan.COMPARISON_TABLE)
     print(f"\n{format_table(aucs)}\n")
     print("\n".join(str(path) for part in ("tables", "figures") for path in sorted((folder / part).glob("*"))))
 

@@ -142,6 +142,7 @@ def _check_record(record: Mapping[str, Any], where: str) -> None:
 
 
 def check_keys(mapping: Mapping[str, Any], required: Any, what: str, where: str) -> None:
+    """Raise a ValueError that names the required keys which `mapping` lacks."""
     missing = [key for key in required if key not in mapping]
     if missing:
         raise ValueError(f"{what} must have {', '.join(required)}. Found no {', '.join(missing)} in {where}.")

@@ -1,7 +1,7 @@
 """A run, from its settings to its record: cohort, preparation, policy, network, training, evaluation.
 
-`notebooks/02_experiment.ipynb` calls these in turn, a step per cell; `compute_run` calls them all. `load_run` gives back what a
-finished run has learnt.
+`notebooks/02_experiment.ipynb` calls these in turn, a step per cell; `compute_run` calls them all. `load_run` gives back
+what a finished run has learnt.
 """
 
 import time
@@ -13,27 +13,18 @@ import pandas as pd
 import torch
 from torch import nn
 
+from lungmtl import data
 from lungmtl import network as networks
-from lungmtl.data import (
-    ScanDataset,
-    assign_splits,
-    check_splits,
-    counts,
-    exclude_failed,
-    included,
-    prepare_cohort,
-    read_cohort,
-)
 from lungmtl.evidence import scores
 from lungmtl.experiments import SPLITS, run_name
 from lungmtl.files import sha256
 from lungmtl.policies import Policy, build, describe
 from lungmtl.sources import phantom
+from lungmtl.study import plan
 from lungmtl.study.collection import config_of
 from lungmtl.study.config import RunConfig, read_params
 from lungmtl.study.machine import environment
 from lungmtl.study.parameters import check_injected
-from lungmtl.study.plan import TABLE2_PARAMS
 from lungmtl.study.record import read_model, read_rebuild, read_record, write_run
 
 
@@ -88,7 +79,7 @@ def configure(namespace: Mapping[str, Any]) -> RunConfig:
 
 def check_name(config: RunConfig) -> None:
     """Refuse a run that has the name of an experiment of Table 2 and another policy or other weights."""
-    file = TABLE2_PARAMS / f"{config.experiment}.yaml"
+    file = plan.TABLE2_PARAMS / f"{config.experiment}.yaml"
     if not file.is_file():
         return
     named = read_params(file)
@@ -115,18 +106,24 @@ def gather(config: RunConfig) -> Cohort:
     path = Path(config.cohort)
     if not config.cohort:
         path = phantom.make_cohort(config.phantom.folder(config.cache_dir), config.phantom, progress=False)
-    table = read_cohort(path, tasks=config.tasks)
-    table = assign_splits(table, fractions=config.split_fractions, seed=config.split_seed, stratify=config.tasks[0])
-    folder, report = prepare_cohort(table, path.parent, config.preparation, cache_dir=config.cache_dir, progress=False)
-    table = included(exclude_failed(table, report))
-    check_splits(table, tasks=config.tasks)
-    return Cohort(path, table, folder, counts(table, tasks=config.tasks), time.perf_counter() - start)
+    table = data.read_cohort(path, tasks=config.tasks)
+    table = data.assign_splits(
+        table, fractions=config.split_fractions, seed=config.split_seed, stratify=config.tasks[0]
+    )
+    folder, report = data.prepare_cohort(
+        table, path.parent, config.preparation, cache_dir=config.cache_dir, progress=False
+    )
+    table = data.included(data.exclude_failed(table, report))
+    data.check_splits(table, tasks=config.tasks)
+    return Cohort(path, table, folder, data.counts(table, tasks=config.tasks), time.perf_counter() - start)
 
 
-def datasets(config: RunConfig, cohort: Cohort) -> dict[str, ScanDataset]:
+def datasets(config: RunConfig, cohort: Cohort) -> dict[str, data.ScanDataset]:
     """Prepared scans of every split."""
     table = cohort.table
-    return {split: ScanDataset(table[table["split"] == split], cohort.folder, tasks=config.tasks) for split in SPLITS}
+    return {
+        split: data.ScanDataset(table[table["split"] == split], cohort.folder, tasks=config.tasks) for split in SPLITS
+    }
 
 
 def weighting_policy(config: RunConfig) -> Policy:
@@ -142,7 +139,7 @@ def new_network(config: RunConfig) -> nn.Module:
     return network
 
 
-def train(config: RunConfig, network: nn.Module, scans: Mapping[str, ScanDataset]) -> Trained:
+def train(config: RunConfig, network: nn.Module, scans: Mapping[str, data.ScanDataset]) -> Trained:
     """Train a network under the run's policy."""
     start = time.perf_counter()
     precision = networks.resolve_precision(config.precision, shape=config.shape)
@@ -161,7 +158,7 @@ def train(config: RunConfig, network: nn.Module, scans: Mapping[str, ScanDataset
     return Trained(fitted, precision, time.perf_counter() - start)
 
 
-def evaluate(config: RunConfig, trained: Trained, scans: Mapping[str, ScanDataset]) -> Evaluated:
+def evaluate(config: RunConfig, trained: Trained, scans: Mapping[str, data.ScanDataset]) -> Evaluated:
     """Predict validation and test scans and score them: the one place that reads test labels."""
     start = time.perf_counter()
     options = {"batch_size": config.batch_size, "precision": trained.precision}

@@ -11,24 +11,9 @@ from pathlib import Path
 
 from lungmtl.files import locked, remove_leftovers, sha256, write
 from lungmtl.keys import key
+from lungmtl.study import plan
 from lungmtl.study.config import RunConfig
 from lungmtl.study.machine import one_gpu
-from lungmtl.study.plan import (
-    COMPARISON_NOTEBOOK,
-    COMPARISON_TABLE,
-    EXPERIMENT_NOTEBOOK,
-    NOTEBOOKS,
-    RECORD_FILE,
-    RunError,
-    cache_dir,
-    cohort_path,
-    comparison_key,
-    name_of,
-    prepared_dir,
-    run_dir,
-    run_key,
-    study_dir,
-)
 
 EXECUTED_FILE = "notebook.ipynb"
 LOG_FILE = "run.log"
@@ -52,30 +37,32 @@ def execute_run(config: RunConfig, *, cohort: Path) -> bool:
     Returns:
         True if the notebook was executed, False if the record was there.
     Raises:
-        RunError: If the notebook failed or wrote no record; the executed notebook and the log stay.
+        plan.RunError: If the notebook failed or wrote no record; the executed notebook and the log stay.
     """
     from lungmtl.study.execute import execute_notebook  # papermill takes a second to import
 
-    folder, name = run_dir(config), name_of(config)
+    folder, name = plan.run_dir(config), plan.name_of(config)
     with locked(folder / LOCK_FILE, f"{name} is being computed by another process: waiting for it."):
-        code = run_key(config, cohort=cohort)
+        code = plan.run_key(config, cohort=cohort)
         if _is_complete(folder, code):
-            write(folder / RECORD_FILE, _kept(folder, code).read_bytes())
+            write(folder / plan.RECORD_FILE, _kept(folder, code).read_bytes())
             return False
         _clear(folder)
         with one_gpu() as gpu:
             limits = dict.fromkeys(THREAD_VARIABLES, str(config.threads))
             execute_notebook(
-                NOTEBOOKS / EXPERIMENT_NOTEBOOK,
+                plan.NOTEBOOKS / plan.EXPERIMENT_NOTEBOOK,
                 folder / EXECUTED_FILE,
                 config.to_dict(),
                 log=folder / LOG_FILE,
                 name=name,
                 environment=limits | gpu,
             )
-        if not (folder / RECORD_FILE).is_file():
-            raise RunError(f"A run must write a {RECORD_FILE}. Found none of {name}; log: {folder / LOG_FILE}")
-        write(_kept(folder, code), (folder / RECORD_FILE).read_bytes())
+        if not (folder / plan.RECORD_FILE).is_file():
+            raise plan.RunError(
+                f"A run must write a {plan.RECORD_FILE}. Found none of {name}; log: {folder / LOG_FILE}"
+            )
+        write(_kept(folder, code), (folder / plan.RECORD_FILE).read_bytes())
     return True
 
 
@@ -84,7 +71,7 @@ def compare_runs(runs: Sequence[RunConfig]) -> Path:
     from lungmtl.report import record_links, write_html
     from lungmtl.study.execute import execute_notebook
 
-    folder = study_dir(runs[0])
+    folder = plan.study_dir(runs[0])
     (folder / "logs").mkdir(parents=True, exist_ok=True)
     compared = _compared_key(runs)
     parameters = {
@@ -93,15 +80,13 @@ def compare_runs(runs: Sequence[RunConfig]) -> Path:
         "experiments": list(dict.fromkeys(config.experiment for config in runs)),
         "seeds": list(dict.fromkeys(config.seed for config in runs)),
     }
-    execute_notebook(
-        NOTEBOOKS / COMPARISON_NOTEBOOK,
-        folder / "logs" / COMPARISON_NOTEBOOK,
-        parameters,
-        log=folder / "logs" / "comparison.log",
-        name="comparison",
+    executed = folder / "logs" / plan.COMPARISON_NOTEBOOK
+    source, log = plan.NOTEBOOKS / plan.COMPARISON_NOTEBOOK, folder / "logs" / "comparison.log"
+    execute_notebook(source, executed, parameters, log=log, name="comparison")
+    links = record_links(folder, [plan.name_of(config) for config in runs])
+    write_html(
+        folder / "logs" / plan.COMPARISON_NOTEBOOK, folder / PAGE_FILE, title=f"Study {runs[0].study}", links=links
     )
-    links = record_links(folder, [name_of(config) for config in runs])
-    write_html(folder / "logs" / COMPARISON_NOTEBOOK, folder / PAGE_FILE, title=f"Study {runs[0].study}", links=links)
     write(folder / COMPARED_FILE, compared)
     return folder
 
@@ -111,22 +96,22 @@ def is_up_to_date(runs: Sequence[RunConfig]) -> bool:
 
     False says only that the workflow engine has to look.
     """
-    folder, cohort = study_dir(runs[0]), cohort_path(runs[0])
-    there = [folder / name for name in (NOTE_FILE, COMPARED_FILE, COMPARISON_TABLE, PAGE_FILE)]
+    folder, cohort = plan.study_dir(runs[0]), plan.cohort_path(runs[0])
+    there = [folder / name for name in (NOTE_FILE, COMPARED_FILE, plan.COMPARISON_TABLE, PAGE_FILE)]
     if not all(path.is_file() for path in (cohort, *there)):
         return False
     note = json.loads((folder / NOTE_FILE).read_text(encoding="utf-8"))
-    is_prepared = cache_dir(runs[0]) / note["folder"] == prepared_dir(runs[0])
-    complete = (_is_complete(run_dir(run), run_key(run, cohort=cohort)) for run in runs)
-    recorded = all((run_dir(run) / RECORD_FILE).is_file() for run in runs)
+    is_prepared = plan.cache_dir(runs[0]) / note["folder"] == plan.prepared_dir(runs[0])
+    complete = (_is_complete(plan.run_dir(run), plan.run_key(run, cohort=cohort)) for run in runs)
+    recorded = all((plan.run_dir(run) / plan.RECORD_FILE).is_file() for run in runs)
     is_compared = (folder / COMPARED_FILE).read_text(encoding="utf-8") == _compared_key(runs)
     return is_prepared and is_compared and recorded and all(complete)
 
 
 def _compared_key(runs: Sequence[RunConfig]) -> str:
     """Key of a comparison and of the records that it reads; runs without one count, too."""
-    files = [run_dir(config) / RECORD_FILE for config in runs]
-    return key(comparison_key(runs), *(sha256(file) if file.is_file() else "" for file in files))
+    files = [plan.run_dir(config) / plan.RECORD_FILE for config in runs]
+    return key(plan.comparison_key(runs), *(sha256(file) if file.is_file() else "" for file in files))
 
 
 def _kept(folder: Path, code: str) -> Path:
@@ -139,7 +124,7 @@ def _is_complete(folder: Path, code: str) -> bool:
 
 def _clear(folder: Path) -> None:
     """Remove what says that the run is complete, and what another run left there."""
-    names = (RECORD_FILE, *reversed(OTHER_FILES), EXECUTED_FILE, LOG_FILE)
+    names = (plan.RECORD_FILE, *reversed(OTHER_FILES), EXECUTED_FILE, LOG_FILE)
     for path in (*folder.glob(f"{KEPT_PREFIX}*.json"), *(folder / name for name in names)):
         path.unlink(missing_ok=True)
     remove_leftovers(folder)

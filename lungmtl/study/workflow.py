@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lungmtl.files import PROJECT, locked
+from lungmtl.study import plan
 from lungmtl.study.config import RunConfig
-from lungmtl.study.plan import COMPARISON_TABLE, count, incomplete, name_of, run_dir, study_dir
 from lungmtl.study.runner import LOG_FILE, is_up_to_date
 
 SNAKEFILE = PROJECT / "workflow" / "Snakefile"
@@ -31,7 +31,7 @@ def run_study(
         cores: CPU cores to use at a time.
         options: Further options of Snakemake; with any it is always called.
     """
-    folder = study_dir(runs[0])
+    folder = plan.study_dir(runs[0])
     with locked(folder / "study.lock", "This study is running already: waiting for it.") as lock:
         _logger.info("%s  study %s in %s", progress_bar(runs), runs[0].study, folder)
         if not options and is_up_to_date(runs):
@@ -46,7 +46,7 @@ def run_study(
 
 def progress_bar(runs: Sequence[RunConfig]) -> str:
     """How many runs are complete, as a bar."""
-    done, n_runs = count(runs)
+    done, n_runs = plan.count(runs)
     filled = BAR_WIDTH * done // n_runs
     return f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {done}/{n_runs} runs"
 
@@ -74,11 +74,11 @@ def _conclude(runs: Sequence[RunConfig], *, status: int, is_new: bool) -> bool:
     name, bar = runs[0].study, progress_bar(runs)
     if status:
         _logger.error("%s  Study %s is not complete.", bar, name)
-        for config in incomplete(runs):
-            log = run_dir(config) / LOG_FILE
-            _logger.error("  %s has no record; %s", name_of(config), log if log.is_file() else "not started")
+        for config in plan.incomplete(runs):
+            log = plan.run_dir(config) / LOG_FILE
+            _logger.error("  %s has no record; %s", plan.name_of(config), log if log.is_file() else "not started")
         return False
-    if incomplete(runs):  # as after a dry run
+    if plan.incomplete(runs):  # as after a dry run
         outcome = "is not complete."
     else:
         outcome = "is complete." if is_new else "is up to date: there was nothing to do."
@@ -87,5 +87,5 @@ def _conclude(runs: Sequence[RunConfig], *, status: int, is_new: bool) -> bool:
 
 
 def _stamp(folder: Path) -> int:
-    table = folder / COMPARISON_TABLE
+    table = folder / plan.COMPARISON_TABLE
     return table.stat().st_mtime_ns if table.is_file() else 0
