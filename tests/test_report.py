@@ -391,11 +391,24 @@ def test_policy_without_weights_of_its_own_shows_those_of_the_experiment(runs):
     assert "| MTL2 | Own; weights 3 : 1 : 1 : 1 : 1 | all 5 |" in text
 
 
+def test_experiment_that_differs_from_no_other_has_its_policy_alone(runs):
+    lines = methods(runs[runs["experiment"] == "STL"]).splitlines()
+
+    assert lines[lines.index("| experiment | policy |") :][:3] == [
+        "| experiment | policy |",
+        "|---|---|",
+        "| STL | single task; weight 3 |",
+    ]
+
+
 def test_methods_say_what_old_records_lack_and_where_runs_differ(runs):
     machines = ["bf16"] * 40 + ["fp32"] * 10
-    text = methods(runs.drop(columns="config_width").assign(environment_precision=machines))
+    lacking = ["config_width", "cohort_counts_test_lung_cancer_unknown", "cohort_counts_test_asthma_n"]
+    text = methods(runs.drop(columns=lacking).assign(environment_precision=machines))
 
     assert "(not recorded channels" in text
+    assert "160 validation, not recorded test" in text
+    assert "210 of not recorded" in text
     assert "precision: bf16 (40 runs), fp32 (10 runs)" in text
     assert "nan" not in text.lower()
 

@@ -4,39 +4,35 @@ The page opens without a network, on a phone and on paper; a policy in its head 
 Its tables sort by a click, and each row that names an experiment leads to the records of the runs behind it.
 """
 
-import os
 import re
 from collections.abc import Mapping, Sequence
-from importlib import resources
+from functools import partial
 from pathlib import Path
 
 from bs4 import BeautifulSoup, Tag
 from nbconvert import HTMLExporter
 
 from lungmtl.experiments import run_name
+from lungmtl.files import write
 from lungmtl.report.words import HASH, HEX_DIGITS
 
-RECORD_FILE = "record.json"  # of a run
 NUMBER = r"[+\-\u2212]?(\d+(\.\d*)?|\.\d+)(e[+\-]?\d+)?(\s*%|\s*[\[(].*)?"  # for Python and for the page's JavaScript
 BLANKS = ("", "nan", "none", "-", "\u2013")
-LOADING = ", ".join(  # what a browser loads by itself, unless its data are inside the page
-    ["iframe", "object", "embed", "link", "base", "[style*='url(' i]"]
-    + [f"[{name}]:not([{name}^='data:'])" for name in ("src", "srcset", "data", "poster")]
+LOADING = "iframe, object, embed, link, base, [style*='url(' i], " + ", ".join(  # what a browser loads by itself
+    f"[{name}]:not([{name}^='data:'])" for name in ("src", "srcset", "data", "poster")
 )
 LONG_CELL = 60  # chosen by us: characters after which a cell of text may break its line
 Links = Mapping[str, Mapping[int, str]]  # experiment -> seed -> address of the record
 
 
 def write_html(notebook: str | Path, out: str | Path, *, title: str, links: Links | None = None) -> Path:
-    """Write an executed notebook as one HTML page: no code, figures embedded, tables that sort.
+    """Write an executed notebook as one HTML page: no code, figures embedded, tables that sort; returns its path.
 
     Args:
         notebook: Executed notebook; not changed.
         out: The page; written atomically.
         title: Stands in the browser's tab and above the first heading.
         links: Addresses of records as `record_links` gives them; the rows of tables lead there.
-    Returns:
-        Path of the page.
     Raises:
         FileNotFoundError: If there is no such notebook.
         ValueError: If something in the notebook would be loaded from outside the page.
@@ -44,42 +40,39 @@ def write_html(notebook: str | Path, out: str | Path, *, title: str, links: Link
     notebook, out, links = Path(notebook), Path(out), links or {}
     if not notebook.is_file():
         raise FileNotFoundError(f"A report must have its executed notebook. Found none at {notebook}.")
-    page = _page(notebook, title, links)
+    page = _page(notebook, out.parent, title, links)
     for table in page.find_all("table"):
         _dress_table(page, table, links)
-    for number, image in enumerate(page.find_all("img"), start=1):
+    for number, image in enumerate(page.select("figure img"), start=1):
         image["alt"] = f"Figure {number}: {_heading_before(image)}"
-        image.wrap(page.new_tag("figure"))
     if outside := page.main.select(LOADING):
         raise ValueError(f"A report must load nothing. Found {str(outside[0])[:80]} in {notebook}.")
-    _link_files(page, out.parent)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{os.getpid()}-{out.name}")
-    partial.write_text(str(page), encoding="utf-8")
-    return partial.replace(out)
+    for link in page.main.find_all("a", href=re.compile("^(?!#|https?:|mailto:)")):
+        if not (out.parent / link["href"]).is_file():
+            link.unwrap()  # it leads nowhere from here
+    return write(out, str(page))
 
 
 def record_links(study_dir: str | Path, runs: Sequence[str] | None = None) -> dict[str, dict[int, str]]:
-    """Addresses of the records of a study from its folder: experiment -> seed -> `runs/STL-s0/record.json`.
+    """Addresses of records from the study's folder: experiment -> seed -> `runs/STL-s0/record.json`.
 
-    Args:
-        study_dir: The study's folder.
-        runs: Names of the runs wanted, in order; all if not given. Those without a record are left out.
+    All that are there, or those of the named runs, in order; runs without a record are left out.
     """
     names = sorted(path.name for path in Path(study_dir, "runs").glob("*")) if runs is None else runs
     links: dict[str, dict[int, str]] = {}
     for name in names:
         experiment, _, seed = name.rpartition("-s")
-        address = f"runs/{name}/{RECORD_FILE}"
+        address = f"runs/{name}/record.json"
         if seed.isdigit() and Path(study_dir, address).is_file():
             links.setdefault(experiment, {})[int(seed)] = address
     return {experiment: dict(sorted(links[experiment].items())) for experiment in links}
 
 
-def _page(notebook: Path, title: str, links: Links) -> BeautifulSoup:
+def _page(notebook: Path, folder: Path, title: str, links: Links) -> BeautifulSoup:
     """The notebook in the page's template, with its contents listed."""
-    template = resources.files("lungmtl.report").joinpath("page.html.j2").read_text(encoding="utf-8")
-    exporter = HTMLExporter(raw_template=template, exclude_anchor_links=True, embed_images=True)
+    template = Path(__file__).with_name("page.html.j2").read_text(encoding="utf-8")
+    filters = {"link_files": partial(_link_files, folder)}
+    exporter = HTMLExporter(raw_template=template, filters=filters, exclude_anchor_links=True, embed_images=True)
     shown = {"title": title, "links": links, "number": NUMBER, "blanks": BLANKS}
     html, _ = exporter.from_filename(str(notebook), resources=shown)
     page = BeautifulSoup(html, "html.parser")
@@ -89,9 +82,13 @@ def _page(notebook: Path, title: str, links: Links) -> BeautifulSoup:
         head["id"] = head.get("id") or re.sub(r"\W+", "-", _text(head).lower()).strip("-")
         entry = page.nav.ul.append(page.new_tag("li"))
         entry.append(page.new_tag("a", attrs={"href": f"#{head['id']}"}, string=_text(head)))
-    if not page.nav.ul.contents:
-        page.nav.decompose()
     return page
+
+
+def _link_files(folder: Path, printed: str) -> str:
+    """Make links of printed paths, each alone on its line, into the report's folder."""
+    path, link = rf"(?m)^\S*{re.escape(folder.name)}/(\S+)$", '<a href="{0}">{0}</a>'
+    return re.sub(path, lambda found: link.format(found[1]) if (folder / found[1]).is_file() else found[0], printed)
 
 
 def _dress_table(page: BeautifulSoup, table: Tag, links: Links) -> None:
@@ -102,8 +99,9 @@ def _dress_table(page: BeautifulSoup, table: Tag, links: Links) -> None:
     heads = _heads(table)
     rows = [row.find_all(["th", "td"]) for row in table.select("tbody tr")]
     if not rows:
-        nothing = f'<tbody><tr><td colspan="{len(heads) or 1}">no rows</td></tr></tbody>'
-        table.append(BeautifulSoup(nothing, "html.parser"))
+        table.append(
+            BeautifulSoup(f"<tbody><tr><td colspan={len(heads) or 1}>no rows</td></tr></tbody>", "html.parser")
+        )
     if not rows or not heads or table.find(rowspan=True) or any(len(row) != len(heads) for row in rows):
         return
     if len(rows) > 1:
@@ -169,21 +167,4 @@ def _text(cell: Tag) -> str:
 
 
 def _heading_before(tag: Tag) -> str:
-    heading = tag.find_previous(["h1", "h2", "h3"])
-    return _text(heading) if heading else ""
-
-
-def _link_files(page: BeautifulSoup, folder: Path) -> None:
-    """Make links of printed paths into the report's folder, and plain text of links that lead nowhere."""
-
-    def linked(path: re.Match) -> str:
-        return f'<a href="{path[1]}">{path[1]}</a>' if (folder / path[1]).is_file() else path[0]
-
-    for printed in page.find_all("pre"):
-        html = re.sub(rf"^\S*{re.escape(folder.name)}/(\S+)$", linked, printed.decode_contents(), flags=re.MULTILINE)
-        printed.clear()
-        printed.append(BeautifulSoup(html, "html.parser"))
-    for link in page.main.find_all("a", href=True):
-        address = link["href"]
-        if not address.startswith(("#", "http:", "https:", "mailto:")) and not (folder / address).is_file():
-            link.unwrap()
+    return "".join(map(_text, tag.find_all_previous(["h1", "h2", "h3"], limit=1)))

@@ -21,11 +21,8 @@ UNPLANNED = "The protocol does not name the study `{}`: nothing was fixed before
 
 
 def protocol(text: str, study: str) -> str:
-    """What a protocol says of one study, in Markdown with headings of the third level and below.
+    """What a protocol, the text of its file, says of one study: Markdown, headings of the third level and below.
 
-    Args:
-        text: The protocol file.
-        study: Name of the study; the texts of other studies are left out.
     Raises:
         ValueError: If the file does not begin as a protocol must.
     """
@@ -33,11 +30,9 @@ def protocol(text: str, study: str) -> str:
     if study not in plans:
         return UNPLANNED.format(study)
     others = "|".join(re.escape(name) for name in plans if name != study)
-    if others:
-        prose = re.sub(rf"^## `?(?:{others})`?[ \t]*\n.*?(?=^##? |\Z)", "", prose, flags=re.MULTILINE | re.DOTALL)
-    plan = [f"- {name}: {shown(value)}" for name, value in plans[study].items()]
-    prose = re.sub(r"^# .*\n", "", prose, flags=re.MULTILINE).strip()
-    return re.sub(r"^(#+ )", r"#\1", prose, flags=re.MULTILINE) + "\n\n" + "\n".join(plan)
+    prose = re.sub(rf"(?ms)^## `?(?:{others})`?[ \t]*\n.*?(?=^##? |\Z)", "", prose) if others else prose
+    prose = re.sub(r"(?m)^(#+ )", r"#\1", re.sub(r"(?m)^# .*\n", "", prose).strip())
+    return prose + "\n\n" + "\n".join(f"- {name}: {shown(value)}" for name, value in plans[study].items())
 
 
 def deviations(
@@ -46,7 +41,7 @@ def deviations(
     """What of a study's protocol does not hold for its runs, as a list in Markdown.
 
     Args:
-        text: The protocol file.
+        text: Of the protocol file.
         runs: As `study.collect` returns them, of one study.
         references: Experiments that the comparison took as references; not compared if not given.
         margin: Margin that the comparison took; not compared if not given.
@@ -58,8 +53,8 @@ def deviations(
     if plan is None:
         return UNPLANNED.format(study)
     there = list(zip(runs["experiment"], runs["seed"].astype(int), strict=True))
-    experiments, seeds = (list(dict.fromkeys(values)) for values in zip(*there, strict=True))
-    planned = list(product(plan.get("experiments", experiments), plan.get("seeds", sorted(seeds))))
+    experiments = plan.get("experiments", runs["experiment"].unique())
+    planned = list(product(experiments, plan.get("seeds", sorted(runs["seed"].unique()))))
     rules = {"task": runs["tasks"].str[0], "selection": runs["selection_rule"]}
     rules = {name: values[values != plan.get(name, values)] for name, values in rules.items()}
     compared = {"references": None if references is None else list(references), "margin": margin}
@@ -80,7 +75,7 @@ def deviations(
 
 def _read_protocol(text: str) -> tuple[dict[str, dict[str, Any]], str]:
     """The plans by study and the prose of a protocol."""
-    parts = re.fullmatch(r"---\n(.*?\n)---\n(.*)", text, flags=re.DOTALL)
+    parts = re.fullmatch(r"(?s)---\n(.*?\n)---\n(.*)", text)
     if not parts:
         raise ValueError("A protocol must begin with YAML between two lines of `---`. Found none.")
     plans = (yaml.safe_load(parts[1]) or {}).get("studies")

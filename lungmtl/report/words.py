@@ -1,7 +1,6 @@
 """Words: values of runs as text, and the templates that they are put into."""
 
 import re
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -44,4 +43,4 @@ def shown(value: Any, between: str = ", ") -> str:
         return NOT_RECORDED
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
-    return f"{value:.10g}" if isinstance(value, Real) else str(value)
+    return f"{value:.10g}" if isinstance(value, int | float) else str(value)
