@@ -7,7 +7,7 @@ import torch
 
 from lungmtl.data.cohort import attributes, exclude_failed, included, read_cohort
 from lungmtl.data.dataset import ScanDataset
-from lungmtl.data.labels import cooccurrence, counts, examples, prevalence
+from lungmtl.data.labels import cooccurrence, counts, examples, label_table
 from lungmtl.data.splits import assign_splits, check_splits
 from lungmtl.experiments import TASKS
 from lungmtl.files import sha256
@@ -231,7 +231,7 @@ def test_counts_by_hand():
 
 def test_prevalence_has_an_interval_that_holds_it():
     frame = table(40, split=["train"] * 10 + ["test"] * 30, excluded="").assign(lung_cancer=[1.0] + [0.0] * 39)
-    found = prevalence(frame, tasks=["lung_cancer"]).set_index("split")
+    found = label_table(frame, tasks=["lung_cancer"]).set_index("split")
     assert found.loc["train", ["n", "positives", "share"]].tolist() == [10, 1, 0.1]
     assert found.loc["train", ["low", "high"]].tolist() == pytest.approx([0.0179, 0.4042], abs=1e-4)  # Wilson, by R
     assert found.loc["test", ["share", "low"]].tolist() == [0, 0]

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from lungmtl.data.cohort import included
-from lungmtl.data.images import numbers_of, place_of, reason, stamp
+from lungmtl.data.cohort import included, numbers_of
+from lungmtl.data.images import place_of, reason, stamp
 from lungmtl.data.inventory import class_notes, leak_notes, mix, shared
 from lungmtl.data.labels import cooccurrence, label_table
 from lungmtl.data.lungs import LUNG_GRID_MM, lung_mask
@@ -37,7 +37,7 @@ CHECK_MEASURES = (
     *("lung_volume_l", "lung_p05", "lung_p50", "lung_p95", "lung_z_mm", "lung_y_mm", "lung_x_mm"),
     *("below_mm", "above_mm"),
 )
-PERCENTILES = (0, 1, 5, 50, 95, 99, 100)
+HU_PERCENTILES = (1, 5, 50, 95, 99)
 LUNG_PERCENTILES = (5, 50, 95)
 # chosen by us: what is usable and still worth a look
 MAX_LUNGS_L = 9.0  # total lung capacity is seldom more
@@ -49,7 +49,7 @@ BYTES_PER_WORKER = 64e6  # chosen by us: images that take as long to check as a 
 class Checked(NamedTuple):
     """What `check_cohort` found."""
 
-    scans: pd.DataFrame  # scan, verdict (ok, look, failed), reason and the MEASURES
+    scans: pd.DataFrame  # scan, verdict (ok, look, failed), reason and the CHECK_MEASURES
     labels: pd.DataFrame  # split (all of them first), task, n, positives, unknown, share, low, high
     cooccurrence: pd.DataFrame  # task by task: share of the row's scans that also have the column's diagnosis
     mix: pd.DataFrame  # what, value, and the number of scans in all and in every split
@@ -69,32 +69,25 @@ def check_cohort(
     """Check every scan and the cohort, and write all tables and a thumbnail per scan.
 
     Args:
-        frame: A cohort as `cohort.read_cohort` gives it; rows with a reason in `excluded` are left out.
+        frame: A cohort as `read_cohort` gives it; rows with a reason in `excluded` are left out.
         root: Folder that `image` is relative to.
         out: Folder for the tables; a scan whose image did not change since an earlier call is not read again.
         tasks: Diagnosis columns.
         workers: Processes.
-        progress: Whether to show a bar.
+        progress: Show a bar.
     Raises:
-        RuntimeError: If a worker process was killed; the next call goes on from there.
+        RuntimeError: If a worker was killed; the next call goes on from there.
     """
     out = Path(out)
     scans = check_scans(frame, root, out=out, workers=workers, progress=progress)
     used = included(without_failed(frame, scans))
     shares = label_table(used, tasks=tasks)
     groups = shared(included(frame), scans, root)
-    checked = Checked(
-        scans.drop(columns="voxels"),
-        shares,
-        cooccurrence(used, tasks=tasks),
-        mix(used, scans),
-        groups,
-        [*leak_notes(groups), *class_notes(shares)],
-    )
-    for name in ("scans", "labels", "cooccurrence", "mix", "shared"):
-        has_index = name == "cooccurrence"
-        text = getattr(checked, name).to_csv(index=has_index, index_label="of the scans with" if has_index else None)
-        write(out / f"{name}.csv", text)
+    together, notes = cooccurrence(used, tasks=tasks), [*leak_notes(groups), *class_notes(shares)]
+    checked = Checked(scans.drop(columns="voxels"), shares, together, mix(used, scans), groups, notes)
+    for name in ("scans", "labels", "mix", "shared"):
+        write(out / f"{name}.csv", getattr(checked, name).to_csv(index=False))
+    write(out / "cooccurrence.csv", together.to_csv(index_label="of the scans with"))
     return checked
 
 
@@ -103,19 +96,15 @@ def check_scans(
 ) -> pd.DataFrame:
     """Read and measure every scan, and draw its thumbnail; a scan that cannot be used never stops the others.
 
-    Args:
-        frame: Columns `scan`, `image` and, if known, `n_slices`; rows with a reason in `excluded` are left out.
-        root: Folder that `image` is relative to.
-        out: Folder for what is found; a killed call loses only the scans under way.
-        workers: Processes.
-        progress: Whether to show a bar.
+    A killed call loses only the scans in progress. Arguments as of `check_cohort`; of `frame` it takes the columns
+    `scan`, `image`, `excluded` and, if there, `n_slices`.
+
     Returns:
         One row per scan, in the table's order: `scan`, `verdict` (ok, failed, or look: usable, but worth a look),
-        `reason`, the MEASURES and `voxels`, a hash of the HU; NaN where not known.
+        `reason`, the CHECK_MEASURES and `voxels`, a hash of the HU; NaN where not known.
     """
-    used = frame[frame["excluded"] == ""]
+    used, out = included(frame), Path(out)
     images = {scan: place_of(root, image) for scan, image in zip(used["scan"], used["image"], strict=True)}
-    out = Path(out)
     (out / THUMBNAILS).mkdir(parents=True, exist_ok=True)
     stamps = {scan: stamp(image) for scan, image in images.items()}
     rows = _kept(out, stamps)
@@ -132,10 +121,8 @@ def check_scans(
             journal.write(_line(rows[row["scan"]]))
             journal.flush()
             bar.update()
-    found = pd.DataFrame([rows[scan] for scan in images]).reindex(
-        columns=["scan", "status", "reason", *CHECK_MEASURES, "voxels"]
-    )
-    return _judged(found, used)
+    columns = ["scan", "status", "reason", *CHECK_MEASURES, "voxels"]
+    return _judged(pd.DataFrame([rows[scan] for scan in images]).reindex(columns=columns), used)
 
 
 def check_file(job: tuple) -> dict:
@@ -158,15 +145,12 @@ def check_file(job: tuple) -> dict:
 
 def _voxel_measures(volume: Volume) -> dict:
     hu = volume.hu[:, ::2, ::2]  # every fourth voxel tells the percentiles, and faster
-    names = [f"hu_p{p:02d}" for p in PERCENTILES[1:-1]]
-    sizes = dict(zip(("n_slices", "n_rows", "n_columns"), volume.hu.shape, strict=True))
-    values = dict(zip(names, np.percentile(hu, PERCENTILES[1:-1]).round().astype(int).tolist(), strict=True))
-    spacing_mm = {"slice_mm": volume.spacing_mm[0], "pixel_mm": max(volume.spacing_mm[1:])}
+    slice_mm, pixel_mm = volume.spacing_mm[0], max(volume.spacing_mm[1:])
     return {
-        **sizes,
-        **{name: round(value, 3) for name, value in spacing_mm.items()},
-        "length_mm": round(volume.hu.shape[0] * volume.spacing_mm[0], 1),
-        **{"hu_min": int(volume.hu.min()), **values, "hu_max": int(volume.hu.max())},
+        **dict(zip(("n_slices", "n_rows", "n_columns"), volume.hu.shape, strict=True)),
+        **{"slice_mm": round(slice_mm, 3), "pixel_mm": round(pixel_mm, 3)},
+        "length_mm": round(volume.hu.shape[0] * slice_mm, 1),
+        **{"hu_min": int(volume.hu.min()), **_percentiles("hu", hu, HU_PERCENTILES), "hu_max": int(volume.hu.max())},
         "voxels": hashlib.blake2b(np.ascontiguousarray(volume.hu), digest_size=12).hexdigest(),
     }
 
@@ -174,51 +158,45 @@ def _voxel_measures(volume: Volume) -> dict:
 def _lung_measures(volume: Volume, lungs: np.ndarray) -> dict:
     """Volume, HU and box of the lungs, and how far they end from the first and the last slice."""
     litres = float(np.count_nonzero(lungs)) * math.prod(volume.spacing_mm) * 1e-6
-    inside = np.percentile(volume.hu[lungs], LUNG_PERCENTILES).round().astype(int).tolist()
     ends = [lungs.any(axis=tuple({0, 1, 2} - {axis})).nonzero()[0][[0, -1]] for axis in range(3)]
     box_mm = [float((last - first + 1) * mm) for (first, last), mm in zip(ends, volume.spacing_mm, strict=True)]
     slice_mm, n_slices = volume.spacing_mm[0], volume.hu.shape[0]
     return {
         "lung_volume_l": round(litres, 3),
-        **dict(zip([f"lung_p{p:02d}" for p in LUNG_PERCENTILES], inside, strict=True)),
+        **_percentiles("lung", volume.hu[lungs], LUNG_PERCENTILES),
         **{f"lung_{axis}_mm": round(mm, 1) for axis, mm in zip("zyx", box_mm, strict=True)},
         "below_mm": round(float(ends[0][0] * slice_mm), 1),
         "above_mm": round(float((n_slices - 1 - ends[0][1]) * slice_mm), 1),
     }
 
 
+def _percentiles(name: str, hu: np.ndarray, percentiles: Sequence[int]) -> dict[str, int]:
+    values = np.percentile(hu, percentiles).round().astype(int).tolist()
+    return {f"{name}_p{p:02d}": value for p, value in zip(percentiles, values, strict=True)}
+
+
 def _judged(rows: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
     """Turn status into verdict: a scan that was read may still be worth a look."""
-    wanted = numbers_of(frame, "n_slices")
-    remarks = [
-        _remarks(row, n_wanted) if row.status == "ok" else []
-        for row, n_wanted in zip(rows.itertuples(), wanted, strict=True)
-    ]
-    looks = pd.Series([" ".join(texts) for texts in remarks], index=rows.index, dtype=str)
-    verdict = rows["status"].mask(looks != "", "look")
-    rows = rows.assign(reason=rows["reason"].mask(looks != "", looks)).drop(columns="status")
-    rows.insert(1, "verdict", verdict)
-    counts = [
-        "n_slices",
-        "n_rows",
-        "n_columns",
-        *[name for name in CHECK_MEASURES if "hu_" in name or "lung_p" in name],
-    ]
+    pairs = zip(rows.itertuples(), numbers_of(frame, "n_slices"), strict=True)
+    remarks = [" ".join(_remarks(row, n_wanted)) if row.status == "ok" else "" for row, n_wanted in pairs]
+    looks = pd.Series(remarks, index=rows.index, dtype=str)
+    rows = rows.rename(columns={"status": "verdict"})
+    verdict, reasons = (rows[name].mask(looks != "", to) for name, to in (("verdict", "look"), ("reason", looks)))
+    rows = rows.assign(verdict=verdict, reason=reasons)
+    counts = [name for name in CHECK_MEASURES if name.startswith(("n_", "hu_", "lung_p"))]
     return rows.astype(dict.fromkeys(counts, "Int64"))
 
 
 def _remarks(row: tuple, n_wanted: float) -> list[str]:
     """Sentences on one scan that was read."""
+    low, high = LUNG_HU
     block_mm = max(1, int(LUNG_GRID_MM / row.slice_mm)) * row.slice_mm  # the mask is found on such blocks
     rules = [
         (row.n_slices != n_wanted, f"The table says {n_wanted:g} slices, the image has {row.n_slices:g}."),
         (row.below_mm < block_mm, "The lungs reach the lowest slice: their bases may be cut off."),
         (row.above_mm < block_mm, "The lungs reach the highest slice: their tops may be cut off."),
         (row.lung_volume_l > MAX_LUNGS_L, f"The lungs hold {row.lung_volume_l:.1f} L, over {MAX_LUNGS_L:g} L."),
-        (
-            not LUNG_HU[0] <= row.lung_p50 <= LUNG_HU[1],
-            f"The lungs' median is {row.lung_p50:.0f} HU, not {LUNG_HU[0]} to {LUNG_HU[1]}.",
-        ),
+        (not low <= row.lung_p50 <= high, f"The lungs' median is {row.lung_p50:.0f} HU, not {low} to {high}."),
         (row.slice_mm > MAX_SLICE_MM, f"Slices lie {row.slice_mm:.1f} mm apart, over {MAX_SLICE_MM:g} mm."),
     ]
     return [text for holds, text in (rules if not math.isnan(n_wanted) else rules[1:]) if holds]

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lungmtl.data.images import place_of
 from lungmtl.experiments import SPLITS, TASKS
 
 ANSWERS = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "": np.nan}
-DOWNLOAD = "download"  # begins the reason of a scan that is still to be fetched; followed by what is there of it
+DOWNLOAD = "download"  # begins the reason of a scan that is still to be downloaded; followed by what is there of it
 MAX_LISTED = 20  # problems of a table named at once
 ATTRIBUTES = ("nodule_mm", "noise_hu", "thickness_mm", "n_slices", "kernel", "manufacturer", "sex", "age_years")
 SCAN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # it becomes a file name
@@ -29,7 +30,7 @@ def read_cohort(
 
     Args:
         path: The csv file; its images are relative to its folder.
-        tasks: Columns that hold a diagnosis.
+        tasks: Columns that hold a diagnosis; one that is not asked for rides along as text, whatever it holds.
         allow_outside: Whether an image may lie outside the table's folder.
         allow_missing: Whether an image may be missing, for a caller that lists such scans itself.
     Returns:
@@ -43,7 +44,8 @@ def read_cohort(
     if not path.is_file():
         raise FileNotFoundError(f"A cohort must be an existing csv file. Found nothing at {path}.")
     frame = _read_text(path, tasks)
-    problems = [*_name_problems(frame), *(text for name in tasks for text in _label_problems(frame, name))]
+    problems = _name_problems(frame)
+    problems += [text for name in tasks for text in _unknown(frame, name, list(ANSWERS), "0, 1 or blank")]
     problems += [*_split_problems(frame), *_place_problems(included(frame), path, allow_outside)]
     if problems:
         raise ValueError(_listed(problems, path))
@@ -59,21 +61,21 @@ def included(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def exclude_failed(frame: pd.DataFrame, report: pd.DataFrame) -> pd.DataFrame:
-    """Exclude the scans that a preparation report lists as failed, with its reason; a new frame.
-
-    Args:
-        frame: A cohort as `read_cohort` gives it.
-        report: Columns `scan`, `status` and `reason`, from `volumes.prepare_cohort`.
-    """
+    """Exclude the scans that failed, with the reason of the report (`scan`, `status`, `reason`); a new frame."""
     failed = report.loc[report["status"] != "ok"].set_index("scan")["reason"]
     reasons = frame["scan"].map(failed)
     return frame.assign(excluded=reasons.where(reasons.notna(), frame["excluded"]))
 
 
-def attributes(frame: pd.DataFrame, truth: pd.DataFrame | None = None) -> pd.DataFrame:
-    """What the table tells of its scans beside the diagnoses, for subgroups: `scan` and those of `ATTRIBUTES` it has.
+def numbers_of(frame: pd.DataFrame, name: str) -> pd.Series:
+    """A column that may not be there as float, NaN where there is no number."""
+    return pd.to_numeric(frame[name] if name in frame else pd.Series(np.nan, index=frame.index), errors="coerce")
 
-    Other columns stay behind: they may name a patient.
+
+def attributes(frame: pd.DataFrame, truth: pd.DataFrame | None = None) -> pd.DataFrame:
+    """What the table says of its scans apart from diagnoses, for subgroups: `scan` and those of `ATTRIBUTES` it has.
+
+    Other columns are left out: they may name a patient.
 
     Args:
         frame: A cohort table.
@@ -86,7 +88,7 @@ def attributes(frame: pd.DataFrame, truth: pd.DataFrame | None = None) -> pd.Dat
         frame = frame.merge(known, on="scan", how="left")
     scans = frame[["scan", *(name for name in ATTRIBUTES if name in frame)]].copy()
     for name in scans.columns.drop("scan"):
-        numbers = pd.to_numeric(scans[name], errors="coerce")
+        numbers = numbers_of(scans, name)
         is_number = numbers.notna() | scans[name].isna() | (scans[name] == "")
         scans[name] = numbers if is_number.all() else scans[name]
     return scans
@@ -100,23 +102,19 @@ def _read_text(path: Path, tasks: Sequence[str]) -> pd.DataFrame:
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"A cohort must be a csv table in UTF-8. Found in {path}: {error}") from error
     header = rows[0] if rows else []
-    ragged = [number for number, row in enumerate(rows, start=1) if len(row) != len(header)]
-    if ragged:
+    if ragged := [number for number, row in enumerate(rows, start=1) if len(row) != len(header)]:
         raise ValueError(
             f"Every row must have as many cells as the header. Found another count in row {ragged[0]} of {path}."
         )
     if len(set(header)) < len(header):
         raise ValueError(f"Column names must differ. Found {', '.join(header)} in {path}.")
     frame = pd.DataFrame(rows[1:], columns=header, dtype=str)
-    missing = [f"`{name}`" for name in ("scan", "patient", "image", *tasks) if name not in frame]
-    if missing:
+    if missing := [f"`{name}`" for name in ("scan", "patient", "image", *tasks) if name not in frame]:
         found = ", ".join(frame) or "none"
         raise ValueError(f"A cohort must have the column {' and '.join(missing)}. Found {found} in {path}.")
-    for name in ("split", "excluded"):
-        frame[name] = frame.get(name, "")
     if frame.empty:
         raise ValueError(f"A cohort must have at least one scan. Found none in {path}.")
-    return frame
+    return frame.assign(**{name: "" for name in ("split", "excluded") if name not in frame})
 
 
 def _listed(problems: Sequence[str], path: Path) -> str:
@@ -127,61 +125,42 @@ def _listed(problems: Sequence[str], path: Path) -> str:
     return "\n  - ".join([f"{path} has {len(problems)} problems:", *problems[:MAX_LISTED], *more])
 
 
-def _label_problems(frame: pd.DataFrame, name: str) -> list[str]:
-    wrong = frame[~frame[name].isin(list(ANSWERS))]
-    return [
-        f"`{name}` must be 0, 1 or blank. Found {value!r} in scan {scan}."
-        for value, scan in zip(wrong[name], wrong["scan"], strict=True)
-    ]
+def _unknown(frame: pd.DataFrame, name: str, known: Sequence[str], what: str) -> list[str]:
+    wrong = frame[~frame[name].isin(known)]
+    pairs = zip(wrong[name], wrong["scan"], strict=True)
+    return [f"`{name}` must be {what}. Found {value!r} in scan {scan}." for value, scan in pairs]
 
 
 def _name_problems(frame: pd.DataFrame) -> list[str]:
+    must = "A scan's name must be letters, digits, dot, dash and underscore."
     rows = enumerate(frame["scan"], start=2)  # the header is row 1
     twice = frame["scan"][frame["scan"].str.lower().duplicated()]  # some file systems ignore case
+    nameless = frame.loc[frame["patient"] == "", "scan"]
     return [
-        *(
-            f"A scan's name must be letters, digits, dot, dash and underscore. Found {scan!r} in row {row}."
-            for row, scan in rows
-            if not SCAN_NAME.fullmatch(scan)
-        ),
+        *(f"{must} Found {scan!r} in row {row}." for row, scan in rows if not SCAN_NAME.fullmatch(scan)),
         *(f"Every scan must have one row. Found {scan} again." for scan in twice),
-        *(
-            f"Every scan must have a patient. Found none in scan {scan}."
-            for scan in frame.loc[frame["patient"] == "", "scan"]
-        ),
+        *(f"Every scan must have a patient. Found none in scan {scan}." for scan in nameless),
     ]
 
 
 def _split_problems(frame: pd.DataFrame) -> list[str]:
-    unknown = frame[~frame["split"].isin(["", *SPLITS])]
     given = frame[frame["split"].isin(SPLITS)].drop_duplicates(["patient", "split"])
     shared = given[given["patient"].duplicated(keep=False)].groupby("patient", sort=False)["split"].agg(" and ".join)
-    return [
-        *(
-            f"`split` must be train, validation, test or blank. Found {split!r} in scan {scan}."
-            for split, scan in zip(unknown["split"], unknown["scan"], strict=True)
-        ),
-        *(f"A patient must be in one split. Found {patient} in {splits}." for patient, splits in shared.items()),
-    ]
+    problems = _unknown(frame, "split", ["", *SPLITS], "train, validation, test or blank")
+    return problems + [f"A patient must be in one split. Found {name} in {splits}." for name, splits in shared.items()]
 
 
 def _place_problems(frame: pd.DataFrame, path: Path, allow_outside: bool) -> list[str]:
-    problems = []
-    root = os.path.abspath(path.parent)
+    problems, root = [], place_of(path.parent, "")
     for scan, image in zip(frame["scan"], frame["image"], strict=True):
-        place = os.path.normpath(os.path.join(root, image))
         if image == "":
             problems.append(f"Every scan must have an image. Found none in scan {scan}.")
-        elif not allow_outside and not place.startswith(root.rstrip(os.sep) + os.sep):
+        elif not allow_outside and root not in place_of(root, image).parents:
             problems.append(f"An image must lie in the table's folder. Found {image} in scan {scan}.")
     return problems
 
 
 def _missing_images(frame: pd.DataFrame, path: Path) -> list[str]:
-    root = os.path.abspath(path.parent)
-    places = [os.path.normpath(os.path.join(root, image)) for image in frame["image"]]
-    return [
-        f"Every image must exist. Found nothing at {place}, scan {scan}."
-        for scan, place in zip(frame["scan"], places, strict=True)
-        if not os.path.exists(place)
-    ]
+    places = [(place_of(path.parent, image), scan) for image, scan in zip(frame["image"], frame["scan"], strict=True)]
+    missing = [(place, scan) for place, scan in places if not os.path.exists(place)]
+    return [f"Every image must exist. Found nothing at {place}, scan {scan}." for place, scan in missing]

@@ -2,8 +2,8 @@
 
 What no header tells stays unseen: slices missing at an end of the series, or a left that was stored as right.
 
-Sources: DICOM PS3.3, sections C.7.6.1 (image type), C.7.6.2 (position, orientation, pixel spacing), C.8.2.1 (CT), C.11.1
-(rescaling).
+Sources: DICOM PS3.3, sections C.7.6.1 (image type), C.7.6.2 (position, orientation, pixel spacing), C.8.2.1 (CT),
+C.11.1 (rescaling).
 """
 
 import math

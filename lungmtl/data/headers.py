@@ -75,6 +75,7 @@ def _kind(file: Path) -> str:
 
 
 def read_header(file: Path) -> Header:
+    """Read a file's header and find its pixels, which a file of a CT must have."""
     with file.open("rb") as stream:
         if uid.DeflatedExplicitVRLittleEndian.encode() in stream.read(1024):  # would swell before it can be checked
             raise ScanError(f"Every slice must be plain DICOM or have compressed pixels. Found a deflated {file}.")
@@ -100,6 +101,7 @@ def _find_pixels(stream: BinaryIO, is_implicit: bool, is_little: bool) -> tuple[
 
 
 def value_of(header: Header, name: str) -> Any:
+    """Value of an element, None where there is none."""
     try:
         return header.dataset.get(name)
     except Exception as error:  # as above: values are converted when they are asked for
@@ -115,6 +117,7 @@ def text(header: Header, name: str) -> str:
 
 
 def numbers(header: Header, name: str, count: int) -> np.ndarray:
+    """Value of an element that must be so many finite numbers."""
     try:
         numbers = np.array(value_of(header, name), dtype=float).reshape(-1)
     except (TypeError, ValueError):
@@ -126,4 +129,5 @@ def numbers(header: Header, name: str, count: int) -> np.ndarray:
 
 
 def number(header: Header, name: str) -> float:
+    """Value of an element that must be one finite number."""
     return float(numbers(header, name, 1)[0])

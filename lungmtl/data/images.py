@@ -3,11 +3,11 @@
 import os
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 
 def place_of(root: str | Path, image: str) -> Path:
+    """Absolute path of an image, without `..`, of which `root` is the table's folder; links are not followed."""
     return Path(os.path.normpath(os.path.join(os.path.abspath(root), image)))
 
 
@@ -21,10 +21,14 @@ def stamp(image: Path) -> list[int]:
     return [len(files) or 1, sum(stat.st_size for stat in stats), max(stat.st_mtime_ns for stat in stats)]
 
 
+def is_current(file: Path, image: Path) -> bool:
+    """Whether a file was written after the last change of an image, which is there."""
+    return 0 < stamp(image)[2] < file.stat().st_mtime_ns
+
+
 def reason(error: BaseException | str, image: str | Path, scan: str) -> str:
     """Text of an error without the image's path, which may name a patient."""
-    text = str(error) or type(error).__name__
-    return text.replace(str(image), f"scan {scan}")
+    return (str(error) or type(error).__name__).replace(str(image), f"scan {scan}")
 
 
 def without_folders(report: pd.DataFrame, frame: pd.DataFrame, root: str | Path) -> pd.DataFrame:
@@ -41,10 +45,3 @@ def without_folders(report: pd.DataFrame, frame: pd.DataFrame, root: str | Path)
         row.Index: reason(row.reason, Path(root).resolve() / images[row.scan], row.scan) for row in failed.itertuples()
     }
     return report.assign(reason=pd.Series(reasons, dtype=object).reindex(report.index).fillna(""))
-
-
-def numbers_of(frame: pd.DataFrame, name: str) -> pd.Series:
-    """Return a column that may not be there as float, NaN where not given."""
-    if name not in frame:
-        return pd.Series(np.nan, index=frame.index)
-    return pd.to_numeric(frame[name], errors="coerce")

@@ -9,11 +9,11 @@ from lungmtl.data.images import place_of
 from lungmtl.data.labels import ALL
 from lungmtl.experiments import SPLITS
 
-SIDE_COLUMNS = ("kernel", "thickness_mm", "manufacturer", "round")  # of the table, where it has them; `mix` counts them
+SCANNER_COLUMNS = ("kernel", "thickness_mm", "manufacturer", "round")  # counted where the table has them
 
 
 def mix(frame: pd.DataFrame, scans: pd.DataFrame) -> pd.DataFrame:
-    """Count scans by voxel size in mm, and by kernel, thickness, manufacturer and round where the table has them.
+    """Count scans by voxel size in mm, and by those of the `SCANNER_COLUMNS` that the table has.
 
     Args:
         frame: A cohort; excluded rows are left out.
@@ -22,7 +22,7 @@ def mix(frame: pd.DataFrame, scans: pd.DataFrame) -> pd.DataFrame:
         One row per value: `what`, `value`, and the number of scans in all and in every split.
     """
     rows = included(frame).merge(scans[["scan", "slice_mm", "pixel_mm"]].round(1), on="scan")
-    names = ["slice_mm", "pixel_mm", *[name for name in SIDE_COLUMNS if name in frame]]
+    names = ["slice_mm", "pixel_mm", *[name for name in SCANNER_COLUMNS if name in frame]]
     parts = [rows.assign(split=ALL), rows]
     long = pd.concat(part.melt(id_vars="split", value_vars=names, var_name="what") for part in parts)
     long["value"] = long["value"].astype(str).replace({"": "not given", "nan": "not given"})
@@ -43,43 +43,40 @@ def shared(frame: pd.DataFrame, scans: pd.DataFrame, root: str | Path) -> pd.Dat
         root: Folder that `image` is relative to.
     Returns:
         One row per group: `what`, `scans` (the first five), `n_scans`, `n_patients`, `splits`, and `leaks`: whether
-        the group is in two splits, or under two patients, whom a draw may part.
+        the group is in two splits, or under two patients, whom a draw may separate.
     """
-    rows = frame.assign(
-        **{
-            "the same patient": frame["patient"].str.casefold(),
-            "the same image": [str(place_of(root, image)) for image in frame["image"]],
-            "identical voxels": frame["scan"].map(scans.set_index("scan")["voxels"]),
-        }
-    )
+    keys = {
+        "the same patient": frame["patient"].str.casefold(),
+        "the same image": pd.Series([str(place_of(root, image)) for image in frame["image"]], index=frame.index),
+        "identical voxels": frame["scan"].map(scans.set_index("scan")["voxels"]),
+    }
     groups = []
-    for what in ("the same patient", "the same image", "identical voxels"):
-        repeated = rows[rows[what].notna() & rows[what].duplicated(keep=False)]
-        for _, group in repeated.groupby(what, sort=False):
+    for what, key in keys.items():
+        for _, group in frame[key.notna() & key.duplicated(keep=False)].groupby(key, sort=False):
             n_patients, splits = group["patient"].nunique(), sorted(set(group["split"]) - {""})
             names = " ".join(group["scan"].head(5)) + (" ..." if len(group) > 5 else "")
-            groups.append((what, names, len(group), n_patients, " ".join(splits), len(splits) > 1 or n_patients > 1))
-    table = pd.DataFrame(groups, columns=["what", "scans", "n_scans", "n_patients", "splits", "leaks"])
-    return table[table["leaks"].astype(bool) | (table["what"] != "the same patient")].reset_index(drop=True)
+            leaks = len(splits) > 1 or n_patients > 1
+            if leaks or what != "the same patient":
+                groups.append((what, names, len(group), n_patients, " ".join(splits), leaks))
+    return pd.DataFrame(groups, columns=["what", "scans", "n_scans", "n_patients", "splits", "leaks"])
 
 
 def leak_notes(groups: pd.DataFrame) -> list[str]:
-    leaks = groups[groups["leaks"].astype(bool)]
+    """A sentence for every group of `shared` that leaks."""
     return [
         f"Leakage: {row.what} in {row.n_scans} scans ({row.scans}), under {row.n_patients} patient name(s), in "
         f"{row.splits.replace(' ', ' and ') or 'no split yet'}."
-        for row in leaks.itertuples()
+        for row in groups[groups["leaks"].astype(bool)].itertuples()
     ]
 
 
 def class_notes(shares: pd.DataFrame) -> list[str]:
-    """Name what every split lacks: without both classes of every diagnosis no study can be made of it."""
+    """Name what every split lacks: a study needs both classes of every diagnosis; `shares` as `label_table` has it."""
     notes = []
     for split_name, rows in shares[shares["split"] != ALL].groupby("split", sort=False):
         lacks = {"positive": rows["positives"] == 0, "negative": rows["n"] == rows["positives"]}
         found = [f"{kind} {', '.join(rows.loc[is_none, 'task'])}" for kind, is_none in lacks.items() if is_none.any()]
         if found:
-            notes.append(
-                f"Every split needs both classes of every diagnosis: {split_name} has no {', no '.join(found)}."
-            )
+            text = f"{split_name} has no {', no '.join(found)}"
+            notes.append(f"Every split needs both classes of every diagnosis: {text}.")
     return notes

@@ -1,4 +1,4 @@
-"""Diagnoses of a cohort: the paper's tasks, counts, prevalence and co-occurrence."""
+"""Diagnoses of a cohort: counts, prevalence, co-occurrence, and a scan to show of each."""
 
 from collections.abc import Sequence
 
@@ -13,19 +13,25 @@ ALL = "all"  # in place of a split
 
 def counts(frame: pd.DataFrame, *, tasks: Sequence[str]) -> dict[str, dict[str, dict[str, int]]]:
     """Count scans that are not excluded: split to task to `n` (known), `positives` and `unknown`."""
-    rows = {split: included(frame[frame["split"] == split]) for split in SPLITS}
-    return {split: {task: _count(part[task]) for task in tasks} for split, part in rows.items()}
+    return {split: _counts(frame[frame["split"] == split], tasks) for split in SPLITS}
 
 
-def prevalence(frame: pd.DataFrame, *, tasks: Sequence[str]) -> pd.DataFrame:
-    """Share of positive scans: split, task, n, positives, unknown, share, and Wilson's 95 % interval low, high.
+def _counts(frame: pd.DataFrame, tasks: Sequence[str]) -> dict[str, dict[str, int]]:
+    labels = included(frame)[list(tasks)]
+    table = pd.DataFrame({"n": labels.count(), "positives": (labels == 1).sum(), "unknown": labels.isna().sum()})
+    return table.to_dict("index")
 
-    Scans without an answer are left out of the share; it is NaN where none has one.
+
+def label_table(frame: pd.DataFrame, *, tasks: Sequence[str]) -> pd.DataFrame:
+    """Share of positive scans in the whole cohort (split `all`) and in every split.
+
+    Returns:
+        split, task, n, positives, unknown, share, and Wilson's 95 % interval low, high. Scans without an answer are
+        left out of the share; it is NaN where none has one.
     """
+    found = {ALL: _counts(frame, tasks), **counts(frame, tasks=tasks)}
     table = pd.DataFrame(
-        {"split": split, "task": task, **count}
-        for split, by_task in counts(frame, tasks=tasks).items()
-        for task, count in by_task.items()
+        {"split": split, "task": task, **count} for split, by_task in found.items() for task, count in by_task.items()
     )
     known = table["n"].where(table["n"] > 0)
     low, high = proportion_confint(table["positives"], known, method="wilson")
@@ -35,9 +41,7 @@ def prevalence(frame: pd.DataFrame, *, tasks: Sequence[str]) -> pd.DataFrame:
 def cooccurrence(frame: pd.DataFrame, *, tasks: Sequence[str]) -> pd.DataFrame:
     """Share of the scans with the row's diagnosis that also have the column's, of those where both are known."""
     labels = included(frame)[list(tasks)]
-    return pd.DataFrame(
-        {task: {given: labels.loc[labels[given] == 1, task].mean() for given in tasks} for task in tasks}
-    )
+    return pd.DataFrame({given: labels[labels[given] == 1].mean() for given in tasks}).T
 
 
 def examples(frame: pd.DataFrame, truth: pd.DataFrame, *, tasks: Sequence[str]) -> dict[str, str]:
@@ -55,18 +59,3 @@ def examples(frame: pd.DataFrame, truth: pd.DataFrame, *, tasks: Sequence[str]) 
         score = severity.get(f"severity_{task}", pd.Series(0.0, index=rows.index)).fillna(0.0)
         found[task] = rows.loc[score[rows[task] == 1].idxmax(), "scan"]
     return found
-
-
-def _count(labels: pd.Series) -> dict[str, int]:
-    return {
-        "n": int(labels.notna().sum()),
-        "positives": int((labels == 1).sum()),
-        "unknown": int(labels.isna().sum()),
-    }
-
-
-def label_table(frame: pd.DataFrame, *, tasks: Sequence[str]) -> pd.DataFrame:
-    """Count the labels of the whole cohort and of every split, with `cohort.prevalence`'s columns."""
-    as_one = prevalence(frame.assign(split=SPLITS[0]), tasks=tasks)
-    whole = as_one[as_one["split"] == SPLITS[0]].assign(split=ALL)
-    return pd.concat([whole, prevalence(frame, tasks=tasks)], ignore_index=True)

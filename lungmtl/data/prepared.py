@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -11,13 +12,14 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from lungmtl.data.images import is_current, reason
 from lungmtl.data.preparation import Preparation, prepared_folder
 from lungmtl.data.reading import read_volume
 from lungmtl.data.tensor import prepare_scan
 from lungmtl.files import replacing, write
 from lungmtl.workers import run_apart
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 SCANS_PER_WORKER = 32  # a process takes as long to start as some 30 phantom scans take to prepare
 MEASURES = ("slice_mm", "pixel_mm", "lung_volume_l", "cropped_fraction")
 REPORT_COLUMNS = ("scan", "status", "reason", *MEASURES, "seconds")
@@ -34,9 +36,9 @@ def prepare_cohort(
 ) -> tuple[Path, pd.DataFrame]:
     """Prepare every scan of a cohort that is not prepared yet; one file per scan, and a report.
 
-    A file is kept while it is newer than its image; its folder is named by settings, code and `root`. A scan that cannot
-    be used is reported with its reason and never stops the others, even if it ends its worker; it is then reported
-    so by later calls, too, until its image changes or the file that the reason names is removed.
+    A file is kept while it is newer than its image; its folder is named by settings, code and `root`. A scan that
+    cannot be used is reported with its reason, which names no path, and never stops the others, even if it ends its
+    worker: later calls then report it so, too, until its image changes or the file that the reason names is removed.
 
     Args:
         frame: Columns `scan` and `image`; rows with a reason in `excluded` are left out.
@@ -44,7 +46,7 @@ def prepare_cohort(
         preparation: Grid and window.
         cache_dir: Folder for prepared scans of all cohorts.
         workers: Processes.
-        progress: Whether to show a bar.
+        progress: Show a bar.
     Returns:
         The folder with `<scan>.npy`, and the report: `scan`, `status` (ok or failed), `reason`, `slice_mm` (from
         slice to slice), `pixel_mm` (the larger of y and x), `lung_volume_l`, `cropped_fraction` (share of the lungs
@@ -86,20 +88,15 @@ def _run_jobs(jobs: Sequence[tuple], workers: int) -> Iterator[dict]:
 
 
 def _kept(scan: str, image: str, folder: str, present: set[str]) -> dict | None:
-    """Report row of a scan that was prepared or given up since its image changed, else None.
-
-    Args:
-        scan, image, folder: Of the job.
-        present: Names of the files in `folder`.
-    """
+    """Report row of a scan that was prepared or given up since its image changed, else None; `present`: file names."""
     tensor, marker = Path(folder) / f"{scan}.npy", _marker(scan, folder)
     try:
-        if tensor.name in present and tensor.stat().st_mtime > _changed(Path(image)):
+        if tensor.name in present and is_current(tensor, Path(image)):
             measured = json.loads(tensor.with_suffix(".json").read_text(encoding="utf-8"))
-            return {"scan": scan, "status": "ok", "reason": "", **measured, "seconds": float("nan")}
-        if marker.name in present and marker.stat().st_mtime > _changed(Path(image)):
-            reason = marker.read_text(encoding="utf-8")
-            return _failed(scan, reason, float("nan")) if reason else None
+            return {"scan": scan, "status": "ok", "reason": "", **measured, "seconds": math.nan}
+        if marker.name in present and is_current(marker, Path(image)):
+            text = marker.read_text(encoding="utf-8")
+            return _failed(scan, text, math.nan) if text else None
     except (FileNotFoundError, json.JSONDecodeError):
         return None
     return None
@@ -115,21 +112,14 @@ def _lost(job: tuple, found: str) -> dict:
     scan, _, folder, _ = job
     marker = _marker(scan, folder)
     (Path(folder) / f"{scan}.npy").unlink(missing_ok=True)
-    again = f"Remove {marker.name}, beside the prepared scans, to try again."
-    reason = f"The scan could not be prepared. Found {found}, in scan {scan}. {again}"
-    write(marker, reason)
-    return _failed(scan, reason, float("nan"))
+    again = f"Remove {marker.name}, next to the prepared scans, to try again."
+    text = f"The scan could not be prepared. Found {found}, in scan {scan}. {again}"
+    write(marker, text)
+    return _failed(scan, text, math.nan)
 
 
-def _failed(scan: str, reason: str, seconds: float) -> dict:
-    return {"scan": scan, "status": "failed", "reason": reason, "seconds": seconds}
-
-
-def _changed(image: Path) -> float:
-    """Time of the last change of a file, or of the latest in a DICOM folder."""
-    if image.is_dir():
-        return max([image.stat().st_mtime, *(entry.stat().st_mtime for entry in os.scandir(image))])
-    return image.stat().st_mtime
+def _failed(scan: str, text: str, seconds: float) -> dict:
+    return {"scan": scan, "status": "failed", "reason": text, "seconds": seconds}
 
 
 def _prepare_job(job: tuple) -> dict:
@@ -142,7 +132,7 @@ def _prepare_job(job: tuple) -> dict:
         measured = prepare_file(*job)
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         (Path(folder) / f"{scan}.npy").unlink(missing_ok=True)
-        return _failed(scan, str(error).replace(image, f"scan {scan}"), time.perf_counter() - start)
+        return _failed(scan, reason(error, image, scan), time.perf_counter() - start)
     finally:
         marker.unlink(missing_ok=True)
     return {"scan": scan, "status": "ok", "reason": "", **measured, "seconds": time.perf_counter() - start}
@@ -163,7 +153,7 @@ def prepare_file(scan: str, image: str, folder: str, preparation: Preparation) -
 def _warn_of(report: pd.DataFrame) -> None:
     failed = report[report["status"] == "failed"]
     if len(failed):
-        logger.warning("%d of %d scans cannot be used, first: %s", len(failed), len(report), failed.iloc[0]["reason"])
+        _logger.warning("%d of %d scans cannot be used, first: %s", len(failed), len(report), failed.iloc[0]["reason"])
     cut = report[report["cropped_fraction"] > 0.01]
     if len(cut):
-        logger.warning("%d of %d scans have over 1 %% of their lungs outside the grid", len(cut), len(report))
+        _logger.warning("%d of %d scans have over 1 %% of their lungs outside the grid", len(cut), len(report))

@@ -1,7 +1,7 @@
 """Reading chest CT: a NIfTI, MHA or NRRD file or a DICOM series to HU, refused where its geometry does not hold.
 
-SimpleITK counts x, y, z: that is reversed in `_read_file` and nowhere else. Spacing is rounded to float32, which is what
-NIfTI keeps: the same scan is the same volume in every format.
+SimpleITK counts x, y, z: that is reversed in `_read_file` and nowhere else. Spacing is rounded to float32, as NIfTI
+keeps it: the same scan is the same volume in every format.
 """
 
 import gzip
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
 
 from lungmtl.data.dicom import read_series
 from lungmtl.data.headers import is_dicom

@@ -70,11 +70,7 @@ def _draw(positive: pd.Series, fractions: Sequence[float], seed: int) -> dict[st
 def split_if_possible(
     frame: pd.DataFrame, *, fractions: Sequence[float], seed: int, stratify: str
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Split a cohort by patient; where it is too small for that, leave the rest unsplit and say why.
-
-    Returns:
-        A new frame, and the reason as a sentence if there is one.
-    """
+    """Split a cohort as `assign_splits` does; one that is too small is left as it is, with the reason as a sentence."""
     try:
         return assign_splits(frame, fractions=fractions, seed=seed, stratify=stratify), []
     except ValueError as error:

@@ -103,4 +103,5 @@ def _measures(row: tuple) -> str:
 
 
 def thumbnail_file(out: str | Path, scan: str) -> Path:
+    """Where the thumbnail of a scan is in the folder of a check."""
     return Path(out) / THUMBNAILS / f"{scan}.png"

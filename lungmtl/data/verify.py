@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
 from tqdm import tqdm
 
-from lungmtl.data.images import numbers_of, place_of, stamp
+from lungmtl.data.cohort import numbers_of
+from lungmtl.data.images import is_current, place_of
 
 
 def verify_images(frame: pd.DataFrame, root: str | Path) -> list[str]:
@@ -21,9 +22,7 @@ def verify_images(frame: pd.DataFrame, root: str | Path) -> list[str]:
         root: Folder that `image` is relative to.
     """
     rows = zip(frame["scan"], frame["image"], numbers_of(frame, "n_slices"), strict=True)
-    found = (
-        (scan, _image_problem(place_of(root, image) if image else None, n_wanted)) for scan, image, n_wanted in rows
-    )
+    found = ((scan, _image_problem(place_of(root, image) if image else None, n)) for scan, image, n in rows)
     return [f"scan {scan}: {problem}" for scan, problem in found if problem]
 
 
@@ -35,26 +34,25 @@ def verify_prepared(
     Args:
         frame: A cohort's rows that must be prepared.
         root: Folder that `image` is relative to.
-        folder: Where `volumes.prepare_cohort` put `<scan>.npy`.
-        shape: Voxels of the model's grid, (z, y, x).
+        folder: Where `prepare_cohort` put `<scan>.npy`.
+        shape: Voxels of the prepared grid, (z, y, x).
         progress: Whether to show a bar.
     """
     rows = tqdm(list(zip(frame["scan"], frame["image"], strict=True)), "verifying", unit="scan", disable=not progress)
-    found = (
-        (scan, _tensor_problem(Path(folder) / f"{scan}.npy", place_of(root, image), shape)) for scan, image in rows
-    )
+    places = ((scan, Path(folder) / f"{scan}.npy", place_of(root, image)) for scan, image in rows)
+    found = ((scan, _tensor_problem(file, image, shape)) for scan, file, image in places)
     return [f"scan {scan}: {problem}" for scan, problem in found if problem]
 
 
 def _image_problem(image: Path | None, n_wanted: float) -> str:
     if image is None or not image.exists():
         return "the image is not there"
-    if not image.is_dir():
-        if image.stat().st_size == 0:
-            return "the image is empty"
-        n_found = n_wanted if math.isnan(n_wanted) else _n_slices(image)
-    else:
+    if image.is_dir():
         n_found = _n_slice_files(image)
+    elif image.stat().st_size == 0:
+        return "the image is empty"
+    else:
+        n_found = n_wanted if math.isnan(n_wanted) else _n_slices(image)
     if n_found == 0:
         return "the image holds no slice that can be read"
     return f"{n_found:g} of {n_wanted:g} slices" if n_found != n_wanted and not math.isnan(n_wanted) else ""
@@ -67,7 +65,7 @@ def _n_slice_files(folder: Path) -> int:
 
 
 def _n_slices(file: Path) -> int:
-    """Slices that the header of an image file names; 0 if it cannot be read."""
+    """Number of slices in the header of an image file; 0 if it cannot be read."""
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(file))
     try:
@@ -88,4 +86,4 @@ def _tensor_problem(file: Path, image: Path, shape: Sequence[int]) -> str:
         return f"prepared as {array.dtype} {array.shape}, not float16 {tuple(shape)}"
     if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
         return "prepared values are not all finite and in [0, 1]"
-    return "the image is newer than what was prepared" if file.stat().st_mtime_ns < stamp(image)[2] else ""
+    return "the image is newer than what was prepared" if image.exists() and not is_current(file, image) else ""
