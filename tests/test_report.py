@@ -270,6 +270,14 @@ def test_columns_of_numbers_stand_right(page):
     assert [heads[name] for name in ("experiment", "p", "AUC")] == [None, ["number"], ["number"]]
 
 
+def test_only_a_column_with_a_long_text_may_break_its_lines(folder):
+    texts = pd.DataFrame({"policy": ["short", "word " * 20], "sha256": ["0123456789abcdef" * 4, "short"]})
+    with pd.option_context("display.max_colwidth", None):
+        page = read_page(folder, [output(texts)])
+
+    assert [cell.get("class") for cell in page.select("td")] == [["long"], None] * 2
+
+
 def test_hash_is_shown_by_its_first_digits(folder):
     page = read_page(folder, [output(pd.DataFrame({"commit": ["0123456789" * 4], "value": [np.nan]}))])
 

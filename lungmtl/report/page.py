@@ -21,7 +21,7 @@ BLANKS = ("", "nan", "none", "-", "\u2013")
 LOADING = "iframe, object, embed, link, base, [style*='url(' i], " + ", ".join(  # what a browser loads by itself
     f"[{name}]:not([{name}^='data:'])" for name in ("src", "srcset", "data", "poster")
 )
-LONG_CELL = 60  # chosen by us: characters after which a cell of text may break its line
+LONG_CELL = 64  # chosen by us: characters (those of a sha256) above which a column's texts may break their lines
 Links = Mapping[str, Mapping[int, str]]  # experiment -> seed -> address of the record
 
 
@@ -133,11 +133,11 @@ def _dress_column(column: Sequence[Tag]) -> None:
     """Mark a column of numbers, long texts and hashes; the first cell is the head."""
     said = [text for text in map(_text, column[1:]) if text.lower() not in BLANKS]
     is_number = bool(said) and all(re.fullmatch(NUMBER, text, re.IGNORECASE) for text in said)
+    look = "number" if is_number else "long" if any(len(text) > LONG_CELL for text in said) else ""
     for cell in column:
         text = _text(cell)
         cell.attrs = {name: value for name, value in cell.attrs.items() if name == "scope"}
-        if is_number or len(text) > LONG_CELL:
-            cell["class"] = "number" if is_number else "long"
+        cell.attrs |= {"class": look} if look else {}
         if text == "NaN":
             cell.string = ""
         if HASH.fullmatch(text):
