@@ -14,7 +14,7 @@ __getattr__, __dir__, __all__ = exports(
         "lungs": ["find_lungs", "lung_mask"],
         "preparation": ["Preparation", "prepared_folder"],
         "prepared": ["prepare_cohort"],
-        "reading": ["read_mask", "read_volume"],
+        "reading": ["open_image", "read_mask", "read_volume"],
         "splits": ["assign_splits", "check_splits", "split_if_possible", "without_failed"],
         "tensor": ["prepare", "prepare_scan"],
         "thumbnails": ["gallery"],

@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,8 +74,6 @@ def check_cohort(
         root: Folder that `image` is relative to.
         out: Folder for the tables; a scan whose image did not change since an earlier call is not read again.
         tasks: Diagnosis columns.
-        workers: Processes.
-        progress: Show a bar.
     Raises:
         RuntimeError: If a worker was killed; the next call goes on from there.
     """
@@ -216,12 +215,9 @@ def _kept(out: Path, stamps: dict[str, list[int]]) -> dict[str, dict]:
 def _journal(path: Path) -> Iterator[dict]:
     """Lines of the journal; one that was cut off when a call was killed is passed over."""
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(row, dict):
-            yield row
+        with suppress(json.JSONDecodeError):
+            if isinstance(row := json.loads(line), dict):
+                yield row
 
 
 def _line(row: dict) -> str:

@@ -18,14 +18,10 @@ class ScanDataset(torch.utils.data.Dataset):
     """
 
     def __init__(self, frame: pd.DataFrame, folder: str | Path, *, tasks: Sequence[str]):
-        """Keep the rows and targets; no scan is read yet.
+        """Keep the rows that are not excluded and their targets, in the network's order; no scan is read yet.
 
-        Args:
-            frame: Rows of a cohort; excluded ones are left out.
-            folder: Where `volumes.prepare_cohort` put `<scan>.npy`.
-            tasks: Diagnosis columns, in the network's order.
         Raises:
-            FileNotFoundError: If a scan is not prepared.
+            FileNotFoundError: If a scan is not in `folder`, where `prepare_cohort` puts it.
         """
         self.frame = included(frame)
         self.scans = self.frame["scan"].tolist()
@@ -36,10 +32,8 @@ class ScanDataset(torch.utils.data.Dataset):
         self.target = labels.nan_to_num(0.0)  # (N, T)
         missing = [scan for scan in self.scans if not self._file(scan).is_file()]
         if missing:
-            raise FileNotFoundError(
-                f"Every scan must be prepared. Found {len(missing)} of {len(self.scans)} missing, "
-                f"first {self._file(missing[0])}."
-            )
+            found = f"{len(missing)} of {len(self.scans)} missing, first {self._file(missing[0])}"
+            raise FileNotFoundError(f"Every scan must be prepared. Found {found}.")
 
     def __len__(self) -> int:
         """Count the scans."""
@@ -52,17 +46,11 @@ class ScanDataset(torch.utils.data.Dataset):
         return volume, self.target[index], self.known[index]
 
     def predictions(self, probability: np.ndarray) -> pd.DataFrame:
-        """Put probabilities (N, T) beside the targets.
-
-        Returns:
-            One row per scan and task: scan, patient, split, task, target (NaN = not known), probability.
-        """
+        """Probabilities (N, T) and targets: scan, patient, split, task, target (NaN = not known), probability."""
         rows = self.frame[["scan", "patient", "split"]]
         target = self.target.masked_fill(~self.known, torch.nan).numpy()
-        parts = [
-            rows.assign(task=task, target=target[:, t], probability=probability[:, t])
-            for t, task in enumerate(self.tasks)
-        ]
+        columns = zip(self.tasks, target.T, probability.T, strict=True)
+        parts = [rows.assign(task=task, target=known, probability=found) for task, known, found in columns]
         return pd.concat(parts, ignore_index=True)
 
     def _file(self, scan: str) -> Path:

@@ -37,11 +37,7 @@ def lung_grid(
 ) -> Grid:
     """Centre a grid of fixed voxel size on the box around the lungs, so that sizes in mm stay comparable.
 
-    Args:
-        mask: Lungs, bool (Z, Y, X), at least one voxel.
-        volume_spacing_mm: Voxel size of `mask` in mm, (z, y, x).
-        spacing_mm: Voxel size of the grid in mm, (z, y, x).
-        shape: Voxels of the grid, (z, y, x).
+    `mask` marks the lungs, bool (Z, Y, X), on voxels of `volume_spacing_mm`; `spacing_mm` and `shape` are the grid's.
     """
     box = box_around(mask)
     center_mm = tuple((b.start + b.stop - 1) / 2 * s for b, s in zip(box, volume_spacing_mm, strict=True))
@@ -54,8 +50,7 @@ def to_grid(
     """Resample an array to a grid.
 
     Args:
-        array: (Z, Y, X), not changed.
-        volume_spacing_mm: Voxel size of `array` in mm, (z, y, x).
+        array: (Z, Y, X), with voxels of `volume_spacing_mm`.
         grid: Where to sample, in mm from the centre of the array's first voxel.
         fill: Value outside the array.
         order: 1 = linear, widened to the grid's voxel size where that is coarser (no aliasing); 0 = nearest.

@@ -62,10 +62,15 @@ def slice_files(folder: Path) -> list[Path]:
     return slices
 
 
+def first_bytes(file: Path, count: int) -> bytes:
+    """The first bytes of a file."""
+    with file.open("rb") as stream:
+        return stream.read(count)
+
+
 def is_dicom(file: Path) -> bool:
     """Whether a file starts as DICOM does, with or without the preamble."""
-    with file.open("rb") as stream:
-        head = stream.read(132)
+    head = first_bytes(file, 132)
     return head[128:] == b"DICM" or head[:2] in (b"\x02\x00", b"\x08\x00", b"\x00\x08")
 
 

@@ -13,11 +13,8 @@ SCANNER_COLUMNS = ("kernel", "thickness_mm", "manufacturer", "round")  # counted
 
 
 def mix(frame: pd.DataFrame, scans: pd.DataFrame) -> pd.DataFrame:
-    """Count scans by voxel size in mm, and by those of the `SCANNER_COLUMNS` that the table has.
+    """Count scans of `check_scans` by voxel size in mm, and by those of the `SCANNER_COLUMNS` that the cohort has.
 
-    Args:
-        frame: A cohort; excluded rows are left out.
-        scans: From `check_scans`.
     Returns:
         One row per value: `what`, `value`, and the number of scans in all and in every split.
     """
@@ -37,10 +34,6 @@ def shared(frame: pd.DataFrame, scans: pd.DataFrame, root: str | Path) -> pd.Dat
 
     Patients are compared without upper and lower case: `P1` and `p1` are one.
 
-    Args:
-        frame: A cohort with its splits.
-        scans: From `check_scans`.
-        root: Folder that `image` is relative to.
     Returns:
         One row per group: `what`, `scans` (the first five), `n_scans`, `n_patients`, `splits`, and `leaks`: whether
         the group is in two splits, or under two patients, whom a draw may separate.

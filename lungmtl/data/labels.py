@@ -45,12 +45,9 @@ def cooccurrence(frame: pd.DataFrame, *, tasks: Sequence[str]) -> pd.DataFrame:
 
 
 def examples(frame: pd.DataFrame, truth: pd.DataFrame, *, tasks: Sequence[str]) -> dict[str, str]:
-    """Scan to show of every task: the positive one with the highest severity in the truth, else the first.
+    """Scan to show of every task, each of which has a positive one: the one with the highest severity, else the first.
 
-    Args:
-        frame: A cohort as `read_cohort` gives it; every task has a positive scan.
-        truth: `scan` and, where known, severity_<task>, as a phantom cohort has it; may be empty.
-        tasks: Diagnosis columns.
+    `truth` holds `scan` and, where known, severity_<task>, as a phantom cohort has it; it may be empty.
     """
     rows = included(frame)
     severity = rows[["scan"]].merge(truth.astype({"scan": str}), on="scan", how="left")

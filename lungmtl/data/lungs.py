@@ -1,6 +1,6 @@
-"""Lungs: where they are in a CT, by thresholds.
+"""Lungs: where they are in a CT.
 
-Sources: lung mask by thresholds, after Hu, Hoffman and Reinhardt 2001, IEEE TMI 20(6), section II.
+Sources: mask by thresholds, after Hu, Hoffman and Reinhardt 2001, IEEE TMI 20(6), section II.
 """
 
 import dataclasses
@@ -51,10 +51,6 @@ def find_lungs(volume: Volume) -> Lungs:
     Nodules and vessels inside the lungs or at their wall count as lung; trachea and main bronchi do not. Fine volumes
     are searched on blocks of voxels; of the blocks at the lungs' edge only the voxels that are air are kept.
 
-    Args:
-        volume: The CT.
-    Returns:
-        The lungs and the box around the blocks that hold them.
     Raises:
         ScanError: If there is less than 1 L of lung: not a chest.
     """

@@ -45,8 +45,6 @@ def prepare_cohort(
         root: Folder that `image` is relative to.
         preparation: Grid and window.
         cache_dir: Folder for prepared scans of all cohorts.
-        workers: Processes.
-        progress: Show a bar.
     Returns:
         The folder with `<scan>.npy`, and the report: `scan`, `status` (ok or failed), `reason`, `slice_mm` (from
         slice to slice), `pixel_mm` (the larger of y and x), `lung_volume_l`, `cropped_fraction` (share of the lungs
@@ -142,8 +140,8 @@ def prepare_file(scan: str, image: str, folder: str, preparation: Preparation) -
     """Read, prepare and write one scan; return what the report says of it."""
     volume = read_volume(image)
     prepared = prepare_scan(volume, preparation)
-    sizes_mm = (volume.spacing_mm[0], max(volume.spacing_mm[1:]))
-    measured = dict(zip(MEASURES, (*sizes_mm, prepared.lung_volume_l, prepared.cropped_fraction), strict=True))
+    found = (volume.spacing_mm[0], max(volume.spacing_mm[1:]), prepared.lung_volume_l, prepared.cropped_fraction)
+    measured = dict(zip(MEASURES, found, strict=True))
     write(Path(folder) / f"{scan}.json", json.dumps(measured))
     with replacing(Path(folder) / f"{scan}.npy") as beside:
         np.save(beside, prepared.tensor, allow_pickle=False)

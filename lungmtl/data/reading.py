@@ -17,7 +17,7 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813
 
 from lungmtl.data.dicom import read_series
-from lungmtl.data.headers import is_dicom
+from lungmtl.data.headers import first_bytes, is_dicom
 from lungmtl.data.volume import DIRECTION_TOLERANCE, MAX_VOXELS, ScanError, Stored, Volume, last_line, to_hu
 
 TISSUE_HU = (-200, 300)  # fat, water and muscle: some of it is in every CT
@@ -35,8 +35,6 @@ BLOCK_BYTES = 1 << 20
 def read_volume(path: str | Path) -> Volume:
     """Read a CT from a NIfTI, MHA or NRRD file or from a folder with one DICOM series.
 
-    Args:
-        path: The file or folder.
     Returns:
         HU clipped to at least -1024, (Z, Y, X), oriented LPS.
     Raises:
@@ -81,17 +79,23 @@ def _quiet_itk() -> Iterator[None]:
         sitk.ProcessObject.SetGlobalWarningDisplay(before)
 
 
+def open_image(path: Path) -> sitk.ImageFileReader:
+    """Read an image's header alone, of a file or of one DICOM slice; RuntimeError if it cannot be read."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    return reader
+
+
 def _read_file(path: Path, convert: Callable[[np.ndarray, Path], np.ndarray]) -> Stored:
     """Read an image file whose header is checked first, and convert its voxels while they are in memory once."""
     suffix = _format(path)
     try:
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(str(path))
-        reader.ReadImageInformation()
+        reader = open_image(path)
         _check_shape(reader, path)
         if suffix in (".nii", ".nii.gz"):
             _check_nifti(reader, path)
-        elif not re.search(SPACING_WORDS[suffix], _head(path)):
+        elif not re.search(SPACING_WORDS[suffix], first_bytes(path, 1 << 12)):
             raise ScanError(f"A scan must say its voxel size. Found none in {path}.")
         image = reader.Execute()
     except (RuntimeError, MemoryError) as error:
@@ -115,14 +119,8 @@ def _check_shape(reader: sitk.ImageFileReader, path: Path) -> None:
     if len(size) != 3 or channels != 1:
         raise ScanError(f"A scan must be 3D with one channel. Found {size}, {channels} channels, in {path}.")
     if min(size) < 2 or math.prod(size) > MAX_VOXELS:
-        raise ScanError(
-            f"A scan must have at least two slices and at most {MAX_VOXELS} voxels. Found {size} in {path}."
-        )
-
-
-def _head(path: Path) -> bytes:
-    with path.open("rb") as stream:
-        return stream.read(1 << 12)
+        limits = f"at least two slices and at most {MAX_VOXELS} voxels"
+        raise ScanError(f"A scan must have {limits}. Found {size} in {path}.")
 
 
 def _check_nifti(reader: sitk.ImageFileReader, path: Path) -> None:
@@ -197,10 +195,8 @@ def _patient_axes(direction: np.ndarray, path: Path) -> list[int]:
     share = np.abs(direction)
     oblique_deg = math.degrees(math.acos(min(1.0, float(share.max(axis=0).min()))))
     if oblique_deg > OBLIQUE_TOLERANCE_DEG:
-        raise ScanError(
-            f"A scan must lie along the patient's axes, within {OBLIQUE_TOLERANCE_DEG:.0f}°. Found an oblique one, by "
-            f"{oblique_deg:.1f}°, in {path}: resample it."
-        )
+        must = f"A scan must lie along the patient's axes, within {OBLIQUE_TOLERANCE_DEG:.0f}°"
+        raise ScanError(f"{must}. Found an oblique one, by {oblique_deg:.1f}°, in {path}: resample it.")
     return share.argmax(axis=0).tolist()
 
 

@@ -1,7 +1,4 @@
-"""One scan to the tensor that the network sees: windowed, masked, resampled to the lungs' grid.
-
-Intensities are HU before; afterwards they lie in [0, 1] and everything outside the lungs is 0.
-"""
+"""One scan to the tensor that the network sees: windowed, masked, resampled to the lungs' grid, in [0, 1]."""
 
 import dataclasses
 import math
@@ -17,9 +14,7 @@ from lungmtl.data.volume import Volume
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """A prepared scan and what its report says: `tensor` float16 (Z, Y, X), the lungs' volume in litres, and the
-    share of the lungs that lies outside the grid.
-    """
+    """A prepared scan, `tensor` float16 (Z, Y, X), and its lungs: their volume, and the share outside the grid."""
 
     tensor: np.ndarray
     lung_volume_l: float
@@ -32,9 +27,6 @@ def prepare(volume: Volume, preparation: Preparation) -> np.ndarray:
     The mask is closed by 10 mm, which takes in nodules at the wall; it is not dilated, so that the bright chest wall
     stays out. HU are windowed and masked before resampling: a voxel at the lung's edge fades out.
 
-    Args:
-        volume: The CT.
-        preparation: Grid and window.
     Returns:
         float16 (Z, Y, X) in [0, 1]; 0 outside the lungs.
     Raises:

@@ -25,11 +25,8 @@ OUTLINE_RGB = (255, 140, 0)
 def thumbnail(volume: Volume, lungs: np.ndarray | None) -> bytes:
     """Draw a coronal and an axial slice through the middle of the lungs, with the mask's outline, as a small PNG.
 
-    Args:
-        volume: The CT.
-        lungs: bool (Z, Y, X); None draws the volume's middle without an outline.
-    Returns:
-        The file's bytes: two views of 360 mm side by side, the patient's left on the right, the head up.
+    Two views of 360 mm side by side, the patient's left on the right, the head up; where `lungs`, bool (Z, Y, X), is
+    None, through the volume's middle and without an outline.
     """
     middle = middle_voxel(np.ones_like(volume.hu, dtype=bool) if lungs is None else lungs)
     views = [_view(volume, lungs, across, middle) for across in (1, 0)]
@@ -59,27 +56,18 @@ def _view(volume: Volume, lungs: np.ndarray | None, across: int, middle: Sequenc
 
 
 def gallery(scans: pd.DataFrame, out: str | Path, *, n_good: int, n_bad: int) -> str:
-    """Show scans with their thumbnails as an HTML table: first what failed or is worth a look, then good ones.
+    """Show scans of `check_cohort` and their thumbnails in `out` as an HTML table.
 
-    Args:
-        scans: From `check_scans`.
-        out: Its folder.
-        n_good: Good scans at most, evenly spread over the table.
-        n_bad: Others at most; those that failed come first.
+    First at most `n_bad` that failed or are worth a look, then at most `n_good` others, evenly spread over the table.
     """
     is_good = scans["verdict"] == "ok"
     bad, good = scans[~is_good].sort_values("verdict", kind="stable").head(n_bad), scans[is_good]
     good = good.iloc[np.unique(np.linspace(0, len(good) - 1, min(n_good, len(good))).round().astype(int))]
     shown = pd.concat([bad, good])
-    table = pd.DataFrame(
-        {
-            "scan": shown["scan"],
-            "coronal, axial": [_picture(thumbnail_file(out, scan)) for scan in shown["scan"]],
-            "verdict": shown["verdict"],
-            "reason": shown["reason"].map(html.escape),
-            "measures": [_measures(row) for row in shown.itertuples()],
-        }
+    table = shown[["scan", "verdict"]].assign(
+        reason=shown["reason"].map(html.escape), measures=[_measures(row) for row in shown.itertuples()]
     )
+    table.insert(1, "coronal, axial", [_picture(thumbnail_file(out, scan)) for scan in shown["scan"]])
     with pd.option_context("display.max_colwidth", None):
         return table.to_html(escape=False, index=False, border=0)
 

@@ -7,19 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import SimpleITK as sitk  # noqa: N813
 from tqdm import tqdm
 
 from lungmtl.data.cohort import numbers_of
 from lungmtl.data.images import is_current, place_of
+from lungmtl.data.reading import open_image
 
 
 def verify_images(frame: pd.DataFrame, root: str | Path) -> list[str]:
     """List the images that are not there, empty, or have another number of slices than `n_slices` says.
 
-    Args:
-        frame: A cohort; every row is looked at, so leave out those that need no image.
-        root: Folder that `image` is relative to.
+    Every row of `frame` is looked at; `root` is the folder that `image` is relative to.
     """
     rows = zip(frame["scan"], frame["image"], numbers_of(frame, "n_slices"), strict=True)
     found = ((scan, _image_problem(place_of(root, image) if image else None, n)) for scan, image, n in rows)
@@ -31,12 +29,7 @@ def verify_prepared(
 ) -> list[str]:
     """List the prepared scans that are missing, unreadable, of another shape or type, or not finite in [0, 1].
 
-    Args:
-        frame: A cohort's rows that must be prepared.
-        root: Folder that `image` is relative to.
-        folder: Where `prepare_cohort` put `<scan>.npy`.
-        shape: Voxels of the prepared grid, (z, y, x).
-        progress: Whether to show a bar.
+    Every row of `frame` must be prepared, as `<scan>.npy` in `folder`, with `shape` (z, y, x).
     """
     rows = tqdm(list(zip(frame["scan"], frame["image"], strict=True)), "verifying", unit="scan", disable=not progress)
     places = ((scan, Path(folder) / f"{scan}.npy", place_of(root, image)) for scan, image in rows)
@@ -66,13 +59,10 @@ def _n_slice_files(folder: Path) -> int:
 
 def _n_slices(file: Path) -> int:
     """Number of slices in the header of an image file; 0 if it cannot be read."""
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(file))
     try:
-        reader.ReadImageInformation()
+        return open_image(file).GetSize()[-1]
     except RuntimeError:
         return 0
-    return reader.GetSize()[-1]
 
 
 def _tensor_problem(file: Path, image: Path, shape: Sequence[int]) -> str:
