@@ -582,7 +582,7 @@ def test_bad_requests_are_named():
     with pytest.raises(ValueError, match=r"`specificity` must be inside \(0, 1\). Found 90"):
         sensitivity_at_specificity(TARGET, PROBABILITY, specificity=90)
     with pytest.raises(ValueError, match=r"`level` must be inside \(0, 1\). Found 95"):
-        auc_interval(TARGET, PROBABILITY, level=95)
+        difference_interval(compare_auc(TARGET, PROBABILITY, TARGET), level=95)
     with pytest.raises(ValueError, match=r"`decision_b` must be 0 or 1"):
         mcnemar_exact(TARGET, TARGET, PROBABILITY)
     with pytest.raises(ValueError, match=r"numbers in \[0, 1\]. Found \[0.5, nan\]"):

@@ -4,10 +4,12 @@ Every run counts once, every table says how many scans and seeds stand behind a 
 Where a split holds fewer than two patients of a class, the numbers that need them are NaN (blank in the csv).
 """
 
+from itertools import chain
+
 import numpy as np
 import pandas as pd
 
-from lungmtl.comparison.scans import COUNTS, Draws, Scans, bootstrapped, interval_name, named, of_task, scans_of
+from lungmtl.comparison.scans import COUNTS, Scans, bootstrapped, named, of_task, scans_of
 from lungmtl.evidence import auc_interval, calibration, rate, run_scores
 
 FEWER = 400  # chosen by us: replicates where many intervals are wanted; their deviation has an error of 3.5 %
@@ -24,20 +26,20 @@ RUN_COLUMNS = (
 )
 
 
-def auc_table(predictions: pd.DataFrame, *, replicates: int, seed: int, split: str = "test") -> pd.DataFrame:
-    """Mean AUC over seeds of every experiment and task, with the interval of `evidence.mean_auc`.
+def auc_table(predictions: pd.DataFrame, *, replicates: int, seed: int) -> pd.DataFrame:
+    """Mean test AUC over seeds of every experiment and task, with the interval of `evidence.mean_auc`.
 
     Returns:
         experiment, task, auc, low, high, interval, seed_sd (deviation of single runs; NaN with one), n_seeds, n,
-        positives, unknown (scans of the split without a label).
+        positives, unknown (scans without a label).
     """
     rows = []
-    for place, scans in bootstrapped(scans_of(predictions, split), replicates, seed).items():
-        n_seeds = len(scans.seeds)
-        seed_sd = float(scans.areas.value.std(ddof=1)) if scans.areas and n_seeds > 1 else np.nan
-        rows.append((*place, *scans.mean_auc, interval_name(n_seeds), seed_sd, n_seeds, *scans.counts.values()))
-    columns = ["experiment", "task", "auc", "low", "high", "interval", "seed_sd", "n_seeds"]
-    return pd.DataFrame(rows, columns=[*columns, *COUNTS])
+    for (experiment, task), scans in bootstrapped(scans_of(predictions, "test"), replicates, seed).items():
+        rows.append({"experiment": experiment, "task": task} | scans.mean_auc._asdict() | scans.about)
+        if scans.areas and len(scans.seeds) > 1:
+            rows[-1]["seed_sd"] = float(scans.areas.value.std(ddof=1))
+    columns = ["experiment", "task", "value", "low", "high", "interval", "seed_sd", "n_seeds", *COUNTS]
+    return pd.DataFrame(rows, columns=columns).rename(columns={"value": "auc"})
 
 
 def ensemble_table(predictions: pd.DataFrame, *, task: str, replicates: int, seed: int) -> pd.DataFrame:
@@ -52,21 +54,16 @@ def ensemble_table(predictions: pd.DataFrame, *, task: str, replicates: int, see
     groups = of_task(predictions, "test", task)
     ensembles = bootstrapped({name: scans.ensemble for name, scans in groups.items()}, replicates, seed)
     rows = [
-        (
-            name,
-            *ensembles[name].mean_auc,
-            interval_name(1),
-            scans.mean_of_runs,
-            len(scans.seeds),
-            *scans.counts.values(),
-        )
+        {"experiment": name, "mean_auc": scans.mean_of_runs, **ensembles[name].mean_auc._asdict()}
+        | ensembles[name].about
+        | {"n_seeds": len(scans.seeds)}
         for name, scans in groups.items()
     ]
-    columns = ["experiment", "auc", "low", "high", "interval", "mean_auc", "n_seeds", *COUNTS]
-    return pd.DataFrame(rows, columns=columns)
+    columns = ["experiment", "value", "low", "high", "interval", "mean_auc", "n_seeds", *COUNTS]
+    return pd.DataFrame(rows, columns=columns).rename(columns={"value": "auc"})
 
 
-def run_table(predictions: pd.DataFrame, *, replicates: int, seed: int, split: str = "test") -> pd.DataFrame:
+def run_table(predictions: pd.DataFrame, *, replicates: int, seed: int) -> pd.DataFrame:
     """Every metric of every run and task; sensitivity and specificity at the run's own validation threshold.
 
     Intervals are 95 %: AUC `low`, `high` DeLong on the logit scale; `bootstrap_*`, average precision and
@@ -75,35 +72,30 @@ def run_table(predictions: pd.DataFrame, *, replicates: int, seed: int, split: s
     threshold taken as given.
 
     Returns:
-        experiment, seed, task, auc, low, high, bootstrap_low, bootstrap_high; then each with _low and _high:
-        average_precision, brier, calibration_slope, calibration_intercept, sensitivity_at_90, sensitivity_at_95
-        (percent specificity); threshold; sensitivity and specificity, each with _low and _high; n, positives, unknown.
+        `RUN_COLUMNS`; sensitivity_at_90 and _95 are at percent specificity.
     """
     validation = scans_of(predictions, "validation")
-    weights = Draws(min(replicates, FEWER), seed)
     rows = []
-    for (experiment, task), scans in scans_of(predictions, split).items():
+    for (experiment, task), scans in scans_of(predictions, "test").items():
         for one in (scans.of([run_seed]) for run_seed in scans.seeds):
             threshold = validation[experiment, task].of(one.seeds).threshold
             rows.append({"experiment": experiment, "seed": one.seeds[0], "task": task, "threshold": threshold})
             if one.has_both:
-                rows[-1] |= _scores(one, weights) | _rates(one, threshold)
+                rows[-1] |= _scores(one, one.weights(min(replicates, FEWER), seed)) | _rates(one, threshold)
             rows[-1] |= one.counts
     return pd.DataFrame(rows, columns=list(RUN_COLUMNS))
 
 
-def _scores(scans: Scans, weights: Draws) -> dict[str, float]:
+def _scores(scans: Scans, weight: np.ndarray) -> dict[str, float]:
     """Metrics of one run; no calibration where it has no finite slope."""
     arrays = scans.target, scans.probability[0]
-    found = run_scores(*arrays, scans.patient, weights.of(scans))._asdict()
-    _, bootstrap_low, bootstrap_high = found.pop("auc")
-    values = dict(zip(("auc", "low", "high"), auc_interval(*arrays), strict=True))
-    values |= {"bootstrap_low": bootstrap_low, "bootstrap_high": bootstrap_high}
-    if values["auc"] not in (0.0, 1.0) and np.ptp(arrays[1]) > 0:
+    found = run_scores(*arrays, scans.patient, weight)._asdict()
+    found["bootstrap"] = found.pop("auc")
+    auc, low, high = auc_interval(*arrays)
+    if auc not in (0.0, 1.0) and np.ptp(arrays[1]) > 0:
         found |= dict(zip(CALIBRATION, calibration(*arrays, scans.patient), strict=True))
-    for name, interval in found.items():
-        values |= named(name, interval)
-    return values
+    columns = (named(name, interval).items() for name, interval in found.items())
+    return {"auc": auc, "low": low, "high": high} | dict(chain.from_iterable(columns))
 
 
 def _rates(scans: Scans, threshold: float) -> dict[str, float]:
@@ -111,6 +103,6 @@ def _rates(scans: Scans, threshold: float) -> dict[str, float]:
     if np.isnan(threshold):
         return {}
     called = scans.mean >= threshold
-    right = {"sensitivity": called[scans.target == 1], "specificity": ~called[scans.target == 0]}
-    intervals = [named(name, rate(int(side.sum()), len(side))) for name, side in right.items()]
-    return intervals[0] | intervals[1]
+    positives, negatives = called[scans.target == 1], ~called[scans.target == 0]
+    sensitivity, specificity = (rate(int(right.sum()), len(right)) for right in (positives, negatives))
+    return named("sensitivity", sensitivity) | named("specificity", specificity)

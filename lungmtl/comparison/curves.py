@@ -9,8 +9,8 @@ from lungmtl.evidence import reliability, roc_curve
 ROC_POINTS = 101  # chosen by us: steps of 0.01 of the false positive rate
 
 
-def roc_table(predictions: pd.DataFrame, *, task: str, split: str = "test") -> pd.DataFrame:
-    """ROC curve of every run, on `ROC_POINTS` false positive rates: sensitivity by linear interpolation.
+def roc_table(predictions: pd.DataFrame, *, task: str) -> pd.DataFrame:
+    """ROC curve of every run on test scans, at `ROC_POINTS` false positive rates: sensitivity by linear interpolation.
 
     Returns:
         experiment, seed, false_positive_rate, sensitivity.
@@ -18,7 +18,7 @@ def roc_table(predictions: pd.DataFrame, *, task: str, split: str = "test") -> p
     grid = np.linspace(0, 1, ROC_POINTS)
     rows = [
         (experiment, seed, *point)
-        for experiment, scans in of_task(predictions, split, task).items()
+        for experiment, scans in of_task(predictions, "test", task).items()
         if scans.has_both
         for seed, values in zip(scans.seeds, scans.probability, strict=True)
         for point in zip(grid, roc_curve(scans.target, values, false_positive_rate=grid), strict=True)
@@ -26,7 +26,7 @@ def roc_table(predictions: pd.DataFrame, *, task: str, split: str = "test") -> p
     return pd.DataFrame(rows, columns=["experiment", "seed", "false_positive_rate", "sensitivity"])
 
 
-def reliability_table(predictions: pd.DataFrame, *, task: str, split: str = "test") -> pd.DataFrame:
+def reliability_table(predictions: pd.DataFrame, *, task: str) -> pd.DataFrame:
     """Reliability curve of every experiment: share of positives by predicted probability, in ten bins of equal count.
 
     The predictions of all seeds are pooled (`evidence.reliability`), because a single network is what is calibrated or
@@ -38,7 +38,7 @@ def reliability_table(predictions: pd.DataFrame, *, task: str, split: str = "tes
     """
     rows = [
         (name, *found, len(scans.seeds))
-        for name, scans in of_task(predictions, split, task).items()
+        for name, scans in of_task(predictions, "test", task).items()
         if scans.has_both
         for found in reliability(scans.target, scans.probability, scans.patient)
     ]

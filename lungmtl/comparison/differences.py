@@ -5,25 +5,22 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from lungmtl.comparison.scans import COUNTS, Pair, Scans, bootstrapped, holm_known, interval_name, of_task, pairs_of
-from lungmtl.evidence import Difference, compare_auc, difference_interval, equivalence, mcnemar_exact
+from lungmtl.comparison.scans import COUNTS, Pair, Scans, bootstrapped, holm_known, of_task, pairs_of
+from lungmtl.evidence import compare_auc, difference_interval, equivalence, mcnemar_exact
 
-DELONG = "95 % paired DeLong"
 MARGIN = 0.02  # chosen by us: an AUC difference too small to matter; what the paper's test set can just resolve
 LEVEL = 0.05  # of the adjusted p values, two-sided for a difference
 MCNEMAR = ("experiment_only_right", "reference_only_right", "mcnemar_p")
+DIFFERENCE = ("experiment", "reference", "difference", "low", "high", "p", "p_holm", "interval")
+ENSEMBLE_COLUMNS = (*DIFFERENCE, "n_family", "n_seeds", *COUNTS)
 COMPARISON_COLUMNS = (
-    *("experiment", "reference", "difference", "low", "high", "p", "p_holm", "interval"),
+    *DIFFERENCE,
     *("error", "freedom", "low_90", "high_90", "equivalence_p", "equivalence_p_holm", "margin"),
     *(*MCNEMAR, "mcnemar_p_holm", "n_family", "n_seeds", *COUNTS),
 )
 SEED_COLUMNS = (
     *("experiment", "reference", "seed", "difference", "low", "high", "p", "error", "freedom", "interval"),
     *(*MCNEMAR, "n_seeds", *COUNTS),
-)
-ENSEMBLE_COLUMNS = (
-    *("experiment", "reference", "difference", "low", "high", "p", "p_holm", "interval"),
-    *("n_family", "n_seeds", *COUNTS),
 )
 
 
@@ -45,17 +42,14 @@ def comparison_table(
     (n_family), each of the three tests for itself. Two references meet once.
 
     Returns:
-        experiment, reference, difference, low, high, p, p_holm, interval, error, freedom, low_90, high_90 (90 %, which
-        lies inside the margin exactly where equivalence_p is below 5 %), equivalence_p, equivalence_p_holm, margin,
-        experiment_only_right, reference_only_right, mcnemar_p, mcnemar_p_holm, n_family, n_seeds, n, positives,
-        unknown.
+        `COMPARISON_COLUMNS`; the 90 % interval lies inside the margin exactly where equivalence_p is below 5 %.
     """
     validation = of_task(predictions, "validation", task)
     rows = []
     for pair in pairs_of(bootstrapped(of_task(predictions, "test", task), replicates, seed), references):
         found = pair.mean_difference
         inner = difference_interval(found, level=0.90)
-        rows.append(_row(pair, found, interval_name(len(pair.a.seeds))) | _mcnemar(pair, validation))
+        rows.append(pair.place | found._asdict() | pair.a.about | _mcnemar(pair, validation))
         rows[-1] |= {"low_90": inner.low, "high_90": inner.high, "margin": margin}
         rows[-1]["equivalence_p"] = equivalence(found, margin=margin)
     return _with_family(rows, COMPARISON_COLUMNS)
@@ -67,15 +61,14 @@ def seed_comparison_table(predictions: pd.DataFrame, *, references: Sequence[str
     Every seed predicts the same scans, so the rows of a pair are not independent: no p value may be pooled.
 
     Returns:
-        experiment, reference, seed, difference, low, high, p, error, freedom, interval, experiment_only_right,
-        reference_only_right, mcnemar_p, n_seeds, n, positives, unknown.
+        `SEED_COLUMNS`.
     """
     validation = of_task(predictions, "validation", task)
     rows = []
     for pair in pairs_of(of_task(predictions, "test", task), references):
         for seed in pair.a.seeds:
             one = pair._replace(a=pair.a.of([seed]), b=pair.b.of([seed]))
-            rows.append(_row(one, one.difference(_delong), DELONG) | _mcnemar(one, validation) | {"seed": seed})
+            rows.append(_delong(one) | _mcnemar(one, validation) | {"seed": seed})
     return pd.DataFrame(rows, columns=list(SEED_COLUMNS))
 
 
@@ -83,10 +76,10 @@ def ensemble_comparison_table(predictions: pd.DataFrame, *, references: Sequence
     """Ensembles of every experiment against those of every reference: paired DeLong, Holm over all rows.
 
     Returns:
-        experiment, reference, difference, low, high, p, p_holm, interval, n_family, n_seeds, n, positives, unknown.
+        `ENSEMBLE_COLUMNS`.
     """
     pairs = pairs_of(of_task(predictions, "test", task), references)
-    return _with_family([_row(pair, pair.difference(_delong), DELONG) for pair in pairs], ENSEMBLE_COLUMNS)
+    return _with_family(list(map(_delong, pairs)), ENSEMBLE_COLUMNS)
 
 
 def verdicts(comparisons: pd.DataFrame) -> pd.Series:
@@ -110,12 +103,10 @@ def _verdict(row: pd.Series) -> str:
     return ", ".join(found) or "not settled"
 
 
-def _delong(a: Scans, b: Scans) -> Difference:
-    return compare_auc(a.target, a.mean, b.mean)
-
-
-def _row(pair: Pair, found: Difference, interval: str) -> dict[str, object]:
-    return pair.place | found._asdict() | {"interval": interval, "n_seeds": len(pair.a.seeds)} | pair.a.counts
+def _delong(pair: Pair) -> dict[str, object]:
+    """Row of the paired DeLong test of the mean probabilities over seeds."""
+    found = pair.difference(lambda a, b: compare_auc(a.target, a.mean, b.mean))
+    return pair.place | found._asdict() | pair.a.about | {"interval": "95 % paired DeLong"}
 
 
 def _mcnemar(pair: Pair, validation: dict[str, Scans]) -> dict[str, float]:

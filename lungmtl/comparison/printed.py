@@ -24,12 +24,10 @@ def seconds_table(runs: pd.DataFrame) -> pd.DataFrame:
         experiment, n_seeds, prepare, train, evaluate, total, total_min, total_max, train_share.
     """
     parts = ["prepare", "train", "evaluate"]
-    seconds = runs[["experiment", *(f"seconds_{part}" for part in parts)]].set_axis(["experiment", *parts], axis=1)
-    seconds = seconds.assign(total=seconds[parts].sum(axis=1))
-    grouped = seconds.groupby("experiment")
-    table = grouped.mean().assign(
-        n_seeds=grouped.size(), total_min=grouped["total"].min(), total_max=grouped["total"].max()
-    )
+    seconds = runs.set_index("experiment")[[f"seconds_{part}" for part in parts]].set_axis(parts, axis=1)
+    grouped = seconds.assign(total=seconds.sum(axis=1)).groupby("experiment")
+    total = grouped["total"]
+    table = grouped.mean().assign(n_seeds=grouped.size(), total_min=total.min(), total_max=total.max())
     table["train_share"] = table["train"] / table["total"]
     columns = ["n_seeds", *parts, "total", "total_min", "total_max", "train_share"]
     return table.loc[in_order(runs["experiment"]), columns].reset_index()
@@ -58,8 +56,7 @@ def format_table(aucs: pd.DataFrame) -> str:
     wide = aucs.assign(cell=cells).pivot_table(index="experiment", columns="task", values="cell", aggfunc="first")
     wide = wide.loc[in_order(aucs["experiment"]), list(dict.fromkeys(aucs["task"]))].fillna("")
     wide.columns = [column.replace("_", " ") for column in wide.columns]
-    seeds = sorted(set(aucs["n_seeds"]))
-    n_seeds = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    n_seeds = " to ".join(map(str, sorted({aucs["n_seeds"].min(), aucs["n_seeds"].max()})))
     notes = f"Test AUC [{' or '.join(sorted(set(aucs['interval'])))}], mean over {n_seeds} seed(s)."
     counts = aucs.drop_duplicates("task").itertuples()
     scans = "; ".join(f"{row.task.replace('_', ' ')} {row.n} ({row.positives} positive)" for row in counts)

@@ -1,5 +1,6 @@
 """Scans of experiments side by side, as arrays with one row per seed, and pairs of experiments."""
 
+import functools
 from collections.abc import Callable, Hashable, Sequence
 from itertools import product
 from typing import NamedTuple, TypeVar
@@ -7,18 +8,8 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import pandas as pd
 
-from lungmtl.evidence import (
-    Areas,
-    Difference,
-    Interval,
-    auc,
-    bootstrap_areas,
-    holm,
-    mean_auc,
-    mean_difference,
-    patient_weights,
-    youden_threshold,
-)
+from lungmtl import evidence
+from lungmtl.evidence import Areas, Difference, Interval
 from lungmtl.experiments import in_order
 
 Place = TypeVar("Place", bound=Hashable)
@@ -44,6 +35,12 @@ class Scans(NamedTuple):
         return {"n": len(self.target), "positives": int(self.target.sum()), "unknown": self.n_unknown}
 
     @property
+    def about(self) -> dict[str, object]:
+        """What stands behind a mean over seeds: name of its bootstrapped interval, seeds and counts."""
+        interval = f"95 % patient bootstrap{' and seed variance' if len(self.seeds) > 1 else ''}"
+        return {"interval": interval, "n_seeds": len(self.seeds)} | self.counts
+
+    @property
     def has_both(self) -> bool:
         """Whether there are enough patients with and without a positive scan for an interval."""
         with_positive = set(self.patient[self.target == 1])
@@ -62,19 +59,23 @@ class Scans(NamedTuple):
     @property
     def mean_auc(self) -> Interval:
         """Mean AUC over seeds with its bootstrapped interval; blank with too few scans of a class."""
-        return mean_auc(self.target, self.areas) if self.has_both else Interval(np.nan, np.nan, np.nan)
+        return evidence.mean_auc(self.target, self.areas) if self.has_both else Interval(np.nan, np.nan, np.nan)
 
     @property
     def mean_of_runs(self) -> float:
         """Mean AUC over seeds; NaN where the scans hold one class."""
         if len(np.unique(self.target)) < 2:
             return np.nan
-        return float(np.mean([auc(self.target, values) for values in self.probability]))
+        return float(np.mean([evidence.auc(self.target, values) for values in self.probability]))
 
     @property
     def threshold(self) -> float:
         """Youden threshold of the mean probability over seeds; NaN where the scans hold one class."""
-        return youden_threshold(self.target, self.mean) if len(np.unique(self.target)) == 2 else np.nan
+        return evidence.youden_threshold(self.target, self.mean) if len(np.unique(self.target)) == 2 else np.nan
+
+    def weights(self, replicates: int, seed: int) -> np.ndarray:
+        """How often every scan is drawn in every replicate, (N, R)."""
+        return _weights(self.target.tobytes(), tuple(self.patient), replicates, seed)
 
     def of(self, seeds: Sequence[int]) -> "Scans":
         """The same scans with the rows of these seeds only."""
@@ -105,16 +106,11 @@ class Pair(NamedTuple):
     @property
     def mean_difference(self) -> Difference:
         """Mean AUC difference over seeds with its bootstrapped interval; blank with too few scans of a class."""
-        return self.difference(lambda a, b: mean_difference(a.areas, b.areas))
+        return self.difference(lambda a, b: evidence.mean_difference(a.areas, b.areas))
 
     def difference(self, test: Callable[[Scans, Scans], Difference]) -> Difference:
         """What `test` finds; blank with too few scans of a class."""
         return test(self.a, self.b) if self.a.has_both else Difference(*(np.nan,) * len(Difference._fields))
-
-
-def interval_name(n_seeds: int) -> str:
-    """What the interval of a mean over this many seeds covers."""
-    return "95 % patient bootstrap" if n_seeds == 1 else "95 % patient bootstrap and seed variance"
 
 
 def pairs_of(groups: dict[str, Scans], references: Sequence[str]) -> list[Pair]:
@@ -128,29 +124,14 @@ def pairs_of(groups: dict[str, Scans], references: Sequence[str]) -> list[Pair]:
     return list(pairs.values())
 
 
-class Draws:
-    """How often every scan is drawn in every replicate, made once for all groups of the same scans."""
-
-    def __init__(self, replicates: int, seed: int) -> None:
-        self.replicates, self.seed = replicates, seed
-        self._made: dict[tuple[bytes, tuple[str, ...]], np.ndarray] = {}
-
-    def of(self, scans: Scans) -> np.ndarray:
-        """(N, R) for these scans."""
-        key = (scans.target.tobytes(), tuple(scans.patient))
-        if key not in self._made:
-            self._made[key] = patient_weights(scans.target, scans.patient, replicates=self.replicates, seed=self.seed)
-        return self._made[key]
-
-
 def bootstrapped(groups: dict[Place, Scans], replicates: int, seed: int) -> dict[Place, Scans]:
     """The same groups with `areas` where there are enough scans of both classes."""
-    weights = Draws(replicates, seed)
-    areas = {
-        place: bootstrap_areas(scans.target, scans.probability, weights.of(scans)) if scans.has_both else None
-        for place, scans in groups.items()
-    }
-    return {place: scans._replace(areas=areas[place]) for place, scans in groups.items()}
+    found = dict(groups)
+    for place, scans in groups.items():
+        if scans.has_both:
+            areas = evidence.bootstrap_areas(scans.target, scans.probability, scans.weights(replicates, seed))
+            found[place] = scans._replace(areas=areas)
+    return found
 
 
 def of_task(predictions: pd.DataFrame, split: str, task: str) -> dict[str, Scans]:
@@ -181,6 +162,12 @@ def _of_group(group: pd.DataFrame) -> Scans:
     )
 
 
+@functools.lru_cache(maxsize=8)
+def _weights(target: bytes, patients: tuple[str, ...], replicates: int, seed: int) -> np.ndarray:
+    """Drawn once for all experiments and tables of the same scans."""
+    return evidence.patient_weights(np.frombuffer(target), np.array(patients), replicates=replicates, seed=seed)
+
+
 def named(name: str, interval: Sequence[float]) -> dict[str, float]:
     """A value and its interval as columns `name`, `name`_low, `name`_high."""
     return dict(zip((name, f"{name}_low", f"{name}_high"), interval, strict=True))
@@ -189,4 +176,4 @@ def named(name: str, interval: Sequence[float]) -> dict[str, float]:
 def holm_known(p_values: pd.Series) -> pd.Series:
     """Holm's adjustment over the p values that are not blank."""
     known = p_values.dropna()
-    return pd.Series(holm(known.to_numpy(float)), index=known.index).reindex(p_values.index)
+    return pd.Series(evidence.holm(known.to_numpy(float)), index=known.index).reindex(p_values.index)

@@ -5,10 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from lungmtl.comparison.scans import MIN_PER_CLASS, PREDICTED
-from lungmtl.experiments import in_order
+from lungmtl.experiments import in_order, run_name
 
 OWN_SETTINGS = ("study", "experiment", "seed", "results_dir", "cache_dir", "cohort", "threads")  # may differ anywhere
 OF_EXPERIMENT = ("tasks", "policy_name", "config_tasks", "config_weights", "config_network", "config_start_weights")
@@ -27,13 +28,14 @@ def screen(
 ) -> Screened:
     """Leave out what cannot be compared, and name it.
 
-    A run goes if it lacks predictions of a split or task, has a probability that is none, or differs from most
-    runs in its cohort, a setting that must be shared, its scans, targets or patients. Then every experiment
+    A run is left out if it lacks predictions of a split or task, has an invalid probability, or differs from most
+    runs in its cohort, a setting that must be shared, its scans, targets or patients. What makes an experiment what it
+    is (`OF_EXPERIMENT` and every setting of its policy) is shared among its own runs only. Then every experiment
     keeps the seeds that all have, so that means over seeds are over the same ones. A task with too few scans of a class
     stays, with blank numbers, and is named.
 
     Args:
-        runs: Complete runs, as `records.collect` returns them.
+        runs: Complete runs, as `study.collect` returns them.
         predictions: Predictions of them.
         experiments: Expected experiments, others are not looked at; empty = those found.
         seeds: Expected seeds; empty = those found.
@@ -70,48 +72,40 @@ def missing_runs(
     experiments: Sequence[str] = (),
     seeds: Sequence[int] = (),
 ) -> pd.DataFrame:
-    """Runs that the comparison goes without, and why: columns run, reason.
+    """Expected runs that are not there, and why: columns run, reason; arguments as those of `screen`.
 
     Args:
-        runs: Complete runs.
-        predictions: Predictions of them.
         incomplete: Names of run directories without a record.
-        experiments: Expected experiments; empty = those found.
-        seeds: Expected seeds; empty = those found.
     """
     expected = product(experiments or in_order(runs["experiment"]), seeds or sorted(runs["seed"].unique()))
-    reasons = {f"{experiment}-s{seed}": "not there" for experiment, seed in expected}
+    reasons = {run_name(*place): "not there" for place in expected}
     reasons |= dict.fromkeys(incomplete, "not complete: no record.json")
     reasons |= dict.fromkeys(runs["run"], "no predictions.csv")
-    for run in predictions["run"].unique():
-        reasons.pop(run, None)
-    return pd.DataFrame(sorted(reasons.items()), columns=["run", "reason"])
+    predicted = set(predictions["run"])
+    lacking = sorted((run, reason) for run, reason in reasons.items() if run not in predicted)
+    return pd.DataFrame(lacking, columns=["run", "reason"])
 
 
 def _run_without_predictions(runs: pd.DataFrame, predictions: pd.DataFrame) -> dict[str, str]:
     """Runs that lack predictions of a split, or of a task that the other runs of their experiment have."""
     found = {}
     kinds = predictions[["experiment", "run", "split", "task"]].drop_duplicates()
-    tasks, of_experiment = (kinds.groupby(column)["task"].agg(set) for column in ("run", "experiment"))
-    with_split = {split: set(kinds.loc[kinds["split"] == split, "run"]) for split in PREDICTED}
+    rule = f"A run must predict {' and '.join(PREDICTED)} scans of every task."
     for run, experiment in zip(runs["run"], runs["experiment"], strict=True):
-        lacking = [f"{split} scans" for split in PREDICTED if run not in with_split[split]]
-        if run in tasks:
-            lacking += [f"{task}" for task in sorted(of_experiment[experiment] - tasks[run])]
+        own, others = kinds[kinds["run"] == run], kinds[kinds["experiment"] == experiment]
+        lacking = [f"{split} scans" for split in PREDICTED if split not in set(own["split"])]
+        lacking += sorted(set(others["task"]) - set(own["task"])) if len(own) else []
         if lacking:
-            found[run] = (
-                f"A run must predict {' and '.join(PREDICTED)} scans of every task. Found none of {_listed(lacking)}."
-            )
+            found[run] = f"{rule} Found none of {_listed(lacking)}."
     return found
 
 
 def _run_with_bad_values(_: pd.DataFrame, predictions: pd.DataFrame) -> dict[str, str]:
-    """Runs with a probability or target that is none, or two predictions of one scan."""
+    """Runs with an invalid probability or target, or two predictions of one scan."""
     probability = pd.to_numeric(predictions["probability"], errors="coerce")
-    target = predictions["target"]
     rules = (
         (~probability.between(0, 1), "probability", "`probability` must be inside [0, 1]."),
-        (target.notna() & ~target.isin([0, 1]), "target", "`target` must be 0, 1 or blank."),
+        (~predictions["target"].isin([0, 1, np.nan]), "target", "`target` must be 0, 1 or blank."),
         (predictions.duplicated(["run", "task", "scan"]), "scan", "A scan must have one prediction per task."),
     )
     found: dict[str, str] = {}
@@ -198,16 +192,13 @@ def _scan_problem(rows: pd.DataFrame, usual: pd.DataFrame, task: str) -> str:
     is_common = both["side"] == "both"
     cases = {"missing": both["side"] == "right_only", "not theirs": both["side"] == "left_only"}
     for name in ("target", "patient"):
-        cases[f"with another {name}"] = is_common & ~_equal(both[name], both[f"{name}_usual"])
+        theirs = both[f"{name}_usual"]
+        cases[f"with another {name}"] = is_common & both[name].ne(theirs) & (both[name].notna() | theirs.notna())
     scans = both["scan"] + " of " + both["split"]
     parts = [
         f"{sum(case)} {words}: {_listed(list(scans[case]), limit=3)}" for words, case in cases.items() if any(case)
     ]
     return f"A run must have the scans, targets and patients of most runs. Found in {task} {'; '.join(parts)}."
-
-
-def _equal(a: pd.Series, b: pd.Series) -> pd.Series:
-    return (a == b) | (a.isna() & b.isna())
 
 
 def _common_seeds(
@@ -223,22 +214,20 @@ def _common_seeds(
         problems.append(("", f"{fewest} is left out: no seed is common to all, and it has only {words}."))
     common = set.intersection(*seeds.values()) if seeds else set()
     for seed in [seed for seed in wanted if seed not in common and seeds]:
-        having = [name for name in seeds if seed in seeds[name]]
-        if not having:
-            problems.append(("", f"No experiment has seed {seed}."))
-            continue
-        ending = f"seed {seed} of {', '.join(having)} is left out."
-        lacking = [name for name in seeds if seed not in seeds[name]]
-        problems += [(f"{name}-s{seed}", f"{name} has no seed {seed}: {ending}") for name in lacking]
+        having = ", ".join(name for name in seeds if seed in seeds[name])
+        lacking = [name for name in seeds if seed not in seeds[name]] if having else []
+        ending = f"has no seed {seed}: seed {seed} of {having} is left out."
+        problems += [(run_name(name, seed), f"{name} {ending}") for name in lacking]
+        problems += [] if having else [("", f"No experiment has seed {seed}.")]
     return set(runs["run"][runs["experiment"].isin(seeds) & runs["seed"].isin(common)]), problems
 
 
 def _tasks_with_one_class(predictions: pd.DataFrame) -> list[tuple[str, str]]:
-    scans = predictions.dropna(subset="target").drop_duplicates(["split", "task", "scan"])
+    known = predictions.dropna(subset="target")
     problems = []
     for split, task in product(PREDICTED, predictions["task"].unique()):
-        of_task = scans[(scans["split"] == split) & (scans["task"] == task)]
-        positive = of_task.groupby("patient")["target"].max() == 1
+        scans = known[(known["split"] == split) & (known["task"] == task)]
+        positive = scans.groupby("patient")["target"].max() == 1
         n_with, n_without = int(positive.sum()), int((~positive).sum())
         if min(n_with, n_without) < MIN_PER_CLASS:
             rule = f"{task} needs {MIN_PER_CLASS} {split} patients with a positive scan and as many without."

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from lungmtl.comparison.aucs import FEWER
-from lungmtl.comparison.scans import Scans, bootstrapped, interval_name, of_task, pairs_of
+from lungmtl.comparison.scans import bootstrapped, of_task, pairs_of
 
 MAX_KINDS = 5  # chosen by us: a numeric attribute with no more different values is a label, not a measurement
 
@@ -41,8 +41,14 @@ def subgroup_table(
     for attribute, subgroup, names in _subgroups(predictions, attributes, task):
         members = {name: scans.among(names) for name, scans in groups.items()}
         inside = bootstrapped(members, min(replicates, FEWER), seed)
-        place = {"attribute": attribute, "subgroup": subgroup}
-        rows += [place | row for row in _values(inside, references)]
+        found = [
+            {"experiment": name, "reference": ""} | scans.mean_auc._asdict() | scans.about
+            for name, scans in inside.items()
+        ]
+        for pair in pairs_of(inside, references):
+            difference = pair.mean_difference._asdict()
+            found.append(pair.place | difference | {"value": difference["difference"]} | pair.a.about)
+        rows += [{"attribute": attribute, "subgroup": subgroup} | row for row in found]
     columns = ["attribute", "subgroup", "experiment", "reference", "value", "low", "high", "interval"]
     return pd.DataFrame(rows, columns=[*columns, "n_seeds", "n", "positives"])
 
@@ -83,15 +89,3 @@ def _kinds(values: pd.Series) -> pd.Series:
 
 def _unique(kinds: pd.Series) -> list[str]:
     return sorted(kinds.unique(), key=lambda kind: (kind.startswith("above"), kind))
-
-
-def _values(groups: dict[str, Scans], references: Sequence[str]) -> list[dict[str, object]]:
-    """Mean AUC of every experiment, then its difference to every reference."""
-    rows = [(name, "", *scans.mean_auc, scans) for name, scans in groups.items()]
-    rows += [(*pair.place.values(), *pair.mean_difference[:3], pair.a) for pair in pairs_of(groups, references)]
-    return [
-        dict(zip(("experiment", "reference", "value", "low", "high"), row, strict=True))
-        | {"interval": interval_name(len(scans.seeds)), "n_seeds": len(scans.seeds)}
-        | scans.counts
-        for *row, scans in rows
-    ]

@@ -1,6 +1,6 @@
 """Tables of what limits a comparison: variance of seeds and of scans, detectable differences."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,10 @@ VARIANCE_COLUMNS = (
     *("experiment", "reference", "value", "seed_variance", "patient_variance", "total_variance", "seed_share"),
     *("interaction_variance", "seed_sd", "patient_sd", "n_seeds", "n"),
 )
+POWER_COLUMNS = (
+    *("experiment", "reference", "n", "positives", "detectable", "error", "freedom", "correlation"),
+    *("n_seeds", "source"),
+)
 POWER_SIZES = (100, 200, 400, 592, 1000, 2000, 4000, 10000)  # test scans
 
 
@@ -23,14 +27,13 @@ def variance_table(
 
     `evidence.variance_parts` with the covariance of the patient bootstrap. `seed_variance` is what more seeds would
     remove: the raw variance between seeds over their number. All seeds share their test scans, so it holds
-    no luck that seeds share; it does hold the luck that each seed has alone with these scans, `interaction_variance`
+    nothing that seeds share; it does hold what each seed alone owes to these scans, `interaction_variance`
     (a part of `seed_variance`, which more scans would remove as well). `patient_variance` is what remains with any
     number of seeds. With one seed only the sum of `patient_variance` and interaction can be told.
 
     Returns:
-        experiment, reference ("" = the AUC itself), value, seed_variance, patient_variance, total_variance (their
-        sum), seed_share (of the total), interaction_variance, seed_sd (deviation between single runs), patient_sd (of
-        the mean, root of patient_variance), n_seeds, n.
+        `VARIANCE_COLUMNS`; reference "" = the AUC itself, total_variance the sum of seed_variance and patient_variance,
+        seed_share of the total, seed_sd the deviation between single runs, patient_sd the root of patient_variance.
     """
     groups = bootstrapped(of_task(predictions, "test", task), replicates, seed)
     rows = [{"experiment": name, "reference": ""} | _variance(scans, scans.areas) for name, scans in groups.items()]
@@ -40,12 +43,7 @@ def variance_table(
 
 
 def power_table(
-    predictions: pd.DataFrame,
-    *,
-    references: Sequence[str],
-    task: str,
-    sizes: Sequence[int] = POWER_SIZES,
-    published_n: int = PUBLISHED_N,
+    predictions: pd.DataFrame, *, references: Sequence[str], task: str, sizes: Sequence[int] = POWER_SIZES
 ) -> pd.DataFrame:
     """Smallest true AUC difference that a paired two-sided 5 % test finds with 80 % power, by number of test scans.
 
@@ -58,13 +56,12 @@ def power_table(
     by the mean over this study's seeds: variance between seeds does not shrink with scans, so the curve levels off.
 
     Returns:
-        experiment, reference, n, positives (expected), detectable, error, freedom, correlation (of the two AUCs),
-        n_seeds, source ("this study" | "paper's n").
+        `POWER_COLUMNS`; positives as expected, correlation of the two AUCs, source "this study" or "paper's n".
     """
     pairs = [pair for pair in pairs_of(of_task(predictions, "test", task), references) if pair.a.has_both]
-    rows = [pair.place | row for pair in pairs for row in _power_rows(pair, sizes, published_n)]
-    columns = ["experiment", "reference", "n", "positives", "detectable", "error", "freedom", "correlation"]
-    return pd.DataFrame(rows, columns=[*columns, "n_seeds", "source"])
+    rows = [row for pair in pairs for row in _power_rows(pair, sizes)]
+    frame = pd.DataFrame(rows, columns=list(POWER_COLUMNS)).astype({"error": float, "freedom": float})
+    return frame.assign(detectable=detectable_difference(frame["error"], freedom=frame["freedom"]))
 
 
 def _variance(scans: Scans, areas: Areas | None) -> dict[str, float]:
@@ -88,25 +85,20 @@ def _variance(scans: Scans, areas: Areas | None) -> dict[str, float]:
     }
 
 
-def _power_rows(pair: Pair, sizes: Sequence[int], published_n: int) -> list[dict[str, object]]:
-    a, b = pair.a, pair.b
-    n_seeds, n_scans = len(a.seeds), len(a.target)
-    areas, covariance = delong_covariance(a.target, np.vstack([a.probability, b.probability]))
+def _power_rows(pair: Pair, sizes: Sequence[int]) -> Iterator[dict[str, object]]:
+    n_seeds, n_scans, prevalence = len(pair.a.seeds), len(pair.a.target), pair.a.target.mean()
+    areas, covariance = delong_covariance(pair.a.target, np.vstack([pair.a.probability, pair.b.probability]))
     contrast = np.hstack([np.eye(n_seeds), -np.eye(n_seeds)])  # (S, 2 S)
     of_differences = contrast @ covariance @ contrast.T  # (S, S)
-    correlation = _correlation(covariance, n_seeds)
-    rows = []
-    for n, source in [*((n, "this study") for n in sorted({*sizes, n_scans})), (published_n, "paper's n")]:
+    row = pair.place | {"correlation": _correlation(covariance, n_seeds)}
+    for n, source in [*((n, "this study") for n in sorted({*sizes, n_scans})), (PUBLISHED_N, "paper's n")]:
         factor = n / n_scans
-        kinds = [(1, float(np.trace(of_differences)) / n_seeds / factor, np.inf)]
+        row |= {"n": n, "positives": float(prevalence * n), "source": source}
+        variance = float(np.trace(of_differences)) / n_seeds / factor
+        yield row | {"n_seeds": 1, "error": np.sqrt(variance), "freedom": np.inf}
         if n_seeds > 1:
             parts = variance_parts(contrast @ areas, of_differences).with_scans(factor)
-            kinds.append((n_seeds, parts.total, parts.freedom))
-        for of_seeds, variance, freedom in kinds:
-            found = {"n": n, "positives": float(a.target.mean() * n), "n_seeds": of_seeds, "source": source}
-            found |= {"error": float(np.sqrt(variance)), "freedom": freedom, "correlation": correlation}
-            rows.append(found | {"detectable": float(detectable_difference(found["error"], freedom=freedom))})
-    return rows
+            yield row | {"n_seeds": n_seeds, "error": np.sqrt(parts.total), "freedom": parts.freedom}
 
 
 def _correlation(covariance: np.ndarray, n_seeds: int) -> float:

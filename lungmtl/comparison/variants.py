@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from lungmtl.comparison.scans import Scans, bootstrapped, holm_known, interval_name, named, of_task, pairs_of
+from lungmtl.comparison.scans import Scans, bootstrapped, holm_known, named, of_task, pairs_of
 from lungmtl.experiments import base_of
 
 
@@ -33,17 +33,15 @@ def selected_table(
             chosen = max(areas, key=lambda name: np.nan_to_num(areas[name], nan=-1.0))  # the first of equals
             row = {"group": base, "validation_auc": areas[chosen], "n_candidates": len(members)}
             rows += [row | found for found in _rows_of(chosen, test, references)]
-    columns = ["group", "experiment", "validation_auc", "test_auc", "low", "high", "reference", "difference"]
+    columns = ["group", "experiment", "validation_auc", "value", "low", "high", "reference", "difference"]
     columns += ["difference_low", "difference_high", "p", "p_holm", "interval", "n_candidates", "n_seeds"]
-    frame = pd.DataFrame(rows, columns=columns)
+    frame = pd.DataFrame(rows, columns=columns).rename(columns={"value": "test_auc"})
     return frame.assign(p_holm=holm_known(frame["p"]))
 
 
 def _rows_of(chosen: str, test: dict[str, Scans], references: Sequence[str]) -> list[dict[str, object]]:
     """The chosen variant on test scans: a row per reference, or one with its AUC alone."""
-    area, n_seeds = test[chosen].mean_auc, len(test[chosen].seeds)
-    row = {"experiment": chosen, "test_auc": area.value, "low": area.low, "high": area.high, "reference": ""}
-    row |= {"interval": interval_name(n_seeds), "n_seeds": n_seeds}
+    row = {"experiment": chosen, "reference": "", **test[chosen].mean_auc._asdict(), **test[chosen].about}
     rows = []
     for reference in references:
         for pair in pairs_of({name: test[name] for name in (chosen, reference) if name in test}, [reference]):

@@ -6,15 +6,8 @@ __getattr__, __dir__, __all__ = exports(
     __name__,
     {
         "areas": [
-            "Difference",
-            "Interval",
-            "MIN_ERROR",
-            "auc",
-            "auc_interval",
-            "compare_auc",
-            "delong_covariance",
-            "difference_interval",
-            "equivalence",
+            *("Difference", "Interval", "MIN_ERROR", "auc", "auc_interval", "compare_auc", "delong_covariance"),
+            *("difference_interval", "equivalence"),
         ],
         "attention": ["hit_rate", "peak_inside", "swapped_chance"],
         "decisions": ["holm", "mcnemar_exact", "rate"],

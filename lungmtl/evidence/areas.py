@@ -1,12 +1,12 @@
 """Areas under ROC curves: AUC, DeLong's intervals, paired tests; arrays in, numbers out.
 
-`target` is 0 or 1 with one value per scan (N,), `probability` lies in [0, 1] in the same order. Several
-runs of one experiment (one per seed) are rows of `probability` (S, N). Unknown labels are left out by the
-caller. Everything is float64; ties count one half. Intervals are two-sided, 95 % unless `level` says else.
+Everywhere in this room `target` is 0 or 1 with one value per scan (N,), `probability` lies in [0, 1] in the same order,
+and `patient` names the patient of every scan. Several runs of one experiment (one per seed) are rows of `probability`
+(S, N). Scans without a label are left out by the caller, a class without scans raises a ValueError. Everything is
+float64; ties count one half. Intervals are two-sided, 95 %.
 
-Sources:
-    DeLong, DeLong & Clarke-Pearson 1988, Biometrics 44:837-845; in O(n log n) through midranks: Sun & Xu
-    2014, IEEE Signal Processing Letters 21:1389-1393. Referee: R pROC, tests/data/proc_reference.R.
+Sources: DeLong, DeLong & Clarke-Pearson 1988, Biometrics 44:837-845; in O(n log n) through midranks: Sun & Xu 2014,
+IEEE Signal Processing Letters 21:1389-1393. Referee: R pROC, tests/data/proc_reference.R.
 """
 
 from typing import NamedTuple
@@ -15,6 +15,7 @@ import numpy as np
 from scipy import stats
 from scipy.special import expit, logit, ndtri, stdtrit
 
+LEVEL = 0.95
 MIN_ERROR = 1e-10  # chosen by us: a standard error below this is rounding of 0
 
 
@@ -38,23 +39,15 @@ class Difference(NamedTuple):
 
 
 def auc(target: np.ndarray, probability: np.ndarray) -> float:
-    """Area under the ROC curve; a tie between a positive and a negative counts one half.
-
-    Raises:
-        ValueError: If one class is missing, or the arrays do not fit (as for every function here).
-    """
+    """Area under the ROC curve of one predictor."""
     target, probability = checked(target, probability)
     return float(placements(target, probability[None])[0].mean())
 
 
 def delong_covariance(target: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """AUC of K predictors on the same scans and DeLong's covariance of them.
+    """AUC of K predictors (K, N) on the same scans (K,), and DeLong's covariance of them (K, K).
 
-    Args:
-        target: 0 or 1, (N,); at least two of each.
-        probability: (K, N), in [0, 1].
-    Returns:
-        AUC (K,) and covariance (K, K). The variance is 0 where the classes are fully separated.
+    There must be two scans of each class. The variance is 0 where the classes are fully separated.
     """
     target, probability = checked_rows(target, probability)
     check_two_of_each(target)
@@ -63,22 +56,20 @@ def delong_covariance(target: np.ndarray, probability: np.ndarray) -> tuple[np.n
     return of_positives.mean(axis=1), covariance
 
 
-def auc_interval(target: np.ndarray, probability: np.ndarray, *, level: float = 0.95) -> Interval:
+def auc_interval(target: np.ndarray, probability: np.ndarray) -> Interval:
     """AUC with DeLong's interval on the logit scale, which never leaves [0, 1].
 
     With full separation (AUC 0 or 1) the variance is 0 and says nothing. The open side is then bounded by
-    the k = min(positives, negatives) independent pairs: were the true AUC below ((1 - level) / 2)**(1 / k),
-    all k pairs would be in order with a chance of less than (1 - level) / 2. With ten positives among 60 scans the
-    95 % interval covers 93 to 95 % (benchmarks/coverage.py).
+    the k = min(positives, negatives) independent pairs: were the true AUC below 0.025**(1 / k), all k pairs would be in
+    order with a chance of less than 2.5 %. With ten positives among 60 scans it covers 93 to 95 %
+    (benchmarks/coverage.py).
     """
     target, probability = checked(target, probability)
     areas, covariance = delong_covariance(target, probability)
-    return area_interval(target, float(areas[0]), float(np.sqrt(covariance[0, 0])), np.inf, level)
+    return area_interval(target, float(areas[0]), float(np.sqrt(covariance[0, 0])), np.inf)
 
 
-def compare_auc(
-    target: np.ndarray, probability_a: np.ndarray, probability_b: np.ndarray, *, level: float = 0.95
-) -> Difference:
+def compare_auc(target: np.ndarray, probability_a: np.ndarray, probability_b: np.ndarray) -> Difference:
     """Paired DeLong test of two predictors on the same scans.
 
     Predictors that rank all scans alike have a difference of 0 with variance 0: p is 1. A difference other
@@ -88,23 +79,19 @@ def compare_auc(
     target, probability_b = checked(target, probability_b)
     areas, covariance = delong_covariance(target, np.stack([probability_a, probability_b]))
     variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
-    return difference_of(float(areas[0] - areas[1]), float(np.sqrt(max(variance, 0.0))), np.inf, level)
+    return difference_of(float(areas[0] - areas[1]), float(np.sqrt(max(variance, 0.0))), np.inf)
 
 
 def difference_interval(difference: Difference, *, level: float) -> Interval:
     """Interval of a difference at another level, from its standard error and degrees of freedom."""
-    again = difference_of(difference.difference, difference.error, difference.freedom, level)
-    return Interval(again.difference, again.low, again.high)
+    return Interval(*difference_of(difference.difference, difference.error, difference.freedom, level)[:3])
 
 
 def equivalence(difference: Difference, *, margin: float) -> float:
     """p value of two one-sided t tests (TOST): small means that the true difference lies within +-`margin`.
 
-    It is below 5 % exactly where the 90 % interval lies inside the margin. Large means not shown, not different.
-
-    Args:
-        difference: With its standard error and degrees of freedom.
-        margin: Largest difference that is too small to matter, above 0.
+    It is below 5 % exactly where the 90 % interval lies inside the margin, the largest difference that is too small to
+    matter. Large means not shown, not different.
 
     Source: Schuirmann 1987, Journal of Pharmacokinetics and Biopharmaceutics 15:657-680.
     """
@@ -120,32 +107,28 @@ def placements(target: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray,
     """Per positive, the share of negatives below it (K, P); per negative, of positives above it (K, N - P)."""
     positive = target == 1
     ranks = stats.rankdata(probability, axis=1)
-    ranks_positive = stats.rankdata(probability[:, positive], axis=1)
-    ranks_negative = stats.rankdata(probability[:, ~positive], axis=1)
-    of_positives = (ranks[:, positive] - ranks_positive) / np.sum(~positive)
-    of_negatives = 1 - (ranks[:, ~positive] - ranks_negative) / np.sum(positive)
-    return of_positives, of_negatives
+    above = [ranks[:, own] - stats.rankdata(probability[:, own], axis=1) for own in (positive, ~positive)]
+    return above[0] / np.sum(~positive), 1 - above[1] / np.sum(positive)
 
 
-def area_interval(target: np.ndarray, area: float, error: float, freedom: float, level: float) -> Interval:
+def area_interval(target: np.ndarray, area: float, error: float, freedom: float) -> Interval:
     """Interval of an AUC on the logit scale; with full separation the bound that `auc_interval` documents."""
-    quantile = quantile_of(freedom, level)
     if area in (0.0, 1.0):
-        bound = ((1 - level) / 2) ** (1 / min(target.sum(), (1 - target).sum()))
+        bound = ((1 - LEVEL) / 2) ** (1 / min(target.sum(), (1 - target).sum()))
         return Interval(area, float(bound) if area else 0.0, 1.0 if area else float(1 - bound))
-    return logit_interval(area, error, quantile)
+    return logit_interval(area, error, freedom)
 
 
-def logit_interval(value: float, error: float, quantile: float) -> Interval:
-    """Interval of a value inside (0, 1), `quantile` standard errors to either side on the logit scale."""
+def logit_interval(value: float, error: float, freedom: float) -> Interval:
+    """Interval of a value inside (0, 1), symmetric on the logit scale."""
     if error < MIN_ERROR:
         return Interval(value, value, value)
-    half_width = quantile * error / (value * (1 - value))
+    half_width = quantile_of(freedom) * error / (value * (1 - value))
     low, high = expit(logit(value) + np.array([-half_width, half_width]))
     return Interval(value, float(low), float(high))
 
 
-def difference_of(difference: float, error: float, freedom: float, level: float) -> Difference:
+def difference_of(difference: float, error: float, freedom: float, level: float = LEVEL) -> Difference:
     """Interval and p value of a difference from its standard error; where that is 0, only 0 is no difference."""
     quantile = quantile_of(freedom, level)
     if error < MIN_ERROR:
@@ -155,7 +138,7 @@ def difference_of(difference: float, error: float, freedom: float, level: float)
     return Difference(difference, float(low), float(high), p, error, freedom)
 
 
-def quantile_of(freedom: float, level: float) -> float:
+def quantile_of(freedom: float, level: float = LEVEL) -> float:
     """Half-width of a two-sided t interval in standard errors; of the normal one with endless degrees of freedom."""
     if not 0 < level < 1:
         raise ValueError(f"`level` must be inside (0, 1). Found {level}.")

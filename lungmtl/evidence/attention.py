@@ -29,7 +29,7 @@ def touched_cells(mask: np.ndarray, *, cell: int) -> np.ndarray:
 
     Args:
         mask: bool (Z, Y, X), on the network's input grid.
-        cell: Input voxels per feature voxel along each axis.
+        cell: Input voxels per feature voxel along each axis, here and below.
     Returns:
         bool (z, y, x), the feature grid: the mask's shape by `cell`, rounded up.
     """
@@ -47,11 +47,8 @@ def peak_inside(attention: np.ndarray, target: np.ndarray, lungs: np.ndarray, *,
         attention: (z, y, x), the feature grid.
         target: bool (Z, Y, X), on the network's input grid, e.g. a nodule.
         lungs: bool (Z, Y, X).
-        cell: Input voxels per feature voxel along each axis.
     Returns:
         The hit, and its chance for a peak drawn evenly from the cells that touch the lungs.
-    Raises:
-        ValueError: If shapes do not fit or there is no lung.
     """
     touched, inner = touched_cells(target, cell=cell), touched_cells(lungs, cell=cell)
     if not touched.shape == inner.shape == attention.shape:
@@ -69,13 +66,10 @@ def swapped_chance(attentions: Sequence[np.ndarray], targets: Sequence[np.ndarra
     """Chance of a hit with another scan's attention map: what knowing the usual place alone is worth.
 
     Args:
-        attentions: N maps (z, y, x).
+        attentions: N maps (z, y, x), N at least 2.
         targets: N masks, bool (Z, Y, X), on the network's input grid.
-        cell: Input voxels per feature voxel along each axis.
     Returns:
         (N,), per scan the share of the other scans' peaks that touch its target.
-    Raises:
-        ValueError: If there are not two scans at least.
     """
     if len(attentions) != len(targets) or len(targets) < 2:
         raise ValueError(
@@ -88,14 +82,10 @@ def swapped_chance(attentions: Sequence[np.ndarray], targets: Sequence[np.ndarra
 
 
 def hit_rate(hit: np.ndarray, chance: np.ndarray) -> HitRate:
-    """Share of hits with Wilson's 95 % interval, against the mean chance of a hit.
+    """Share of scans that were hit, bool (N,), with Wilson's 95 % interval, against the mean chance of a hit, (N,).
 
     The p value is binomial with the mean chance; where chances differ between scans that is conservative, because
     their sum varies less than a binomial one.
-
-    Args:
-        hit: bool (N,), one per scan.
-        chance: (N,), in [0, 1].
 
     Source: Wilson 1927, JASA 22:209-212; Hoeffding 1956, Annals of Mathematical Statistics 27:713-721, theorem 4.
     """

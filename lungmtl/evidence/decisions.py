@@ -21,10 +21,7 @@ class McNemar(NamedTuple):
 def mcnemar_exact(target: np.ndarray, decision_a: np.ndarray, decision_b: np.ndarray) -> McNemar:
     """Exact (binomial) McNemar test: do two sets of decisions on the same scans err equally often?
 
-    Args:
-        target: 0 or 1, (N,).
-        decision_a: 0 or 1, (N,): probability at or above the threshold of a.
-        decision_b: The same for b.
+    A decision is 0 or 1, (N,): whether the probability is at or above the threshold.
     """
     n_scans = np.size(target)
     target = checked_binary("target", target, n_scans=n_scans)

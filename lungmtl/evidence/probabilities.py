@@ -9,6 +9,7 @@ from scipy.special import logit
 from lungmtl.evidence.areas import Interval, auc, checked, checked_rows
 from lungmtl.evidence.decisions import rate
 
+N_BINS = 10
 MIN_PROBABILITY = 1e-6  # chosen by us: stored predictions have six digits, so a logit beyond this is rounding
 
 
@@ -30,42 +31,29 @@ class Calibration(NamedTuple):
     intercept: Interval
 
 
-def reliability(
-    target: np.ndarray, probability: np.ndarray, patient: np.ndarray, *, n_bins: int = 10
-) -> list[ReliabilityBin]:
-    """Reliability curve of the runs of one experiment: share of positives in bins of equal count.
+def reliability(target: np.ndarray, probability: np.ndarray, patient: np.ndarray) -> list[ReliabilityBin]:
+    """Reliability curve of the runs of one experiment: share of positives in `N_BINS` bins of equal count, in order.
 
+    Equal probabilities stay together, so there may be fewer bins.
     The predictions of all seeds are pooled, so the curve is that of one network, not of the (less extreme) mean over
     seeds. A scan that several seeds put into a bin counts that often in the share, but no more than once as
     evidence: the band is Wilson's, 95 %, with Kish's effective number of patients, (sum w)^2 / sum w^2, w being a
     patient's predictions in the bin. With one seed and one scan per patient that is Wilson's interval as it is; in a
     bin of six scans that expects no positive it covers anything between 91 and 100 %.
 
-    Args:
-        target: 0 or 1, (N,).
-        probability: (N,) or (S, N), in [0, 1].
-        patient: (N,).
-        n_bins: Bins wanted; equal probabilities stay together, so there may be fewer.
-    Returns:
-        Bins in order of probability.
-
     Source: Wilson 1927, JASA 22:209-212; Kish 1965, Survey Sampling, section 11.7.
     """
     target, probability = checked_rows(target, probability)
-    edges = np.unique(np.quantile(probability, np.arange(1, n_bins) / n_bins, method="higher"))
+    edges = np.unique(np.quantile(probability, np.arange(1, N_BINS) / N_BINS, method="higher"))
     place = np.searchsorted(edges, probability, side="right")  # (S, N)
     _, index = np.unique(patient, return_inverse=True)
-    return [_reliability_bin(target, probability, index, place == k) for k in np.unique(place)]
-
-
-def _reliability_bin(
-    target: np.ndarray, probability: np.ndarray, index: np.ndarray, inside: np.ndarray
-) -> ReliabilityBin:
-    times = inside.sum(axis=0)  # (N,): seeds that put the scan into the bin
-    per_patient = np.bincount(index, weights=times)
-    n_effective = times.sum() ** 2 / np.sum(per_patient**2)
-    observed = rate(times @ target / times.sum() * n_effective, n_effective)
-    return ReliabilityBin(float(probability[inside].mean()), *observed, int(np.sum(times > 0)), float(n_effective))
+    bins = []
+    for inside in (place == k for k in np.unique(place)):
+        times = inside.sum(axis=0)  # (N,): seeds that put the scan into the bin
+        n_effective = float(times.sum() ** 2 / np.sum(np.bincount(index, weights=times) ** 2))
+        observed = rate(times @ target / times.sum() * n_effective, n_effective)
+        bins.append(ReliabilityBin(float(probability[inside].mean()), *observed, int(np.sum(times > 0)), n_effective))
+    return bins
 
 
 def calibration(target: np.ndarray, probability: np.ndarray, patient: np.ndarray) -> Calibration:
@@ -74,8 +62,7 @@ def calibration(target: np.ndarray, probability: np.ndarray, patient: np.ndarray
     Probabilities are kept `MIN_PROBABILITY` away from 0 and 1. The 95 % intervals are of scans drawn anew, prevalence
     included, and allow for errors of the logistic form and for several scans of a patient (cluster-robust variance).
 
-    Raises:
-        ValueError: If all probabilities are equal or the classes are fully separated (no finite slope).
+    Probabilities that are all equal, or classes that are fully separated, have no finite slope: a ValueError.
 
     Source: Cox 1958, Biometrika 45:562-565; Van Calster et al. 2019, BMC Medicine 17:230.
     """

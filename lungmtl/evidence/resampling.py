@@ -88,7 +88,7 @@ def bootstrap_areas(target: np.ndarray, probability: np.ndarray, weight: np.ndar
     return Areas(placements(target, probability)[0].mean(axis=1), draws)
 
 
-def mean_auc(target: np.ndarray, areas: Areas, *, level: float = 0.95) -> Interval:
+def mean_auc(target: np.ndarray, areas: Areas) -> Interval:
     """Mean AUC over the runs of one experiment, with an interval over patients and, if several runs, seeds.
 
     One run: the deviation of its replicates is the standard error. S runs: to the covariance of the replicates between
@@ -100,16 +100,16 @@ def mean_auc(target: np.ndarray, areas: Areas, *, level: float = 0.95) -> Interv
     Source: Searle, Casella & McCulloch 1992, Variance Components, chapter 3 (parts of a variance). Coverage:
     benchmarks/coverage.py.
     """
-    return area_interval(np.asarray(target), float(areas.value.mean()), *areas.error(), level)
+    return area_interval(np.asarray(target), float(areas.value.mean()), *areas.error())
 
 
-def mean_difference(a: Areas, b: Areas, *, level: float = 0.95) -> Difference:
+def mean_difference(a: Areas, b: Areas) -> Difference:
     """Mean AUC difference a - b, paired by scan and by seed: interval and p value by the error of `mean_auc`.
 
     Row s of a and of b come from the same seed, and both from the same `patient_weights`.
     """
     areas = a - b
-    return difference_of(float(areas.value.mean()), *areas.error(), level)
+    return difference_of(float(areas.value.mean()), *areas.error())
 
 
 def weighted_negatives(

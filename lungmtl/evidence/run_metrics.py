@@ -9,7 +9,6 @@ from sklearn import metrics as sklearn_metrics
 from lungmtl.evidence.areas import Interval, area_interval, auc, auc_interval, checked, logit_interval, quantile_of
 from lungmtl.evidence.resampling import area_of, weighted_negatives
 
-LEVEL = 0.95  # of every interval here
 SPECIFICITIES = (0.90, 0.95)  # at which sensitivity is given
 
 
@@ -49,11 +48,7 @@ def run_scores(target: np.ndarray, probability: np.ndarray, patient: np.ndarray,
     (Agresti-Coull) in every replicate, and the interval is their mean and deviation; unlike percentiles it does
     not shrink to nothing near 1. With ten positives these intervals cover 91 to 97 % (benchmarks/coverage.py).
 
-    Args:
-        target: 0 or 1, (N,).
-        probability: (N,), in [0, 1].
-        patient: (N,).
-        weight: As `patient_weights` returns it for these scans, (N, R).
+    `weight` is what `patient_weights` returns for these scans, (N, R).
 
     Source: Zhou & Qin 2005, Statistics in Medicine 24:465-477 (BTII, for sensitivity at a given specificity); Boyd et
     al. 2013, ECML PKDD, LNCS 8190:451-466 (logit scale for average precision).
@@ -63,8 +58,8 @@ def run_scores(target: np.ndarray, probability: np.ndarray, patient: np.ndarray,
     of = (target, probability)
     precision = float(sklearn_metrics.average_precision_score(*of))
     return RunScores(
-        area_interval(target, auc(*of), float(areas.std(ddof=1)), np.inf, LEVEL),
-        area_interval(target, precision, float(precisions.std(ddof=1)), target.sum() - 1, LEVEL),
+        area_interval(target, auc(*of), float(areas.std(ddof=1)), np.inf),
+        area_interval(target, precision, float(precisions.std(ddof=1)), target.sum() - 1),
         brier_interval(*of, patient),
         *(
             _adjusted_rate(sensitivity_at_specificity(*of, specificity=share), draws, target.sum())
@@ -85,7 +80,7 @@ def brier_interval(target: np.ndarray, probability: np.ndarray, patient: np.ndar
     residual = np.bincount(index, weights=squared - squared.mean())  # (patients,), sums to 0
     n_patients = len(residual)
     error = np.sqrt(n_patients / max(n_patients - 1, 1) * np.sum(residual**2)) / target.size
-    return logit_interval(float(squared.mean()), error, quantile_of(n_patients - 1, LEVEL))
+    return logit_interval(float(squared.mean()), error, n_patients - 1)
 
 
 def sensitivity_at_specificity(target: np.ndarray, probability: np.ndarray, *, specificity: float) -> float:
@@ -106,7 +101,7 @@ def roc_curve(target: np.ndarray, probability: np.ndarray, *, false_positive_rat
 
 
 def youden_threshold(target: np.ndarray, probability: np.ndarray) -> float:
-    """Threshold with the largest sensitivity + specificity - 1; call it on validation scans only.
+    """Threshold with the largest sensitivity + specificity - 1, to be taken from validation scans only.
 
     A scan is called positive if its probability is at least the threshold. The threshold is one of the
     given probabilities, of equally good ones the highest.
@@ -152,7 +147,7 @@ def _weighted_scores(
 
 
 def _adjusted_rate(value: float, draws: np.ndarray, n_positives: float) -> Interval:
-    quantile = quantile_of(np.inf, LEVEL)
+    quantile = quantile_of(np.inf)
     adjusted = (draws * n_positives + quantile**2 / 2) / (n_positives + quantile**2)
     middle, half_width = adjusted.mean(), quantile * adjusted.std(ddof=1)
     low, high = np.clip([middle - half_width, middle + half_width], 0, 1)

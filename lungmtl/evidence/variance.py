@@ -45,9 +45,9 @@ def variance_parts(values: np.ndarray, covariance: np.ndarray) -> VarianceParts:
     """Split the variance of a mean over S seeds that share their test scans.
 
     The value of seed s is mean + seed_s + scans + interaction_s: `seed_s` is the network of that seed on endless scans,
-    `scans` the luck of these test scans that every seed shares, `interaction_s` the luck that only seed s has with
-    them. Raw variance between seeds holds seed and interaction but not the scans, which are shared. Covariance over
-    drawn patients holds scans plus interaction on its diagonal and scans alone beside it. Hence, without bias:
+    `scans` the effect of these test scans that every seed shares, `interaction_s` their effect on seed s alone.
+    Raw variance between seeds holds seed and interaction but not the scans, which are shared. Covariance over
+    drawn patients holds scans plus interaction on its diagonal and scans alone off it. Hence, without bias:
     `seeds` = raw variance / S, `patients` = mean covariance of two different seeds, `interaction` = (mean of the
     diagonal - `patients`) / S. A part below 0 is set to 0.
 
