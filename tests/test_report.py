@@ -190,6 +190,16 @@ def test_figure_is_embedded_and_named_after_its_section(page):
     assert image["alt"] == "Figure 1: First part"
 
 
+def test_picture_in_a_table_keeps_its_name_and_is_no_figure(folder):
+    picture = f'<img alt="coronal slice" src="data:image/png;base64,{base64.b64encode(b"x").decode()}">'
+    table = pd.DataFrame({"scan": ["a"], "picture": [picture]}).to_html(escape=False, index=False)
+    page = read_page(folder, [shown({"text/html": table}), output(wide_figure())])
+
+    assert [image["alt"] for image in page.find_all("img")] == ["coronal slice", "Figure 1: "]
+    assert page.select("td img")
+    assert not page.select("td figure")
+
+
 @pytest.mark.parametrize("text", ['<img src="https://host.example/a.png">', '<iframe src="data:text/html,a"></iframe>'])
 def test_notebook_that_would_load_something_is_refused(folder, text):
     with pytest.raises(ValueError, match=r"must load nothing\. Found <"):
