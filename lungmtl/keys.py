@@ -160,9 +160,10 @@ def _home(place: Place) -> Place | None:
 def _offered(module: _Module) -> dict[str, tuple[str, bool]]:
     """Names of a room's `exports` to the module that has them, and whether the name is that module's own."""
     calls = [node for node in ast.walk(module.tree) if isinstance(node, ast.Call) and len(node.args) == 2]
-    calls = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "exports"]
-    rooms = ast.literal_eval(calls[0].args[1]) if calls else {}
-    return {name: (f"{module.name}.{file}", name == file) for file, names in rooms.items() for name in names}
+    rooms = [call.args[1] for call in calls if isinstance(call.func, ast.Name) and call.func.id == "exports"]
+    items = [(file.value, node) for room in rooms for file, node in zip(room.keys, room.values, strict=True)]
+    names = [(file, part.value) for file, node in items for part in ast.walk(node) if isinstance(part, ast.Constant)]
+    return {name: (f"{module.name}.{file}", name == file) for file, name in names}
 
 
 def _imports(node: ast.AST) -> Iterable[tuple[str, Place]]:
