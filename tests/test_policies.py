@@ -303,6 +303,13 @@ def test_a_policy_is_described_by_name_and_all_its_settings():
     assert names("ITW(PFLP(period=2))") == ["ITW", "PFLP"]
 
 
+def test_runs_that_differ_in_their_seed_have_the_same_description():
+    first, second = (describe(build(weighting(pflp=True, pflp_shuffle=True, seed=seed))) for seed in (1, 2))
+
+    assert first == second
+    assert first != describe(build(weighting(pflp=True)))
+
+
 # State
 
 

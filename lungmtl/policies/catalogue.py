@@ -69,9 +69,11 @@ def describe(policy: Policy) -> dict[str, Any]:
     """Name and settings of a policy, as a record keeps them.
 
     Returns:
-        `name`, e.g. `ITW(PFLP(BW))`, and `settings`, a mapping of every policy in it to its values, the tasks left out.
+        `name`, e.g. `ITW(PFLP(BW))`, and `settings`, a mapping of every policy in it to its values, the tasks left out;
+        of a seed only whether there is one, since it is another in every run.
     """
     values = {field.name: getattr(policy, field.name) for field in dataclasses.fields(policy)}
+    values |= {name: value is not None for name, value in values.items() if name.endswith("seed")}
     inner = describe(values.pop("before")) if isinstance(policy, Wrapper) else {"name": "", "settings": {}}
     values.pop("tasks", None)
     name = type(policy).__name__
