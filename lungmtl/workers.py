@@ -1,4 +1,4 @@
-"""Worker processes: many jobs side by side, of which each may die alone."""
+"""Worker processes: many jobs at a time, of which each may end its process alone."""
 
 import faulthandler
 import multiprocessing
@@ -11,7 +11,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 
-import SimpleITK as sitk
 from threadpoolctl import threadpool_limits
 
 PARENT_POLL_S = 1.0
@@ -19,12 +18,8 @@ JOB_LIMIT_S = 600.0  # chosen by us: 400 times what a real scan takes
 
 
 def run_jobs(function: Callable[[tuple], dict], jobs: Sequence[tuple], *, workers: int) -> Iterator[dict]:
-    """Yield the result of every job in the order in which they finish.
+    """Yield the result of every job in the order in which they finish, by `run_apart` or, below two workers, here.
 
-    Args:
-        function: A function of a module, which a new process can import.
-        jobs: One argument per call.
-        workers: Processes as `run_apart` starts them; below two everything runs in this one.
     Raises:
         RuntimeError: If a job ended its worker twice, or took over JOB_LIMIT_S.
     """
@@ -34,8 +29,8 @@ def run_jobs(function: Callable[[tuple], dict], jobs: Sequence[tuple], *, worker
         yield from run_apart(function, jobs, workers=workers, lost=_stop)
 
 
-def _stop(job: tuple, reason: str) -> dict:
-    raise RuntimeError(f"Every job must come to its end; call again to go on. Found {reason}, job {job}.")
+def _stop(job: tuple, found: str) -> dict:
+    raise RuntimeError(f"Every job must be completed; call again to go on. Found {found}, job {job}.")
 
 
 def run_apart(
@@ -53,9 +48,7 @@ def run_apart(
     even if it was killed.
 
     Args:
-        function: A function of a module, which a new process can import.
-        jobs: One argument per call.
-        workers: Processes, at least one.
+        function: Takes a job; it stands at the top of a module, which a new process can import.
         lost: Gives the result of a job that ended its worker twice or took too long, from the job and what was found.
         limit_s: Seconds after which a job's worker ends itself.
     Raises:
@@ -113,9 +106,9 @@ def _limited(function: Callable[[tuple], dict], job: tuple, limit_s: float) -> d
 
 
 def _start_worker() -> None:
-    os.environ["OMP_NUM_THREADS"] = "1"  # for libraries still to be loaded, such as torch
-    threadpool_limits(1)  # for those that are; two workers that each spin on all cores are twice as slow
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    names = ("OMP_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
+    os.environ.update(dict.fromkeys(names, "1"))  # for libraries that are still to start, such as torch and ITK
+    threadpool_limits(1)  # for those that have; two workers that each spin on all cores are twice as slow
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
 
 

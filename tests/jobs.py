@@ -35,3 +35,12 @@ def wait_long_at_b(job: str) -> str:
     """Sleep at job b, longer than any test."""
     time.sleep(120 if job == "b" else 0)
     return job
+
+
+def n_threads(_: int) -> dict:
+    """Threads that ITK and the libraries for linear algebra take in this process."""
+    import SimpleITK as sitk  # noqa: N813
+    from threadpoolctl import threadpool_info
+
+    pools = {pool["num_threads"] for pool in threadpool_info()}
+    return {"itk": sitk.ProcessObject.GetGlobalDefaultNumberOfThreads(), "pools": max(pools, default=1)}

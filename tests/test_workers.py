@@ -27,6 +27,12 @@ def test_workers_that_cannot_start_are_reported(monkeypatch):
         list(run_apart(jobs.wait_long_at_b, list("ac"), workers=1, lost=jobs.refuse))
 
 
+def test_a_worker_computes_with_one_thread(monkeypatch):
+    monkeypatch.delenv("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", raising=False)
+    found = list(run_apart(jobs.n_threads, [0], workers=1, lost=jobs.refuse))
+    assert found == [{"itk": 1, "pools": 1}]
+
+
 def test_workers_end_when_the_process_that_started_them_is_killed(tmp_path):
     script = tmp_path / "job.py"
     script.write_text(

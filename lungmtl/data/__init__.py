@@ -19,6 +19,6 @@ __getattr__, __dir__, __all__ = exports(
         "tensor": ["prepare", "prepare_scan"],
         "thumbnails": ["gallery"],
         "verify": ["verify_images", "verify_prepared"],
-        "volume": ["ScanError", "Volume"],
+        "volume": ["ScanError", "Volume", "last_line"],
     },
 )

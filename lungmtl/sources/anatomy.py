@@ -37,12 +37,14 @@ class Space:
 
 
 def body_scale(patient: dict[str, float]) -> float:
+    """Scale at which the lungs hold the patient's volume."""
     coarse = Space((52, 46, 60), (6.0, 6.0, 6.0))
     volume_l = lungs_of(coarse, patient, 1.0).sum() * coarse.voxel_ml / 1000
     return float((patient["target_volume_l"] / volume_l) ** (1 / 3))
 
 
 def lungs_of(space: Space, patient: dict[str, float], scale: float) -> np.ndarray:
+    """Lungs, bool (Z, Y, X)."""
     z, y, x = (axis / scale for axis in space.axes())
     height = np.clip((z + 120) / 245, 0, 1)  # 0 at the base, 1 at the apex
     taper = np.sqrt(1 - height**2.6)
@@ -58,6 +60,7 @@ def lungs_of(space: Space, patient: dict[str, float], scale: float) -> np.ndarra
 
 
 def body_of(space: Space, lung: np.ndarray, patient: dict[str, float], scale: float) -> np.ndarray:
+    """Body around the lungs, and the table, in HU, float32 (Z, Y, X)."""
     z, y, x = (axis / scale for axis in space.axes())
     hu = np.full(space.shape, -1000, np.float32)
     thorax = (np.abs(x) / 146) ** 2.4 + (np.abs(y - 4) / 96) ** 2.4  # 1 on the inner chest wall
@@ -75,6 +78,7 @@ def body_of(space: Space, lung: np.ndarray, patient: dict[str, float], scale: fl
 
 
 def parenchyma(space: Space, lung: np.ndarray, patient: dict[str, float], generator: np.random.Generator) -> np.ndarray:
+    """Lung tissue with trapped air (asthma) and destruction (emphysema), in HU, (Z, Y, X)."""
     z, y, _ = space.axes()
     hu = np.float32(patient["parenchyma_hu"]) + np.float32(0.16) * y  # denser at the back of a patient lying supine
     hu = hu + np.float32(9) * _field(space, 11, generator)

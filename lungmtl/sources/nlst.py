@@ -1,12 +1,9 @@
-"""NLST: official tables and series index to a cohort table, a download manifest, and one free scan to try it all with.
+"""NLST: official tables and series index to a cohort table and a download manifest.
 
 The order of a run: `read_index` (or `read_headers` of what is there) lists the series, `choose_series` keeps one per
 patient, `add_labels` joins the diagnoses, `draw` may thin the patients, `locate` finds and counts the files,
 `write_cohort` writes the table and a side file with every option. With the index, what is downloaded changes neither
 choice nor labels nor split: the same command makes the same table again, only with fewer scans excluded.
-
-A label that is not known is NaN: an answer that was not given (`.M`, `.N`, blank), a follow-up shorter than the
-horizon, a column that the table does not have. In `cancyr` 0 is a cancer of the first round, not a missing value.
 
 Sources: NLST data dictionaries (Participant, Spiral CT Abnormalities), National Cancer Institute, cdas.cancer.gov/nlst;
 images: NLST Research Team 2013, doi 10.7937/TCIA.HMQ8-J677, CC BY 4.0, and their index in the package idc-index-data.
@@ -48,7 +45,7 @@ OPTIONS = (  # of the command line; all are recorded next to the table
     *("asthma", "emphysema", "patients", "seed", "split"),
 )
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 def add_nlst(parser: argparse.ArgumentParser) -> None:
@@ -87,13 +84,13 @@ def nlst(options: argparse.Namespace) -> int:
     if options.patients:
         rows = draw(rows, n_patients=options.patients, seed=options.seed)
     if options.split:
-        rows = assign_splits(rows, fractions=SPLIT_FRACTIONS, seed=options.seed)
+        rows = assign_splits(rows, fractions=SPLIT_FRACTIONS, seed=options.seed, stratify=CENTRAL_TASK)
     rows = locate(rows, options.images, root=options.out.absolute().parent)
     counts = write_cohort(rows, options.out, facts=facts(vars(options), people))
-    logger.info("%s: %s", options.out.name, json.dumps(counts, indent=2))
+    _logger.info("%s: %s", options.out.name, json.dumps(counts, indent=2))
     if options.manifest:
         n_series = write_manifest(rows, options.images, options.manifest)
-        logger.info("%s: %d series to download", options.manifest.name, n_series)
+        _logger.info("%s: %d series to download", options.manifest.name, n_series)
     return 0
 
 
@@ -101,23 +98,16 @@ def draw(rows: pd.DataFrame, *, n_patients: int, seed: int) -> pd.DataFrame:
     """Keep every patient with lung cancer and draw the others until there are `n_patients`; a new frame.
 
     Enriches the cohort, as case-control studies do, so that it can be downloaded; prevalence is then no longer that
-    of screening. Excluded rows stay; patients whose lung cancer is not known are left out.
+    of screening. Excluded rows stay and are not counted; patients whose lung cancer is not known are left out.
 
-    Args:
-        rows: As `add_labels` gives it.
-        n_patients: Patients to keep, beside the excluded ones.
-        seed: Seeds the draw.
     Raises:
         ValueError: If there are fewer patients, or more with lung cancer.
     """
     usable = rows["excluded"] == ""
-    positive = rows[usable & (rows[CENTRAL_TASK] == 1)]
-    negative = rows[usable & (rows[CENTRAL_TASK] == 0)]
-    if not len(positive) <= n_patients <= len(positive) + len(negative):
-        raise ValueError(
-            f"`--patients` must be {len(positive)} (all with lung cancer) to {len(positive) + len(negative)}. "
-            f"Found {n_patients}."
-        )
+    positive, negative = (rows[usable & (rows[CENTRAL_TASK] == answer)] for answer in (1, 0))
+    least, most = len(positive), len(positive) + len(negative)
+    if not least <= n_patients <= most:
+        raise ValueError(f"`--patients` must be {least} (all with lung cancer) to {most}. Found {n_patients}.")
     others = np.random.default_rng(seed).choice(negative.index, n_patients - len(positive), replace=False)
     return rows.loc[sorted([*rows.index[~usable], *positive.index, *others])].reset_index(drop=True)
 
@@ -136,9 +126,8 @@ def locate(rows: pd.DataFrame, images: str | Path, *, root: str | Path) -> pd.Da
     """
     place = os.path.relpath(images, root)
     if place.startswith(os.pardir):
-        raise ValueError(
-            f"`--images` must lie in the folder of `--out`; a link there will do. Found {images}, outside {root}."
-        )
+        must = "`--images` must lie in the folder of `--out`; a link there will do."
+        raise ValueError(f"{must} Found {images}, outside {root}.")
     n_files = {folder: len(files) for folder, files in folders_of(images).items()}
     by_uid = {os.path.basename(folder).rpartition("_")[2]: folder for folder in sorted(n_files, key=n_files.get)}
     folder = rows["folder"].where(rows["folder"] != "", rows["series"].map(by_uid))
@@ -151,34 +140,22 @@ def locate(rows: pd.DataFrame, images: str | Path, *, root: str | Path) -> pd.Da
 
 
 def write_manifest(rows: pd.DataFrame, images: str | Path, path: str | Path) -> int:
-    """Write what is still to be downloaded, for `s5cmd --no-sign-request run FILE`.
+    """Write what is still to be downloaded, for `s5cmd --no-sign-request run FILE`; return the number of series.
 
-    Args:
-        rows: As `locate` gives it; those with an incomplete download are fetched again as a whole.
-        images: Folder that gets a folder per series.
-        path: The manifest.
-    Returns:
-        The number of series in it.
+    `images` gets a folder per series; an incomplete download is fetched again as a whole.
     """
     wanted = rows[rows["excluded"].str.startswith(DOWNLOAD)]
-    lines = [
-        f"cp {shlex.quote(url)} {shlex.quote(os.path.join(os.path.abspath(images), uid) + os.sep)}"
-        for url, uid in zip(wanted["url"], wanted["series"], strict=True)
-    ]
+    folders = (os.path.join(os.path.abspath(images), uid) + os.sep for uid in wanted["series"])
+    lines = [f"cp {shlex.quote(url)} {shlex.quote(to)}" for url, to in zip(wanted["url"], folders, strict=True)]
     head = f"# {len(lines)} series. Fetch: s5cmd --no-sign-request run {Path(path).name}; then make the table again."
     write(Path(path), "\n".join([head, *lines]) + "\n")
     return len(lines)
 
 
 def write_cohort(rows: pd.DataFrame, path: str | Path, *, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Write the cohort table and, beside it, a json file with the same name that says how it was made.
+    """Write the cohort table of `locate` and next to it a json file, with the same name, that says how it was made.
 
-    Args:
-        rows: As `locate` gives it.
-        path: The csv file.
-        facts: Options and sources, written as they are.
-    Returns:
-        Counts of scans, reasons, labels and splits, which the json file holds, too.
+    The json file holds `facts` as they are, and the counts of scans, reasons, labels and splits that are returned.
     """
     path = Path(path)
     table = rows.assign(scan=rows["patient"] + "-T" + rows["round"])
@@ -191,12 +168,7 @@ def write_cohort(rows: pd.DataFrame, path: str | Path, *, facts: Mapping[str, An
 
 
 def facts(options: Mapping[str, Any], people: Table) -> dict[str, Any]:
-    """What a side file says of a table's making: options, names and hashes of files, and what these do not have.
-
-    Args:
-        options: Names and values as the command line has them; paths are not kept.
-        people: The participant table.
-    """
+    """How a table was made: options of the command line, names and hashes of files (no paths), and what these lack."""
     files = {name: options[name] for name in ("participants", "abnormalities") if options[name]}
     return {
         "collection": COLLECTION,

@@ -4,11 +4,12 @@ A label that is not known is NaN: an answer that was not given (`.M`, `.N`, blan
 horizon, a column that the table does not have. In `cancyr` 0 is a cancer of the first round, not a missing value.
 """
 
+import logging
+
 import numpy as np
 import pandas as pd
 
 from lungmtl.experiments import CENTRAL_TASK, TASKS
-from lungmtl.sources.nlst_series import logger
 from lungmtl.sources.nlst_tables import DIAGNOSES, FOLLOW_UP, REPORTED, Table, check_columns, numbers, optional
 
 ASTHMA = ("either", "adult", "childhood")
@@ -19,6 +20,7 @@ EMPHYSEMA_FINDING = 59  # sct_ab_desc
 READ_RESULTS = (1, 6)  # scr_res of a screen that was read; from 10 on there is none
 NOT_LISTED = "not in the participant table"
 AFTER_DIAGNOSIS = "scan after the diagnosis of lung cancer"
+_logger = logging.getLogger(__name__)
 
 
 def add_labels(
@@ -35,8 +37,7 @@ def add_labels(
 
     Args:
         chosen: As `choose_series` gives it.
-        people: The participant table.
-        abnormalities: The table of CT abnormalities, for `emphysema="ct"`.
+        abnormalities: Needed for `emphysema="ct"`.
         screen: Screening round of the scans.
         horizon_years: Lung cancer means diagnosed within this time after the scan.
         asthma: Diagnosed as an adult, in childhood, or either.
@@ -61,7 +62,7 @@ def add_labels(
     excluded = chosen["excluded"].where(chosen["excluded"] != "", reasons)
     unknown = [task for task in TASKS if joined[task].isna().all()]
     if unknown:
-        logger.warning("Not known of any patient, for want of a column or an answer: %s", ", ".join(unknown))
+        _logger.warning("Not known of any patient, for want of a column or an answer: %s", ", ".join(unknown))
     return chosen.assign(excluded=excluded, **{task: joined[task] for task in TASKS}, split="")
 
 
@@ -72,10 +73,6 @@ def lung_cancer(people: Table, *, screen: int, horizon_years: float) -> pd.DataF
     years after the first round. Without cancer the participant must have been followed for the whole horizon. Nothing
     is known where the scan has no day.
 
-    Args:
-        people: The participant table.
-        screen: Screening round of the scan.
-        horizon_years: Time after the scan.
     Returns:
         A row per row of the table: `lung_cancer` (0, 1, NaN = not known) and `reason`, which is blank unless the scan
         was made after the diagnosis.
@@ -105,6 +102,7 @@ def _cancer_status(people: Table) -> tuple[pd.Series, pd.Series]:
 
 
 def follow_up_column(people: Table) -> str:
+    """The first of the columns `FOLLOW_UP` that a table has."""
     return next(name for name in FOLLOW_UP if name in people.rows)
 
 
@@ -120,9 +118,8 @@ def _reported(people: Table, asthma: str) -> pd.DataFrame:
 def _finding(people: Table, abnormalities: Table, screen: int) -> pd.Series:
     """Emphysema as a radiologist recorded it: 0 only where the screen was read and the finding is not listed."""
     check_columns(people.rows, [f"scr_res{screen}"], people.path)
-    is_found = (numbers(abnormalities, "study_yr") == screen) & (
-        numbers(abnormalities, "sct_ab_desc") == EMPHYSEMA_FINDING
-    )
+    is_emphysema = numbers(abnormalities, "sct_ab_desc") == EMPHYSEMA_FINDING
+    is_found = is_emphysema & (numbers(abnormalities, "study_yr") == screen)
     is_read = numbers(people, f"scr_res{screen}").between(*READ_RESULTS)
     label = pd.Series(np.nan, index=people.rows.index).mask(is_read, 0.0)
     return label.mask(people.rows["pid"].isin(abnormalities.rows["pid"][is_found]), 1.0)

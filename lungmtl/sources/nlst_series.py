@@ -10,11 +10,11 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
+from lungmtl.data import open_image
 from lungmtl.sources.nlst_tables import check_columns, existing, query
 
-SOFT_KERNELS = (  # reconstructions that show soft tissue; the others sharpen edges and noise
-    *("STANDARD", "B30f", "B31f", "B30s", "B31s", "C", "FC01", "FC02", "FC10", "FC11", "B20f", "SOFT"),
-)
+# reconstructions that show soft tissue; the others sharpen edges and noise
+SOFT_KERNELS = ("STANDARD", "B30f", "B31f", "B30s", "B31s", "C", "FC01", "FC02", "FC10", "FC11", "B20f", "SOFT")
 ANY_KERNEL = "any"
 MAX_THICKNESS_MM = 3.3  # chosen by us: keeps 2.5 mm and 3.2 mm, leaves 5 mm out
 SLICES = (60, 800)  # fewer are localizers and parts, more are overlapping reconstructions
@@ -23,7 +23,7 @@ FOLDER_DEPTH = 6  # below the images' folder; deeper ones are not searched
 NLST_TAGS = {"PatientID": "0010|0020", "SeriesInstanceUID": "0020|000e", "SeriesDescription": "0008|103e"}
 SERIES_COLUMNS = ("series", "round", "kernel", "thickness_mm", "n_slices")  # ride along in the cohort table
 _NLST_CT = "collection_id = 'nlst' and Modality = 'CT' and analysis_result_id is null"
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 def read_index(path: str | Path | None = None) -> pd.DataFrame:
@@ -32,7 +32,7 @@ def read_index(path: str | Path | None = None) -> pd.DataFrame:
     Args:
         path: An index file, parquet or csv; that of the package idc-index-data where not given.
     Returns:
-        One row per series with the `INDEX_COLUMNS`, all text but `instanceCount`, and `folder`, which is blank.
+        One row per series with the `INDEX_COLUMNS`, all text except `instanceCount`, and `folder`, which is blank.
     Raises:
         FileNotFoundError: If there is no such file, or the package is not installed.
         ValueError: If a column is missing.
@@ -49,23 +49,21 @@ def read_index(path: str | Path | None = None) -> pd.DataFrame:
 
 
 def read_headers(images: str | Path) -> pd.DataFrame:
-    """List the series of a folder of DICOM files by one header of each subfolder that has any.
+    """List the series of a folder of series folders, in any layout, by the header of one DICOM file of each.
 
-    Args:
-        images: Folder of series folders, in any layout.
     Returns:
         As `read_index` gives it, with `folder`; `instanceCount` is the number of files, which proves nothing.
     Raises:
         ValueError: If no DICOM file is found.
     """
     folders = sorted(folders_of(images).items())
-    headers = [_header(Path(images), place, files) for place, files in tqdm(folders, desc="headers", disable=None)]
+    headers = [_as_in_index(Path(images), place, files) for place, files in tqdm(folders, desc="headers", disable=None)]
     rows = [header for header in headers if header]
     if not rows:
         raise ValueError(f"`--images` must hold series folders with DICOM files (.dcm). Found none in {images}.")
     if len(rows) < len(headers):
         n_other = len(headers) - len(rows)
-        logger.warning("%d of %d folders have no DICOM header of an NLST participant", n_other, len(headers))
+        _logger.warning("%d of %d folders have no DICOM header of an NLST participant", n_other, len(headers))
     series = pd.DataFrame(rows).sort_values("instanceCount", ascending=False, kind="stable")
     return series.drop_duplicates("SeriesInstanceUID", ignore_index=True)  # the fullest copy
 
@@ -84,11 +82,10 @@ def choose_series(
         series: As `read_index` gives it.
         screen: Screening round, 0 to 2.
         kernels: Reconstruction kernels that fit; `any` fits all.
-        max_thickness_mm: Largest slice thickness that fits.
         slices: Smallest and largest number of slices that fit.
     Returns:
-        One row per patient, in their order: `patient`, the `SIDE_COLUMNS`, `url`, `folder`, and `excluded`, which says
-        why a patient has no series.
+        One row per patient, in their order: `patient`, the `SERIES_COLUMNS`, `url`, `folder`, and `excluded`: why a
+        patient has no series.
     Raises:
         ValueError: If an option is outside its range.
     """
@@ -131,19 +128,14 @@ def folders_of(images: str | Path) -> dict[str, list[str]]:
     return found
 
 
-def _header(images: Path, place: str, files: Sequence[str]) -> dict[str, Any]:
+def _as_in_index(images: Path, place: str, files: Sequence[str]) -> dict[str, Any]:
     """Read what the index would say of a folder from its first file; empty if that is not one of NLST."""
-    import SimpleITK as sitk  # noqa: N813
-
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(images / place / min(files)))
     try:
-        reader.ReadImageInformation()
+        header = open_image(images / place / min(files))
     except RuntimeError:
         return {}
-    said = {
-        name: reader.GetMetaData(tag).strip() if reader.HasMetaDataKey(tag) else "" for name, tag in NLST_TAGS.items()
-    }
+    has = header.HasMetaDataKey
+    said = {name: header.GetMetaData(tag).strip() if has(tag) else "" for name, tag in NLST_TAGS.items()}
     if not said["PatientID"].isdigit():  # a name, perhaps: it goes nowhere
         return {}
     return {**said, "instanceCount": len(files), "series_aws_url": "", "folder": place}

@@ -28,14 +28,11 @@ class Table(NamedTuple):
 
 
 def read_table(path: str | Path, *, required: Sequence[str] = ()) -> Table:
-    """Read an official table, csv or parquet (which needs the extra `nlst`).
+    """Read an official table, csv or parquet (which needs the extra `nlst`), as CDAS or IDC delivers it.
 
-    Args:
-        path: The file, as CDAS or IDC delivers it.
-        required: Columns it must have.
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no table or a column is missing.
+        ValueError: If it is no table or one of the `required` columns is missing.
     """
     path = existing(path, "An official table")
     rows = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
@@ -81,15 +78,17 @@ def query(path: Path, sql: str) -> pd.DataFrame:
 
 
 def existing(path: str | Path, what: str) -> Path:
+    """The path of a file that must be there; `what` it is begins the error."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"{what} must be an existing file. Found nothing at {path}.")
     return Path(path)
 
 
 def check_columns(rows: pd.DataFrame, required: Sequence[str], path: Path) -> None:
+    """Check that each of the required columns is there once."""
     for name in required:
-        if list(rows.columns).count(name) != 1:
-            raise ValueError(f"The table must have one column `{name}`. Found {list(rows).count(name)} in {path}.")
+        if (found := list(rows).count(name)) != 1:
+            raise ValueError(f"The table must have one column `{name}`. Found {found} in {path}.")
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
@@ -100,10 +99,8 @@ def _read_csv(path: Path) -> pd.DataFrame:
         rows = {}
         for row in filter(None, lines):
             if len(row) != len(names):
-                raise ValueError(
-                    f"Every row must have the header's {len(names)} cells. Found {len(row)} in row {lines.line_num} of "
-                    f"{path}."
-                )
+                found = f"{len(row)} in row {lines.line_num} of {path}"
+                raise ValueError(f"Every row must have the header's {len(names)} cells. Found {found}.")
             rows[lines.line_num] = [row[place].strip() for place in kept]
     return pd.DataFrame.from_dict(rows, orient="index", columns=[names[place] for place in kept], dtype=str)
 
@@ -118,18 +115,15 @@ def numbers(table: Table, name: str, *, allowed: Sequence[int] | None = None) ->
     """Return a column as float, NaN where missing."""
     text = table.rows[name]
     is_missing = text.str.fullmatch(MISSING)
-    numbers = pd.to_numeric(text.mask(is_missing), errors="coerce")
-    is_wrong = ~is_missing & (numbers.isna() | (~numbers.isin(allowed) if allowed else False))
+    found = pd.to_numeric(text.mask(is_missing), errors="coerce")
+    is_wrong = ~is_missing & (found.isna() | (~found.isin(allowed) if allowed else False))
     if is_wrong.any():
         what = " or ".join(str(number) for number in allowed) if allowed else "a number"
-        row = is_wrong.idxmax()
-        raise ValueError(
-            f"`{name}` must be {what}, blank or a missing code such as .N. Found {text[row]!r} in row {row} of "
-            f"{table.path} ({is_wrong.sum()} rows)."
-        )
-    return numbers
+        case = f"{text[is_wrong.idxmax()]!r} in row {is_wrong.idxmax()} of {table.path} ({is_wrong.sum()} rows)"
+        raise ValueError(f"`{name}` must be {what}, blank or a missing code such as .N. Found {case}.")
+    return found
 
 
 def optional(table: Table, name: str, *, allowed: Sequence[int] | None = None) -> pd.Series:
-    """As `_numbers`, and all NaN where the table does not have the column."""
+    """As `numbers`, and all NaN where the table does not have the column."""
     return numbers(table, name, allowed=allowed) if name in table.rows else pd.Series(np.nan, index=table.rows.index)

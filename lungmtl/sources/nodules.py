@@ -6,8 +6,8 @@ import numpy as np
 
 from lungmtl.sources.anatomy import Space
 
-# natural log of mm, and of the radial coefficient of variation: mean, standard deviation (fits to LIDC-IDRI)
 TRUTH_LUNG, TRUTH_MALIGNANT, TRUTH_BENIGN = 1, 2, 3  # labels of truth/<scan>.nii.gz; 2 and 3 lie in the lung, too
+# natural log of mm, and of the radial coefficient of variation: mean, standard deviation (fits to LIDC-IDRI)
 MALIGNANT_DIAMETER, MALIGNANT_IRREGULARITY = (3.020, 0.428), (-1.678, 0.482)
 BENIGN_DIAMETER, BENIGN_IRREGULARITY = (2.060, 0.396), (-1.874, 0.414)
 MALIGNANT_RANGE_MM, BENIGN_RANGE_MM = (8.0, 30.0), (4.0, 14.0)
@@ -29,6 +29,7 @@ class Nodule:
 def add_nodules(
     hu: np.ndarray, labels: np.ndarray, space: Space, patient: dict[str, float], generator: np.random.Generator
 ) -> list[Nodule]:
+    """Draw nodules into `hu` and `labels`, a malignant one if the patient has lung cancer, and return them."""
     lung = np.argwhere(labels == TRUTH_LUNG)
     malignant = [True] * int(patient["true_lung_cancer"])
     benign = [False] * generator.poisson(N_BENIGN)

@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
 from scipy import ndimage
 from tqdm import tqdm
 
 from lungmtl.experiments import CENTRAL_TASK, TASKS
 from lungmtl.files import replacing, write
 from lungmtl.sources.anatomy import Space, add_trees, body_of, body_scale, lungs_of, parenchyma
-from lungmtl.sources.nodules import TRUTH_BENIGN, TRUTH_LUNG, TRUTH_MALIGNANT, Nodule, add_nodules  # noqa: F401
+from lungmtl.sources.nodules import TRUTH_BENIGN, TRUTH_MALIGNANT, Nodule, add_nodules  # noqa: F401
 from lungmtl.sources.phantom_settings import PhantomSettings
 from lungmtl.workers import run_jobs
 
@@ -40,15 +40,9 @@ LABEL_ODDS = {
 
 
 def make_cohort(folder: str | Path, settings: PhantomSettings, *, workers: int = 1, progress: bool = True) -> Path:
-    """Write a phantom cohort; a complete one is left as it is, a started one is completed.
+    """Write a phantom cohort: images/, truth/, truth.csv and, last, cohort.csv, whose path is returned.
 
-    Args:
-        folder: Where images/, truth/, truth.csv and, last, cohort.csv are written.
-        settings: Scans per split, seed and label noise.
-        workers: Processes.
-        progress: Show a bar.
-    Returns:
-        Path of cohort.csv.
+    A complete cohort is left as it is, a started one is completed.
     """
     folder = Path(folder)
     table_path = folder / "cohort.csv"
@@ -67,14 +61,9 @@ def make_cohort(folder: str | Path, settings: PhantomSettings, *, workers: int =
 
 
 def diagnoses(truth: pd.DataFrame, *, seed: int, label_noise: float) -> pd.DataFrame:
-    """Cohort table from the truth: auxiliary columns with wrong and missing answers, lung cancer as it is.
+    """Cohort table (scan, patient, image and the five labels: 1, 0 or blank) from the truth (scan, true_<task>).
 
-    Args:
-        truth: One row per scan with `scan` and true_<task>.
-        seed: Seeds the wrong and the missing answers.
-        label_noise: Chance that an auxiliary answer is wrong.
-    Returns:
-        scan, patient, image and the five label columns (1, 0 or blank).
+    An auxiliary answer is wrong with the chance `label_noise`, and some are missing; lung cancer is as it is.
     """
     generator = np.random.default_rng([seed, 1_000_003])
     table = pd.DataFrame({"scan": truth["scan"]})

