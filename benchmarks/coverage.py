@@ -156,10 +156,10 @@ def _one_run(setting: OneRun) -> Callable[..., Iterator]:
         weight = patient_weights(target, patient, replicates=REPLICATES, seed=number)
         found = run_scores(target, probability, patient, weight)
         yield "AUC, DeLong", *auc_interval(target, probability)[1:], truth["auc"]
-        yield "AUC, patient bootstrap", *found.auc[1:], truth["auc"]
-        yield "average precision", *found.average_precision[1:], truth["average_precision"]
-        yield "sensitivity at 90 % specificity", *found.sensitivity_at_90[1:], truth["sensitivity_at_90"]
-        yield "sensitivity at 95 % specificity", *found.sensitivity_at_95[1:], truth["sensitivity_at_95"]
+        yield "AUC, patient bootstrap", *found["auc"][1:], truth["auc"]
+        yield "average precision", *found["average_precision"][1:], truth["average_precision"]
+        yield "sensitivity at 90 % specificity", *found["sensitivity_at_90"][1:], truth["sensitivity_at_90"]
+        yield "sensitivity at 95 % specificity", *found["sensitivity_at_95"][1:], truth["sensitivity_at_95"]
         called = score[target == 1] >= setting.shift / 2
         yield "sensitivity at a threshold", *rate(int(called.sum()), len(called))[1:], truth["sensitivity"]
         target, score = _drawn(setting, generator, generator.random(setting.n_scans) < setting.prevalence)

@@ -376,7 +376,7 @@ def test_brier_score_and_average_precision_of_hand_worked_cases():
     weight = patient_weights(target, np.arange(4), replicates=100, seed=0)
 
     assert brier_interval([1, 0], [0.8, 0.4], ["a", "b"]).value == pytest.approx((0.04 + 0.16) / 2)
-    assert run_scores(target, probability, np.arange(4), weight).average_precision.value == pytest.approx(
+    assert run_scores(target, probability, np.arange(4), weight)["average_precision"].value == pytest.approx(
         (1 + 2 / 3) / 2
     )
 
@@ -448,10 +448,10 @@ def test_run_scores_hold_their_values_and_share_the_draws():
     weight = patient_weights(target, patient, replicates=1000, seed=3)
     found = run_scores(target, probability[0], patient, weight)
 
-    assert found.auc == pytest.approx(bootstrap_auc(target, probability[0], patient, replicates=1000, seed=3))
-    assert found.average_precision.value == average_precision_score(target, probability[0])
-    assert all(score.low < score.value < score.high for score in found)
-    assert found.sensitivity_at_95.value < found.sensitivity_at_90.value
+    assert found["auc"] == pytest.approx(bootstrap_auc(target, probability[0], patient, replicates=1000, seed=3))
+    assert found["average_precision"].value == average_precision_score(target, probability[0])
+    assert all(score.low < score.value < score.high for score in found.values())
+    assert found["sensitivity_at_95"].value < found["sensitivity_at_90"].value
 
 
 def test_sensitivity_of_1_keeps_an_interval():
@@ -460,7 +460,7 @@ def test_sensitivity_of_1_keeps_an_interval():
     found = run_scores(target, 0.2 + 0.5 * target, np.arange(40), weight)
 
     adjusted = (20 + 1.96**2 / 2) / (20 + 1.96**2)  # 22 of 24: what the interval is built around
-    assert found.sensitivity_at_90 == pytest.approx((1, adjusted, 1), abs=0.001)
+    assert found["sensitivity_at_90"] == pytest.approx((1, adjusted, 1), abs=0.001)
 
 
 def test_reliability_bins_hold_equal_counts_and_wilsons_interval():

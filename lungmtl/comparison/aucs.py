@@ -89,7 +89,7 @@ def run_table(predictions: pd.DataFrame, *, replicates: int, seed: int) -> pd.Da
 def _scores(scans: Scans, weight: np.ndarray) -> dict[str, float]:
     """Metrics of one run; no calibration where it has no finite slope."""
     arrays = scans.target, scans.probability[0]
-    found = run_scores(*arrays, scans.patient, weight)._asdict()
+    found = run_scores(*arrays, scans.patient, weight)
     found["bootstrap"] = found.pop("auc")
     auc, low, high = auc_interval(*arrays)
     if auc not in (0.0, 1.0) and np.ptp(arrays[1]) > 0:

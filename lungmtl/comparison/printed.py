@@ -52,8 +52,9 @@ def format_table(aucs: pd.DataFrame) -> str:
     Args:
         aucs: As `auc_table` returns it, or its csv.
     """
-    cells = [_cell(*values) for values in zip(aucs["auc"], aucs["low"], aucs["high"], strict=True)]
-    wide = aucs.assign(cell=cells).pivot_table(index="experiment", columns="task", values="cell", aggfunc="first")
+    wide = aucs.assign(cell=_cells(aucs)).pivot_table(
+        index="experiment", columns="task", values="cell", aggfunc="first"
+    )
     wide = wide.loc[in_order(aucs["experiment"]), list(dict.fromkeys(aucs["task"]))].fillna("")
     wide.columns = [column.replace("_", " ") for column in wide.columns]
     n_seeds = " to ".join(map(str, sorted({aucs["n_seeds"].min(), aucs["n_seeds"].max()})))
@@ -70,22 +71,17 @@ def summary(aucs: pd.DataFrame, comparisons: pd.DataFrame) -> str:
         aucs: As `auc_table` returns it, or its csv; the first task is the central one.
         comparisons: As `comparison_table` returns it, or its csv.
     """
-    references = list(dict.fromkeys(comparisons["reference"]))
-    heads = [f"minus {reference}, Holm's p" for reference in references]
-    lines = [f"| experiment | test AUC | {' | '.join(heads)} |", "|---" * (2 + len(heads)) + "|"]
-    pairs = comparisons.set_index(["experiment", "reference"])
-    for row in aucs[aucs["task"] == aucs["task"].iloc[0]].itertuples():
-        cells = [_difference_cell(pairs, row.experiment, reference) for reference in references]
-        lines.append(f"| {row.experiment} | {_cell(row.auc, row.low, row.high)} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    central = aucs[aucs["task"] == aucs["task"].iloc[0]]
+    table = pd.DataFrame({"experiment": central["experiment"], "test AUC": _cells(central)})
+    for reference, rows in comparisons.groupby("reference", sort=False):
+        values = zip(rows["difference"], rows["low"], rows["high"], rows["p_holm"], strict=True)
+        cells = [f"{value:+.3f} [{low:+.3f}, {high:+.3f}], p {p:.2g}" for value, low, high, p in values]
+        of_experiment = dict(zip(rows["experiment"], cells, strict=True))
+        table[f"minus {reference}, Holm's p"] = table["experiment"].map(of_experiment).fillna("")
+    head, *body = (f"| {' | '.join(row)} |" for row in [table.columns, *table.to_numpy()])
+    return "\n".join([head, "|---" * len(table.columns) + "|", *body])
 
 
-def _difference_cell(pairs: pd.DataFrame, experiment: str, reference: str) -> str:
-    if (experiment, reference) not in pairs.index:
-        return ""
-    pair = pairs.loc[experiment, reference]
-    return f"{pair['difference']:+.3f} [{pair['low']:+.3f}, {pair['high']:+.3f}], p {pair['p_holm']:.2g}"
-
-
-def _cell(auc: float, low: float, high: float) -> str:
-    return "one class only" if np.isnan(auc) else f"{auc:.2f} [{low:.2f}, {high:.2f}]"
+def _cells(aucs: pd.DataFrame) -> list[str]:
+    values = zip(aucs["auc"], aucs["low"], aucs["high"], strict=True)
+    return ["one class only" if np.isnan(auc) else f"{auc:.2f} [{low:.2f}, {high:.2f}]" for auc, low, high in values]

@@ -85,7 +85,7 @@ class Scans(NamedTuple):
 
     def among(self, scans: Sequence[str]) -> "Scans":
         """Those of these scans that are labelled; none of them counts as unknown."""
-        inside = np.isin(self.scan, scans)
+        inside = pd.Index(self.scan).isin(scans)
         arrays = {name: getattr(self, name)[inside] for name in ("target", "patient", "scan")}
         return self._replace(**arrays, probability=self.probability[:, inside], n_unknown=0, areas=None)
 

@@ -69,7 +69,8 @@ def _subgroups(predictions: pd.DataFrame, attributes: pd.DataFrame, task: str) -
         only_positives = len(values) > 0 and known[values.index].eq(1).all() and known.ne(1).any()
         negatives = list(known.index[known == 0]) if only_positives else []
         ending = ", against all negatives" if only_positives else ""
-        found += [(attribute, f"{kind}{ending}", [*values.index[kinds == kind], *negatives]) for kind in _unique(kinds)]
+        for kind in sorted(kinds.unique(), key=lambda kind: (kind.startswith("above"), kind)):
+            found.append((attribute, f"{kind}{ending}", [*values.index[kinds == kind], *negatives]))
     for other in [name for name in predictions["task"].unique() if name != task]:
         answers = targets.loc[known.index, other].dropna().map({1.0: "yes", 0.0: "no"})
         found += [(other, answer, list(answers.index[answers == answer])) for answer in ("yes", "no")]
@@ -85,7 +86,3 @@ def _kinds(values: pd.Series) -> pd.Series:
         return values.map(lambda value: f"{value:g}" if isinstance(value, float) else str(value))
     middle = values.median()
     return (values <= middle).map({True: f"at most {middle:.3g}", False: f"above {middle:.3g}"})
-
-
-def _unique(kinds: pd.Series) -> list[str]:
-    return sorted(kinds.unique(), key=lambda kind: (kind.startswith("above"), kind))

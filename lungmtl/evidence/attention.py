@@ -65,11 +65,8 @@ def peak_inside(attention: np.ndarray, target: np.ndarray, lungs: np.ndarray, *,
 def swapped_chance(attentions: Sequence[np.ndarray], targets: Sequence[np.ndarray], *, cell: int) -> np.ndarray:
     """Chance of a hit with another scan's attention map: what knowing the usual place alone is worth.
 
-    Args:
-        attentions: N maps (z, y, x), N at least 2.
-        targets: N masks, bool (Z, Y, X), on the network's input grid.
-    Returns:
-        (N,), per scan the share of the other scans' peaks that touch its target.
+    Of N maps and targets, as `peak_inside` takes them and N at least 2, per scan (N,) the share of the other scans'
+    peaks that touch its target.
     """
     if len(attentions) != len(targets) or len(targets) < 2:
         raise ValueError(

@@ -1,7 +1,5 @@
 """Metrics of one run, each with its interval."""
 
-from typing import NamedTuple
-
 import numpy as np
 import pandas as pd
 from sklearn import metrics as sklearn_metrics
@@ -10,16 +8,6 @@ from lungmtl.evidence.areas import Interval, area_interval, auc, auc_interval, c
 from lungmtl.evidence.resampling import area_of, weighted_negatives
 
 SPECIFICITIES = (0.90, 0.95)  # at which sensitivity is given
-
-
-class RunScores(NamedTuple):
-    """Metrics of one run, each with its interval."""
-
-    auc: Interval
-    average_precision: Interval
-    brier: Interval
-    sensitivity_at_90: Interval
-    sensitivity_at_95: Interval
 
 
 def scores(predictions: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
@@ -38,15 +26,18 @@ def scores(predictions: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
     return table
 
 
-def run_scores(target: np.ndarray, probability: np.ndarray, patient: np.ndarray, weight: np.ndarray) -> RunScores:
+def run_scores(
+    target: np.ndarray, probability: np.ndarray, patient: np.ndarray, weight: np.ndarray
+) -> dict[str, Interval]:
     """Metrics of one run with 95 % intervals, all from the same draws of patients.
 
-    AUC and average precision (step-wise area under the precision-recall curve): deviation of the replicates, on the
-    logit scale. Both are for test sets with this prevalence, which average precision depends on; its t quantile has as
-    many degrees of freedom as positives but one.
-    Brier score: `brier_interval`. Sensitivity: two scans called positive and two not are added to the positives
-    (Agresti-Coull) in every replicate, and the interval is their mean and deviation; unlike percentiles it does
-    not shrink to nothing near 1. With ten positives these intervals cover 91 to 97 % (benchmarks/coverage.py).
+    They are auc, average_precision, brier, sensitivity_at_90 and sensitivity_at_95 (`SPECIFICITIES`). AUC and average
+    precision (step-wise area under the precision-recall curve): deviation of the replicates, on the logit scale. Both
+    are for test sets with this prevalence, which average precision depends on; its t quantile has as many degrees of
+    freedom as positives but one. Brier score: `brier_interval`. Sensitivity: two scans called positive and two not are
+    added to the positives (Agresti-Coull) in every replicate, and the interval is their mean and deviation; unlike
+    percentiles it does not shrink to nothing near 1. With ten positives these intervals cover 91 to 97 %
+    (benchmarks/coverage.py).
 
     `weight` is what `patient_weights` returns for these scans, (N, R).
 
@@ -57,15 +48,15 @@ def run_scores(target: np.ndarray, probability: np.ndarray, patient: np.ndarray,
     areas, precisions, sensitivities = _weighted_scores(target, probability, weight)
     of = (target, probability)
     precision = float(sklearn_metrics.average_precision_score(*of))
-    return RunScores(
-        area_interval(target, auc(*of), float(areas.std(ddof=1)), np.inf),
-        area_interval(target, precision, float(precisions.std(ddof=1)), target.sum() - 1),
-        brier_interval(*of, patient),
-        *(
-            _adjusted_rate(sensitivity_at_specificity(*of, specificity=share), draws, target.sum())
-            for share, draws in zip(SPECIFICITIES, sensitivities, strict=True)
-        ),
-    )
+    found = {
+        "auc": area_interval(target, auc(*of), float(areas.std(ddof=1)), np.inf),
+        "average_precision": area_interval(target, precision, float(precisions.std(ddof=1)), target.sum() - 1),
+        "brier": brier_interval(*of, patient),
+    }
+    for share, draws in zip(SPECIFICITIES, sensitivities, strict=True):
+        value = sensitivity_at_specificity(*of, specificity=share)
+        found[f"sensitivity_at_{100 * share:.0f}"] = _adjusted_rate(value, draws, target.sum())
+    return found
 
 
 def brier_interval(target: np.ndarray, probability: np.ndarray, patient: np.ndarray) -> Interval:
