@@ -5,7 +5,7 @@ from lungmtl.lazy import exports
 __getattr__, __dir__, __all__ = exports(
     __name__,
     {
-        "methods_section": ["methods"],
+        "methods_section": ["methods", "policies"],
         "page": ["record_links", "write_html"],
         "protocol_section": ["deviations", "protocol"],
     },

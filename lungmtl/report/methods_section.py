@@ -37,6 +37,13 @@ def methods(runs: pd.DataFrame) -> str:
     )
 
 
+def policies(runs: pd.DataFrame) -> dict[str, str]:
+    """Policy and weights of every experiment in words, in the paper's order; `runs` as in `methods`."""
+    settings = pd.DataFrame(index=runs.index)
+    names = in_order(runs["experiment"])
+    return {name: render("policy.md.j2", experiment=_experiment(name, runs, settings)) for name in names}
+
+
 def _experiment(name: str, runs: pd.DataFrame, settings: pd.DataFrame) -> dict[str, Any]:
     """An experiment with some settings; its policies, from the outside in, and their weights as in its first run."""
     rows = runs[runs["experiment"] == name]
