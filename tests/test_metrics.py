@@ -312,7 +312,6 @@ def test_bootstrap_covariance_of_runs_agrees_with_delong():
     areas = bootstrap_areas(target, probability, weight)
 
     assert np.cov(areas.draws) == pytest.approx(delong_covariance(target, probability)[1], rel=0.12)
-    assert areas.of([2]).value == areas.value[2]
 
 
 def difference(value, error, freedom=math.inf):

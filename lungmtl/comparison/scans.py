@@ -1,9 +1,9 @@
 """Scans of experiments side by side, as arrays with one row per seed, and pairs of experiments."""
 
 import functools
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,6 @@ from lungmtl import evidence
 from lungmtl.evidence import Areas, Difference, Interval
 from lungmtl.experiments import in_order
 
-Place = TypeVar("Place", bound=Hashable)
 MIN_PER_CLASS = 2  # an interval needs two patients with a positive scan and two without
 COUNTS = ("n", "positives", "unknown")
 PREDICTED = ("validation", "test")  # what a run predicts
@@ -64,9 +63,10 @@ class Scans(NamedTuple):
     @property
     def mean_of_runs(self) -> float:
         """Mean AUC over seeds; NaN where the scans hold one class."""
-        if len(np.unique(self.target)) < 2:
-            return np.nan
-        return float(np.mean([evidence.auc(self.target, values) for values in self.probability]))
+        has_both = len(np.unique(self.target)) == 2
+        return float(
+            np.mean([evidence.auc(self.target, values) if has_both else np.nan for values in self.probability])
+        )
 
     @property
     def threshold(self) -> float:
@@ -80,7 +80,7 @@ class Scans(NamedTuple):
     def of(self, seeds: Sequence[int]) -> "Scans":
         """The same scans with the rows of these seeds only."""
         rows = [self.seeds.index(seed) for seed in seeds]
-        areas = self.areas and self.areas.of(rows)
+        areas = self.areas and Areas(self.areas.value[rows], self.areas.draws[rows])
         return self._replace(probability=self.probability[rows], seeds=list(seeds), areas=areas)
 
     def among(self, scans: Sequence[str]) -> "Scans":
@@ -124,7 +124,7 @@ def pairs_of(groups: dict[str, Scans], references: Sequence[str]) -> list[Pair]:
     return list(pairs.values())
 
 
-def bootstrapped(groups: dict[Place, Scans], replicates: int, seed: int) -> dict[Place, Scans]:
+def bootstrapped(groups: dict[Any, Scans], replicates: int, seed: int) -> dict[Any, Scans]:
     """The same groups with `areas` where there are enough scans of both classes."""
     found = dict(groups)
     for place, scans in groups.items():

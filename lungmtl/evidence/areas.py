@@ -75,9 +75,8 @@ def compare_auc(target: np.ndarray, probability_a: np.ndarray, probability_b: np
     Predictors that rank all scans alike have a difference of 0 with variance 0: p is 1. A difference other
     than 0 with variance 0 (AUC 1 against 0) has p 0, as in pROC.
     """
-    target, probability_a = checked(target, probability_a)
-    target, probability_b = checked(target, probability_b)
-    areas, covariance = delong_covariance(target, np.stack([probability_a, probability_b]))
+    both = np.stack([checked(target, probability)[1] for probability in (probability_a, probability_b)])
+    areas, covariance = delong_covariance(target, both)
     variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
     return difference_of(float(areas[0] - areas[1]), float(np.sqrt(max(variance, 0.0))), np.inf)
 

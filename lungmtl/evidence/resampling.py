@@ -1,6 +1,5 @@
 """Bootstrap over patients: AUCs of several runs and their differences, with intervals over patients and seeds."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,10 +22,6 @@ class Areas(NamedTuple):
 
     value: np.ndarray
     draws: np.ndarray
-
-    def of(self, rows: Sequence[int]) -> "Areas":
-        """The same of these runs only."""
-        return Areas(self.value[rows], self.draws[rows])
 
     def __sub__(self, other: "Areas") -> "Areas":
         """Differences, paired by seed and by draw."""
