@@ -13,7 +13,6 @@ It also shows where an interval misses: with ten positives, hardly any scans dec
 """
 
 import argparse
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +27,7 @@ from lungmtl.evidence.decisions import rate
 from lungmtl.evidence.probabilities import calibration, reliability
 from lungmtl.evidence.resampling import bootstrap_areas, mean_auc, mean_difference, patient_weights
 from lungmtl.evidence.run_metrics import brier_interval, run_scores
+from lungmtl.files import write
 
 LEVEL = 0.95
 REPLICATES = 400  # of the bootstrap: leaves 3.5 % error in a half-width, which moves coverage by 0.1 %
@@ -67,7 +67,7 @@ class Seeds(NamedTuple):
 
     n_seeds: int
     seed_sd: float  # deviation of the networks' shifts
-    own: float  # variance of a score that a seed has alone, beside 1 that all share and 0.25 of the experiment
+    own: float  # variance of a score that a seed has alone, next to 1 that all share and 0.25 of the experiment
     n_positives: int = 100
     n_scans: int = 300
     shifts: tuple[float, float] = (1.3, 1.5)
@@ -108,10 +108,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
     frame = coverage(options.simulations, seed=options.seed)
-    options.out.mkdir(parents=True, exist_ok=True)
-    beside = options.out / "coverage.csv.partial"
-    frame.to_csv(beside, index=False, float_format="%.4f", lineterminator="\n")
-    os.replace(beside, options.out / "coverage.csv")
+    write(options.out / "coverage.csv", frame.to_csv(index=False, float_format="%.4f", lineterminator="\n"))
     print(frame.to_string(index=False))
 
 

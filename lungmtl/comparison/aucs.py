@@ -9,7 +9,7 @@ from itertools import chain
 import numpy as np
 import pandas as pd
 
-from lungmtl.comparison.scans import COUNTS, Scans, bootstrapped, named, of_task, scans_of
+from lungmtl.comparison.scans import COUNTS, ENDS, Scans, bootstrapped, named, of_task, scans_of
 from lungmtl.evidence import auc_interval, calibration, rate, run_scores
 
 FEWER = 400  # chosen by us: replicates where many intervals are wanted; their deviation has an error of 3.5 %
@@ -17,12 +17,8 @@ CALIBRATION = ("calibration_slope", "calibration_intercept")
 RUN_METRICS = ("average_precision", "brier", *CALIBRATION, "sensitivity_at_90", "sensitivity_at_95")
 RUN_COLUMNS = (
     *("experiment", "seed", "task", "auc", "low", "high", "bootstrap_low", "bootstrap_high"),
-    *(f"{name}{end}" for name in RUN_METRICS for end in ("", "_low", "_high")),
-    *(
-        "threshold",
-        *(f"{name}{end}" for name in ("sensitivity", "specificity") for end in ("", "_low", "_high")),
-        *COUNTS,
-    ),
+    *(f"{name}{end}" for name in RUN_METRICS for end in ENDS),
+    *("threshold", *(f"{name}{end}" for name in ("sensitivity", "specificity") for end in ENDS), *COUNTS),
 )
 
 

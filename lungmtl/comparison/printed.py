@@ -1,4 +1,4 @@
-"""Tables for readers: beside the paper's numbers, of run time, as text.
+"""Tables for readers: next to the paper's numbers, of run time, as text.
 
 Sources: Yang et al. 2020, Table 2 and abstract, arXiv 1912.07167 (the published AUCs).
 """
@@ -34,7 +34,7 @@ def seconds_table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def published_table(aucs: pd.DataFrame, *, task: str) -> pd.DataFrame:
-    """The paper's four AUCs beside the experiments of ours that each may belong to; two different cohorts.
+    """The paper's four AUCs next to those of our experiments that each may belong to; two different cohorts.
 
     Returns:
         setting, experiment, paper_auc, paper_n, auc, low, high, interval, n_seeds, n.

@@ -14,6 +14,7 @@ from lungmtl.experiments import in_order
 
 MIN_PER_CLASS = 2  # an interval needs two patients with a positive scan and two without
 COUNTS = ("n", "positives", "unknown")
+ENDS = ("", "_low", "_high")  # of the columns of a value and its interval
 PREDICTED = ("validation", "test")  # what a run predicts
 
 
@@ -170,7 +171,7 @@ def _weights(target: bytes, patients: tuple[str, ...], replicates: int, seed: in
 
 def named(name: str, interval: Sequence[float]) -> dict[str, float]:
     """A value and its interval as columns `name`, `name`_low, `name`_high."""
-    return dict(zip((name, f"{name}_low", f"{name}_high"), interval, strict=True))
+    return dict(zip((f"{name}{end}" for end in ENDS), interval, strict=True))
 
 
 def holm_known(p_values: pd.Series) -> pd.Series:

@@ -79,7 +79,7 @@ def _subgroups(predictions: pd.DataFrame, attributes: pd.DataFrame, task: str) -
 
 def _kinds(values: pd.Series) -> pd.Series:
     """The subgroup of every value, as text."""
-    values = values.infer_objects()  # booleans beside blanks were read as objects
+    values = values.infer_objects()  # booleans among blanks were read as objects
     if pd.api.types.is_bool_dtype(values):
         return values.map({True: "yes", False: "no"})
     if not pd.api.types.is_numeric_dtype(values) or values.nunique() <= MAX_KINDS:
