@@ -107,7 +107,7 @@ def check_scans(
     (out / THUMBNAILS).mkdir(parents=True, exist_ok=True)
     stamps = {scan: stamp(image) for scan, image in images.items()}
     rows = _kept(out, stamps)
-    write(out / JOURNAL, "".join(_line(row) for row in rows.values()))
+    write(out / JOURNAL, "".join(json.dumps(row) + "\n" for row in rows.values()))
     todo = [(scan, str(image), str(thumbnail_file(out, scan))) for scan, image in images.items() if scan not in rows]
     n_bytes = sum(stamps[scan][1] for scan, *_ in todo)
     results = run_jobs(check_file, todo, workers=min(workers, len(todo), int(n_bytes / BYTES_PER_WORKER)))
@@ -117,8 +117,7 @@ def check_scans(
     ):
         for row in results:
             rows[row["scan"]] = row | {"stamp": stamps[row["scan"]], "code": code_key(ENTRY)}
-            journal.write(_line(rows[row["scan"]]))
-            journal.flush()
+            print(json.dumps(rows[row["scan"]]), file=journal, flush=True)
             bar.update()
     columns = ["scan", "status", "reason", *CHECK_MEASURES, "voxels"]
     return _judged(pd.DataFrame([rows[scan] for scan in images]).reindex(columns=columns), used)
@@ -218,7 +217,3 @@ def _journal(path: Path) -> Iterator[dict]:
         with suppress(json.JSONDecodeError):
             if isinstance(row := json.loads(line), dict):
                 yield row
-
-
-def _line(row: dict) -> str:
-    return json.dumps(row) + "\n"

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from pydicom import uid
 
-from lungmtl.data.headers import Header, number, numbers, quiet_pydicom, read_header, slice_files, text, value_of
+from lungmtl.data.headers import Header, number, numbers, read_header, slice_files, text, value_of
 from lungmtl.data.pixels import COMPRESSED, PLAIN, Slice, read_pixels, rescaled
-from lungmtl.data.volume import DIRECTION_TOLERANCE, MAX_VOXELS, ScanError, Stored
+from lungmtl.data.volume import DIRECTION_TOLERANCE, MAX_VOXELS, ScanError, Stored, refused
 
 GAP_TOLERANCE = 0.05  # of the median slice gap
 TILT_TOLERANCE_DEG = 0.5
@@ -27,24 +27,21 @@ UNDEFINED_LENGTH = 0xFFFFFFFF  # of compressed pixels, which come in pieces
 
 
 def read_series(folder: Path) -> Stored:
-    """Read the one CT series of a folder in HU, in the order and with the gap that its positions say.
+    """Read the one CT series of a folder in HU, int16 of at least -1024, in the order and with the gap of its slices.
 
-    Args:
-        folder: Holds the slices; hidden files, folders and files of other kinds are passed over.
-    Returns:
-        int16 of at least -1024.
+    Hidden files, folders and files of other kinds are passed over.
+
     Raises:
         ScanError: If the folder does not hold exactly one series of plain CT slices, or its geometry does not hold.
     """
-    with quiet_pydicom():
-        headers = [read_header(file) for file in slice_files(folder)]
-        _check_series(headers, folder)
-        slices = [_to_slice(header) for header in headers]
-        _check_same(slices, folder)
-        slices, gap_mm = _ordered(slices, folder)
-        hu = np.empty((len(slices), *slices[0].shape), dtype=np.int16)
-        for index, stored in read_pixels(slices):
-            hu[index] = rescaled(stored, slices[index])
+    headers = [read_header(file) for file in slice_files(folder)]
+    _check_series(headers, folder)
+    slices = [_to_slice(header) for header in headers]
+    _check_same(slices, folder)
+    slices, gap_mm = _ordered(slices, folder)
+    hu = np.empty((len(slices), *slices[0].shape), dtype=np.int16)
+    for index, stored in read_pixels(slices):
+        hu[index] = rescaled(stored, slices[index])
     return Stored(hu, (gap_mm, *slices[0].pixel_mm), np.stack(_axes(slices[0]), axis=1))
 
 
@@ -52,16 +49,14 @@ def _check_series(headers: Sequence[Header], folder: Path) -> None:
     """Check that all files are slices of one CT, each in its own file."""
     modalities = {text(h, "Modality") or "none" for h in headers}
     if modalities != {"CT"}:
-        raise ScanError(f"Every slice must be of modality CT. Found {', '.join(sorted(modalities))} in {folder}.")
+        raise refused("Every slice must be of modality CT", f"{', '.join(sorted(modalities))}", folder)
     if any(text(h, "SOPClassUID") in MULTI_FRAME or text(h, "NumberOfFrames") not in ("", "1") for h in headers):
-        raise ScanError(
-            f"A series must have a file per slice. Found an enhanced multi-frame CT in {folder}: convert it to NIfTI, "
-            "with dcm2niix for example."
-        )
+        found = f"an enhanced multi-frame CT in {folder}: convert it to NIfTI, with dcm2niix for example"
+        raise ScanError(f"A series must have a file per slice. Found {found}.")
     _check_one_series(headers, folder)
     _check_image_types(headers, folder)
     if len(headers) < 2:
-        raise ScanError(f"A series must have at least two slices. Found a single slice in {folder}.")
+        raise refused("A series must have at least two slices", "a single slice", folder)
 
 
 def _check_one_series(headers: Sequence[Header], folder: Path) -> None:
@@ -73,9 +68,8 @@ def _check_one_series(headers: Sequence[Header], folder: Path) -> None:
     if len(names) > 1:
         counts = Counter(text(h, "SeriesInstanceUID") for h in headers)
         found = "; ".join(f"{counts[series]} slices of {name}" for series, name in names.items())
-        raise ScanError(
-            f"A DICOM folder must hold one series. Found {len(names)} in {folder}: {found}. Keep one of them there."
-        )
+        must = "A DICOM folder must hold one series"
+        raise ScanError(f"{must}. Found {len(names)} in {folder}: {found}. Keep one of them there.")
 
 
 def _check_image_types(headers: Sequence[Header], folder: Path) -> None:
@@ -86,10 +80,8 @@ def _check_image_types(headers: Sequence[Header], folder: Path) -> None:
         ("derived images", [file for file, words in types.items() if words[:2] == ["DERIVED", "SECONDARY"]]),
     ):
         if found:
-            raise ScanError(
-                f"A series must hold original axial slices. Found {len(found)} {name} among {len(headers)} slices, "
-                f"{found[0]} first, in {folder}."
-            )
+            what = f"{len(found)} {name} among {len(headers)} slices, {found[0]} first,"
+            raise refused("A series must hold original axial slices", what, folder)
 
 
 def _to_slice(header: Header) -> Slice:
@@ -97,9 +89,9 @@ def _to_slice(header: Header) -> Slice:
     _check_pixels(header)
     slope, intercept = number(header, "RescaleSlope"), number(header, "RescaleIntercept")
     if not (0 < slope < 1000 and abs(intercept) < 1e6):
-        raise ScanError(f"RescaleSlope must be positive. Found {slope}, intercept {intercept}, in {header.file}.")
+        raise refused("RescaleSlope must be positive", f"{slope}, intercept {intercept},", header.file)
     if text(header, "RescaleType") not in ("", "HU", "US"):
-        raise ScanError(f"Values must be HU. Found RescaleType {text(header, 'RescaleType')} in {header.file}.")
+        raise refused("Values must be HU", f"RescaleType {text(header, 'RescaleType')}", header.file)
     return Slice(
         file=header.file,
         position_mm=numbers(header, "ImagePositionPatient", 3),
@@ -122,9 +114,8 @@ def _orientation(header: Header) -> np.ndarray:
     orientation = numbers(header, "ImageOrientationPatient", 6)
     row, column = orientation[:3], orientation[3:]
     if np.abs([row @ row - 1, column @ column - 1, row @ column]).max() > 2 * DIRECTION_TOLERANCE:
-        raise ScanError(
-            f"ImageOrientationPatient must be two unit vectors at a right angle. Found {orientation} in {header.file}."
-        )
+        must = "ImageOrientationPatient must be two unit vectors at a right angle"
+        raise refused(must, f"{orientation}", header.file)
     return orientation
 
 
@@ -132,45 +123,39 @@ def _check_pixels(header: Header) -> None:
     """Check that pixels are 16 bit grey values, in a known coding, and as many as the size says."""
     sides = [number(header, name) for name in ("Rows", "Columns")]
     if not all(side == int(side) and 1 < side <= MAX_SIDE for side in sides):
-        raise ScanError(f"Rows and Columns must be 2 to {MAX_SIDE}. Found {sides} in {header.file}.")
+        raise refused(f"Rows and Columns must be 2 to {MAX_SIDE}", f"{sides}", header.file)
     if text(header, "PhotometricInterpretation") != "MONOCHROME2" or number(header, "SamplesPerPixel") != 1:
         found = text(header, "PhotometricInterpretation") or "none"
-        raise ScanError(f"Pixels must be MONOCHROME2, one sample each. Found {found} in {header.file}.")
+        raise refused("Pixels must be MONOCHROME2, one sample each", f"{found}", header.file)
     bits = [number(header, name) for name in ("BitsAllocated", "BitsStored", "HighBit")]
     if bits[0] != 16 or not (8 <= bits[1] <= 16 and bits[2] == bits[1] - 1):
-        raise ScanError(
-            f"Pixels must have 16 bits, the used ones at the low end. Found BitsAllocated, BitsStored, HighBit {bits} "
-            f"in {header.file}."
-        )
+        found = f"BitsAllocated, BitsStored, HighBit {bits}"
+        raise refused("Pixels must have 16 bits, the used ones at the low end", found, header.file)
     if (sign := number(header, "PixelRepresentation")) not in (0, 1):
-        raise ScanError(f"PixelRepresentation must be 0 or 1. Found {sign:g} in {header.file}.")
+        raise refused("PixelRepresentation must be 0 or 1", f"{sign:g}", header.file)
     _check_length(header, wanted=int(sides[0] * sides[1]) * 2)
 
 
 def _check_length(header: Header, *, wanted: int) -> None:
     syntax, left = _syntax(header), header.file.stat().st_size - header.pixels_at
     if syntax in COMPRESSED and header.n_bytes != UNDEFINED_LENGTH:
-        raise ScanError(f"Compressed pixels must come in pieces. Found {header.n_bytes} bytes in {header.file}.")
+        raise refused("Compressed pixels must come in pieces", f"{header.n_bytes} bytes", header.file)
     if syntax in PLAIN and (header.n_bytes != wanted or left < wanted):
-        raise ScanError(
-            f"Pixels must be complete and as many as Rows x Columns. Found {min(left, header.n_bytes)} of {wanted} "
-            f"bytes in {header.file}."
-        )
+        found = f"{min(left, header.n_bytes)} of {wanted} bytes"
+        raise refused("Pixels must be complete and as many as Rows x Columns", found, header.file)
 
 
 def _check_same(slices: Sequence[Slice], folder: Path) -> None:
     """Check what must be the same for all slices of one CT."""
     first = slices[0]
     if len({s.shape for s in slices}) > 1:
-        raise ScanError(f"All slices must have one size. Found {sorted({s.shape for s in slices})} in {folder}.")
+        raise refused("All slices must have one size", f"{sorted({s.shape for s in slices})}", folder)
     if len(slices) * math.prod(first.shape) > MAX_VOXELS:
         raise ScanError(f"A scan must have at most {MAX_VOXELS} voxels. Found {len(slices)} x {first.shape}, {folder}.")
     if not all(np.allclose(s.pixel_mm, first.pixel_mm, rtol=1e-4, atol=0) for s in slices):
-        raise ScanError(
-            f"All slices must have one PixelSpacing. Found {sorted({s.pixel_mm for s in slices})[:2]} in {folder}."
-        )
+        raise refused("All slices must have one PixelSpacing", f"{sorted({s.pixel_mm for s in slices})[:2]}", folder)
     if max(np.abs(s.orientation - first.orientation).max() for s in slices) > DIRECTION_TOLERANCE:
-        raise ScanError(f"All slices must have one orientation. Found several in {folder}.")
+        raise refused("All slices must have one orientation", "several", folder)
 
 
 def _ordered(slices: Sequence[Slice], folder: Path) -> tuple[list[Slice], float]:
@@ -185,7 +170,7 @@ def _ordered(slices: Sequence[Slice], folder: Path) -> tuple[list[Slice], float]
     gap_mm = float(np.median(gaps_mm))
     if (gaps_mm < max(0.01, GAP_TOLERANCE * gap_mm)).any():
         first = slices[int(np.argmin(gaps_mm))].file.name
-        raise ScanError(f"Every slice must have its own position. Found duplicate slices at {first} in {folder}.")
+        raise refused("Every slice must have its own position", f"duplicate slices at {first}", folder)
     _check_gaps(gaps_mm, gap_mm, slices, folder)
     _check_stack(slices, normal, folder)
     return slices, float(gaps_mm.mean())
@@ -193,17 +178,15 @@ def _ordered(slices: Sequence[Slice], folder: Path) -> tuple[list[Slice], float]
 
 def _check_gaps(gaps_mm: np.ndarray, gap_mm: float, slices: Sequence[Slice], folder: Path) -> None:
     worst = int(np.argmax(np.abs(gaps_mm - gap_mm)))
-    found = f"a gap of {gaps_mm[worst]:.2f} mm after {slices[worst].file.name}, median {gap_mm:.2f} mm, in {folder}"
+    found = f"a gap of {gaps_mm[worst]:.2f} mm after {slices[worst].file.name}, median {gap_mm:.2f} mm,"
     if gaps_mm[worst] > 1.5 * gap_mm:
-        raise ScanError(f"A series must be complete. Found missing slices: {found}.")
+        raise refused("A series must be complete", f"missing slices: {found}", folder)
     if abs(gaps_mm[worst] - gap_mm) > GAP_TOLERANCE * gap_mm:
-        raise ScanError(f"Slices must be evenly spaced. Found uneven spacing: {found}.")
+        raise refused("Slices must be evenly spaced", f"uneven spacing: {found}", folder)
     thickness_mm = float(np.median([s.thickness_mm for s in slices]))
     if gap_mm > 1.5 * thickness_mm > 0:  # False where the thickness is not given
-        raise ScanError(
-            f"A series must be complete. Found missing slices: {gap_mm:.2f} mm from slice to slice, "
-            f"but {thickness_mm:.2f} mm thick, in {folder}."
-        )
+        found = f"missing slices: {gap_mm:.2f} mm from slice to slice, but {thickness_mm:.2f} mm thick,"
+        raise refused("A series must be complete", found, folder)
 
 
 def _check_stack(slices: Sequence[Slice], normal: np.ndarray, folder: Path) -> None:
@@ -214,15 +197,11 @@ def _check_stack(slices: Sequence[Slice], normal: np.ndarray, folder: Path) -> N
     shifts_mm = np.linalg.norm(ways - np.outer(along, normal + slope), axis=1)
     worst = int(np.argmax(shifts_mm))
     if shifts_mm[worst] > SHIFT_TOLERANCE_MM:
-        raise ScanError(
-            f"Slices must be stacked straight. Found {slices[worst].file.name} {shifts_mm[worst]:.1f} mm aside in "
-            f"{folder}."
-        )
+        found = f"{slices[worst].file.name} {shifts_mm[worst]:.1f} mm aside"
+        raise refused("Slices must be stacked straight", found, folder)
     tilt_deg = math.degrees(math.atan(float(np.linalg.norm(slope))))
     if tilt_deg > TILT_TOLERANCE_DEG:
-        raise ScanError(
-            f"Slices must be stacked along their normal. Found a gantry tilt of {tilt_deg:.1f}° in {folder}."
-        )
+        raise refused("Slices must be stacked along their normal", f"a gantry tilt of {tilt_deg:.1f}°", folder)
 
 
 def _axes(one: Slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -236,5 +215,5 @@ def _syntax(header: Header) -> uid.UID:
     syntax = header.dataset.file_meta.get("TransferSyntaxUID") or uid.ImplicitVRLittleEndian
     if syntax not in PLAIN + COMPRESSED:
         name = getattr(syntax, "name", syntax)
-        raise ScanError(f"Pixels must be plain or of a known compression. Found {name} in {header.file}.")
+        raise refused("Pixels must be plain or of a known compression", f"{name}", header.file)
     return syntax

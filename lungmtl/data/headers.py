@@ -4,10 +4,6 @@ Headers are read without their pixels, and checked before a voxel is touched: IT
 its word and asked 4 GB and half a minute of one slice.
 """
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -15,7 +11,7 @@ import numpy as np
 import pydicom
 from pydicom import uid
 
-from lungmtl.data.volume import ScanError
+from lungmtl.data.volume import ScanError, refused
 
 OTHER_FILES = ("DICOMDIR", "LICENSE", "README")
 TAGS = (
@@ -26,18 +22,6 @@ TAGS = (
     *("RescaleSlope", "RescaleIntercept", "RescaleType"),
 )
 PIXEL_TAG = 0x7FE00010
-
-
-@contextmanager
-def quiet_pydicom() -> Iterator[None]:
-    """Keep pydicom's warnings off the terminal: what they warn of is checked here and raised."""
-    logger = logging.getLogger("pydicom")
-    before, logger.disabled = logger.disabled, True
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        logger.disabled = before
 
 
 class Header(NamedTuple):
@@ -54,7 +38,7 @@ def slice_files(folder: Path) -> list[Path]:
     files = sorted(f for f in folder.iterdir() if f.is_file() and f.name[0] != "." and f.name not in OTHER_FILES)
     slices = [f for f in files if is_dicom(f)]
     if not slices:
-        raise ScanError(f"A DICOM folder must hold the slices of one CT series. Found no DICOM file in {folder}.")
+        raise refused("A DICOM folder must hold the slices of one CT series", "no DICOM file", folder)
     suffixes = {_kind(f) for f in slices}
     damaged = [f for f in files if _kind(f) in suffixes and f not in set(slices)]
     if damaged:
@@ -110,7 +94,7 @@ def value_of(header: Header, name: str) -> Any:
     try:
         return header.dataset.get(name)
     except Exception as error:  # as above: values are converted when they are asked for
-        raise ScanError(f"A slice must have a readable {name}. Found {error} in {header.file}.") from error
+        raise refused(f"A slice must have a readable {name}", f"{error}", header.file) from error
 
 
 def text(header: Header, name: str) -> str:
@@ -129,7 +113,7 @@ def numbers(header: Header, name: str, count: int) -> np.ndarray:
         numbers = np.array([])
     if len(numbers) != count or not np.isfinite(numbers).all():
         what = f"{count} numbers" if count > 1 else "a number"
-        raise ScanError(f"A slice must have {name}, {what}. Found {text(header, name)!r} in {header.file}.")
+        raise refused(f"A slice must have {name}, {what}", f"{text(header, name)!r}", header.file)
     return numbers
 
 

@@ -22,7 +22,7 @@ from pydicom import uid
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.pixels import get_decoder
 
-from lungmtl.data.volume import AIR_HU, ScanError, last_line, to_hu
+from lungmtl.data.volume import AIR_HU, ScanError, last_line, refused, to_hu
 
 DARK_HU = -500  # padding below this looks as air does
 MAX_TISSUE_HU = 3071  # the end of the 12 bit scale; more is metal on an extended scale, or no HU at all
@@ -107,7 +107,7 @@ def _used_bits(stored: np.ndarray, one: Slice) -> np.ndarray:
     used = np.right_shift(np.left_shift(stored, above), above)
     is_known = (used == stored) | (np.right_shift(stored, one.n_bits) == 0)
     if not is_known.all():
-        raise ScanError(f"Values must fit into BitsStored, {one.n_bits} bits. Found larger ones in {one.file}.")
+        raise refused(f"Values must fit into BitsStored, {one.n_bits} bits", "larger ones", one.file)
     return used
 
 
@@ -120,15 +120,14 @@ def _without_padding(hu: np.ndarray, stored: np.ndarray, one: Slice) -> np.ndarr
     if padding_hu > MAX_TISSUE_HU:
         return np.where(stored == padding, np.int16(AIR_HU), hu)
     if stored[0, 0] == padding:  # a scanner pads the corners; where it did not, the tag is idle
-        raise ScanError(f"Padding must not look like tissue. Found padding of {padding_hu:.0f} HU in {one.file}.")
+        raise refused("Padding must not look like tissue", f"padding of {padding_hu:.0f} HU", one.file)
     return hu
 
 
 def _unpacked(one: Slice) -> np.ndarray:
     """Decode a slice in RLE."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # such as more values than the size says
+        with warnings.catch_warnings(action="error"):  # such as more values than the size says
             stored, _ = get_decoder(one.syntax).as_array(_bare(one), decoding_plugin="pydicom")
     except Exception as error:  # as in read_header
         raise ScanError(f"Every slice must be readable. Found {one.file}: {error}.") from error
@@ -152,7 +151,7 @@ def _decoded(slices: Sequence[Slice]) -> Iterator[np.ndarray]:
         for index, one in enumerate(slices):
             stored = np.fromfile(Path(folder) / f"{index}.raw", dtype=one.dtype)
             if stored.size != math.prod(one.shape):
-                raise ScanError(f"Pixels must be {one.shape} of 16 bits. Found {stored.nbytes} bytes in {one.file}.")
+                raise refused(f"Pixels must be {one.shape} of 16 bits", f"{stored.nbytes} bytes", one.file)
             yield stored.reshape(one.shape)
 
 
@@ -185,9 +184,9 @@ def _check_frame(frame: bytes, one: Slice) -> None:
     is_jpeg_2000 = one.syntax in (uid.JPEG2000Lossless, uid.JPEG2000)
     size = _jpeg_2000_size(frame) if is_jpeg_2000 else _jpeg_size(frame)
     if size != one.shape:
-        raise ScanError(f"Compressed pixels must be {one.shape}, as the header says. Found {size} in {one.file}.")
+        raise refused(f"Compressed pixels must be {one.shape}, as the header says", f"{size}", one.file)
     if is_jpeg_2000 and (frame[42] >= 128) != one.is_signed:
-        raise ScanError(f"PixelRepresentation must be that of the compressed pixels. Found the other in {one.file}.")
+        raise refused("PixelRepresentation must be that of the compressed pixels", "the other", one.file)
 
 
 def _jpeg_2000_size(frame: bytes) -> tuple[int, int] | None:

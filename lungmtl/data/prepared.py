@@ -71,13 +71,9 @@ def prepare_cohort(
 def _run_jobs(jobs: Sequence[tuple], workers: int) -> Iterator[dict]:
     """Yield a report row per job, in the order in which they finish."""
     present = {entry.name for folder in {job[2] for job in jobs} for entry in os.scandir(folder)}
-    todo = []
-    for job in jobs:
-        kept = _kept(*job[:3], present)
-        if kept is None:
-            todo.append(job)
-        else:
-            yield kept
+    kept = {job[0]: _kept(*job[:3], present) for job in jobs}
+    yield from filter(None, kept.values())
+    todo = [job for job in jobs if kept[job[0]] is None]
     workers = min(workers, len(todo) // SCANS_PER_WORKER)
     if workers < 2 and not any(_marker(job[0], job[2]).name in present for job in todo):
         yield from map(_prepare_job, todo)

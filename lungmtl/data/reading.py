@@ -5,9 +5,11 @@ keeps it: the same scan is the same volume in every format.
 """
 
 import gzip
+import logging
 import math
 import re
 import struct
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +20,7 @@ import SimpleITK as sitk  # noqa: N813
 
 from lungmtl.data.dicom import read_series
 from lungmtl.data.headers import first_bytes, is_dicom
-from lungmtl.data.volume import DIRECTION_TOLERANCE, MAX_VOXELS, ScanError, Stored, Volume, last_line, to_hu
+from lungmtl.data.volume import DIRECTION_TOLERANCE, MAX_VOXELS, ScanError, Stored, Volume, last_line, refused, to_hu
 
 TISSUE_HU = (-200, 300)  # fat, water and muscle: some of it is in every CT
 METAL_HU = 20000  # only metal on an extended scale is brighter, and there is little of it
@@ -42,7 +44,7 @@ def read_volume(path: str | Path) -> Volume:
         FileNotFoundError: If there is nothing at `path`.
     """
     path = _existing(path)
-    with _quiet_itk():
+    with _quiet():
         stored = read_series(path) if path.is_dir() else _read_file(path, _to_hu)
         hu, spacing_mm = _oriented(stored, path)
     _check_hu(hu, path)
@@ -57,7 +59,7 @@ def read_mask(path: str | Path) -> np.ndarray:
         FileNotFoundError: If there is nothing at `path`.
     """
     path = _existing(path)
-    with _quiet_itk():
+    with _quiet():
         return _oriented(_read_file(path, _to_labels), path)[0]
 
 
@@ -69,14 +71,18 @@ def _existing(path: str | Path) -> Path:
 
 
 @contextmanager
-def _quiet_itk() -> Iterator[None]:
-    """Keep ITK's warnings off the terminal: what they warn of is checked here and raised."""
-    before = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+def _quiet() -> Iterator[None]:
+    """Keep warnings of ITK and pydicom off the terminal: what they warn of is checked here and raised."""
+    itk, pydicom = sitk.ProcessObject, logging.getLogger("pydicom")
+    shown, disabled = itk.GetGlobalWarningDisplay(), pydicom.disabled
+    itk.SetGlobalWarningDisplay(False)
+    pydicom.disabled = True
     try:
-        yield
+        with warnings.catch_warnings(action="ignore"):
+            yield
     finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(before)
+        itk.SetGlobalWarningDisplay(shown)
+        pydicom.disabled = disabled
 
 
 def open_image(path: Path) -> sitk.ImageFileReader:
@@ -96,7 +102,7 @@ def _read_file(path: Path, convert: Callable[[np.ndarray, Path], np.ndarray]) ->
         if suffix in (".nii", ".nii.gz"):
             _check_nifti(reader, path)
         elif not re.search(SPACING_WORDS[suffix], first_bytes(path, 1 << 12)):
-            raise ScanError(f"A scan must say its voxel size. Found none in {path}.")
+            raise refused("A scan must say its voxel size", "none", path)
         image = reader.Execute()
     except (RuntimeError, MemoryError) as error:
         found = last_line(error, otherwise=type(error).__name__)
@@ -106,7 +112,7 @@ def _read_file(path: Path, convert: Callable[[np.ndarray, Path], np.ndarray]) ->
 
 
 def _format(path: Path) -> str:
-    suffix = next((end for end in sorted(FORMATS, key=len, reverse=True) if path.name.lower().endswith(end)), None)
+    suffix = next((end for end in FORMATS if path.name.lower().endswith(end)), None)
     if suffix is None:
         what = "a single slice, or several, of DICOM: give its folder" if is_dicom(path) else f"{path.suffix!r}"
         raise ScanError(f"A scan must be one of {', '.join(FORMATS)} or a DICOM folder. Found {what}, {path}.")
@@ -117,10 +123,10 @@ def _check_shape(reader: sitk.ImageFileReader, path: Path) -> None:
     """Check what the header promises before memory is taken for it."""
     size, channels = reader.GetSize(), reader.GetNumberOfComponents()
     if len(size) != 3 or channels != 1:
-        raise ScanError(f"A scan must be 3D with one channel. Found {size}, {channels} channels, in {path}.")
+        raise refused("A scan must be 3D with one channel", f"{size}, {channels} channels,", path)
     if min(size) < 2 or math.prod(size) > MAX_VOXELS:
         limits = f"at least two slices and at most {MAX_VOXELS} voxels"
-        raise ScanError(f"A scan must have {limits}. Found {size} in {path}.")
+        raise refused(f"A scan must have {limits}", f"{size}", path)
 
 
 def _check_nifti(reader: sitk.ImageFileReader, path: Path) -> None:
@@ -129,11 +135,11 @@ def _check_nifti(reader: sitk.ImageFileReader, path: Path) -> None:
     head = _check_complete(path, int(float(reader.GetMetaData("vox_offset"))) + n_bits // 8)
     spacing = _pixdim(head)
     if not all(math.isfinite(s) and s != 0 for s in spacing):
-        raise ScanError(f"The voxel size must be positive. Found pixdim {spacing} in {path}.")
+        raise refused("The voxel size must be positive", f"pixdim {spacing}", path)
     if int(reader.GetMetaData("sform_code")) > 0:
         _check_sform(reader, path)
     elif int(reader.GetMetaData("qform_code")) <= 0:
-        raise ScanError(f"A scan must say its orientation. Found neither qform nor sform in {path}.")
+        raise refused("A scan must say its orientation", "neither qform nor sform", path)
 
 
 def _check_complete(path: Path, wanted: int) -> bytes:
@@ -149,7 +155,7 @@ def _check_complete(path: Path, wanted: int) -> bytes:
         found = last_line(error, otherwise=type(error).__name__)
         raise ScanError(f"A scan must be complete. Found {path}: {found}") from error
     if found != wanted:
-        raise ScanError(f"A scan must hold the voxels of its header. Found {found} of {wanted} bytes in {path}.")
+        raise refused("A scan must hold the voxels of its header", f"{found} of {wanted} bytes", path)
     return head
 
 
@@ -169,10 +175,8 @@ def _check_sform(reader: sitk.ImageFileReader, path: Path) -> None:
     affine = np.diag([-1.0, -1.0, 1.0]) @ np.array(rows)  # NIfTI's x and y grow the other way
     found = np.reshape(reader.GetDirection(), (3, 3)) * reader.GetSpacing()
     if not np.allclose(affine, found, atol=DIRECTION_TOLERANCE * max(reader.GetSpacing())):
-        raise ScanError(
-            f"The affine must be a rotation and the voxel size, the same in sform, qform and pixdim. Found sform "
-            f"{rows}, voxels of {reader.GetSpacing()} mm in {path}."
-        )
+        must = "The affine must be a rotation and the voxel size, the same in sform, qform and pixdim"
+        raise refused(must, f"sform {rows}, voxels of {reader.GetSpacing()} mm", path)
 
 
 def _oriented(stored: Stored, path: Path) -> tuple[np.ndarray, tuple[float, float, float]]:
@@ -184,14 +188,14 @@ def _oriented(stored: Stored, path: Path) -> tuple[np.ndarray, tuple[float, floa
     array = np.ascontiguousarray(np.flip(array, turned))
     spacing_mm = tuple(float(np.float32(stored.spacing_mm[axis])) for axis in order)
     if not all(math.isfinite(s) and 0 < s < 50 for s in spacing_mm):
-        raise ScanError(f"The voxel size must be positive and below 50 mm. Found {spacing_mm} (z, y, x) in {path}.")
+        raise refused("The voxel size must be positive and below 50 mm", f"{spacing_mm} (z, y, x)", path)
     return array, spacing_mm
 
 
 def _patient_axes(direction: np.ndarray, path: Path) -> list[int]:
     """Patient axis (0 x, 1 y, 2 z) along which each of the image's x, y and z runs, to within a small angle."""
     if not np.allclose(direction.T @ direction, np.eye(3), atol=5 * DIRECTION_TOLERANCE):
-        raise ScanError(f"A scan's axes must be at right angles. Found {direction.tolist()} in {path}.")
+        raise refused("A scan's axes must be at right angles", f"{direction.tolist()}", path)
     share = np.abs(direction)
     oblique_deg = math.degrees(math.acos(min(1.0, float(share.max(axis=0).min()))))
     if oblique_deg > OBLIQUE_TOLERANCE_DEG:
@@ -205,14 +209,14 @@ def _to_hu(array: np.ndarray, path: Path) -> np.ndarray:
     hu = np.empty(array.shape, dtype=np.int16)
     for target, values in zip(hu, array, strict=True):
         if not np.isfinite(values).all():
-            raise ScanError(f"Every voxel must be a finite number. Found NaN or infinity in {path}.")
+            raise refused("Every voxel must be a finite number", "NaN or infinity", path)
         target[:] = to_hu(values)
     return hu
 
 
 def _to_labels(array: np.ndarray, path: Path) -> np.ndarray:
     if not (array.min() >= 0 and array.max() <= 255) or not np.array_equal(array, np.round(array)):
-        raise ScanError(f"A mask must hold whole labels from 0 to 255. Found {array.min()} to {array.max()} in {path}.")
+        raise refused("A mask must hold whole labels from 0 to 255", f"{array.min()} to {array.max()}", path)
     return array.astype(np.uint8)
 
 
@@ -222,12 +226,8 @@ def _check_hu(hu: np.ndarray, path: Path) -> None:
     air = float((sample < -500).mean())
     tissue = float(((sample > TISSUE_HU[0]) & (sample < TISSUE_HU[1])).mean())
     if air < 0.01 or tissue < 0.01:
-        raise ScanError(
-            f"A CT must be in HU and hold air and soft tissue. Found {air:.1%} air and {tissue:.1%} tissue, "
-            f"values {int(hu.min())} to {int(hu.max())}, in {path}."
-        )
+        found = f"{air:.1%} air and {tissue:.1%} tissue, values {int(hu.min())} to {int(hu.max())},"
+        raise refused("A CT must be in HU and hold air and soft tissue", found, path)
     if (metal := float((sample > METAL_HU).mean())) > 0.01:
-        raise ScanError(
-            f"A CT must be in HU. Found {metal:.1%} above {METAL_HU} HU, as where signed values are read as unsigned "
-            f"or padding is bright, in {path}."
-        )
+        found = f"{metal:.1%} above {METAL_HU} HU, as where signed values are read as unsigned or padding is bright,"
+        raise refused("A CT must be in HU", found, path)

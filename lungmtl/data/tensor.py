@@ -45,12 +45,11 @@ def resample_lungs(volume: Volume, lungs: Lungs, preparation: Preparation) -> Pr
     hu, mask = volume.hu[lungs.box], lungs.mask
     low_hu, high_hu = preparation.window_hu
     grid = lung_grid(mask, volume.spacing_mm, spacing_mm=preparation.spacing_mm, shape=preparation.shape)
-    seen = linear_planes(
-        lambda z: (hu[z].astype(np.float32).clip(low_hu, high_hu) - low_hu) * mask[z],
-        mask.shape,
-        volume.spacing_mm,
-        grid,
-    )
+
+    def masked(z: int) -> np.ndarray:
+        return (hu[z].astype(np.float32).clip(low_hu, high_hu) - low_hu) * mask[z]
+
+    seen = linear_planes(masked, mask.shape, volume.spacing_mm, grid)
     tensor = np.empty(grid.shape, dtype=np.float16)
     for target, plane in zip(tensor, seen, strict=True):  # each in the processor's cache
         np.clip(plane / np.float32(high_hu - low_hu), 0, 1, out=target, casting="same_kind")

@@ -5,6 +5,7 @@ shape tuples are in that order too.
 """
 
 import dataclasses
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,11 @@ DIRECTION_TOLERANCE = 1e-3  # of direction cosines, which are stored with three 
 
 class ScanError(ValueError):
     """A scan that cannot be used; the message names the scan and the reason."""
+
+
+def refused(must: str, found: str, place: Path) -> ScanError:
+    """The error of a scan that is not what it must be: what was found, and in which file or folder."""
+    return ScanError(f"{must}. Found {found} in {place}.")
 
 
 class Stored(NamedTuple):

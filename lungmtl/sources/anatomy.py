@@ -7,8 +7,10 @@ import dataclasses
 
 import numpy as np
 import torch
+from numpy.random import Generator
 
 BLOOD_HU, WALL_HU, LUMEN_HU = 45.0, 30.0, -990.0
+Patient = dict[str, float]  # what was drawn of one, by name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,14 +38,14 @@ class Space:
         return float(np.prod(self.spacing_mm)) / 1000
 
 
-def body_scale(patient: dict[str, float]) -> float:
+def body_scale(patient: Patient) -> float:
     """Scale at which the lungs hold the patient's volume."""
     coarse = Space((52, 46, 60), (6.0, 6.0, 6.0))
     volume_l = lungs_of(coarse, patient, 1.0).sum() * coarse.voxel_ml / 1000
     return float((patient["target_volume_l"] / volume_l) ** (1 / 3))
 
 
-def lungs_of(space: Space, patient: dict[str, float], scale: float) -> np.ndarray:
+def lungs_of(space: Space, patient: Patient, scale: float) -> np.ndarray:
     """Lungs, bool (Z, Y, X)."""
     z, y, x = (axis / scale for axis in space.axes())
     height = np.clip((z + 120) / 245, 0, 1)  # 0 at the base, 1 at the apex
@@ -59,7 +61,7 @@ def lungs_of(space: Space, patient: dict[str, float], scale: float) -> np.ndarra
     return lungs & ~heart & ~spine & (np.abs(x) > 17)
 
 
-def body_of(space: Space, lung: np.ndarray, patient: dict[str, float], scale: float) -> np.ndarray:
+def body_of(space: Space, lung: np.ndarray, patient: Patient, scale: float) -> np.ndarray:
     """Body around the lungs, and the table, in HU, float32 (Z, Y, X)."""
     z, y, x = (axis / scale for axis in space.axes())
     hu = np.full(space.shape, -1000, np.float32)
@@ -77,7 +79,7 @@ def body_of(space: Space, lung: np.ndarray, patient: dict[str, float], scale: fl
     return hu
 
 
-def parenchyma(space: Space, lung: np.ndarray, patient: dict[str, float], generator: np.random.Generator) -> np.ndarray:
+def parenchyma(space: Space, lung: np.ndarray, patient: Patient, generator: Generator) -> np.ndarray:
     """Lung tissue with trapped air (asthma) and destruction (emphysema), in HU, (Z, Y, X)."""
     z, y, _ = space.axes()
     hu = np.float32(patient["parenchyma_hu"]) + np.float32(0.16) * y  # denser at the back of a patient lying supine
@@ -91,7 +93,7 @@ def parenchyma(space: Space, lung: np.ndarray, patient: dict[str, float], genera
     return hu
 
 
-def _field(space: Space, length_mm: float, generator: np.random.Generator) -> np.ndarray:
+def _field(space: Space, length_mm: float, generator: Generator) -> np.ndarray:
     """Smooth random field of unit variance at its nodes, `length_mm` apart."""
     nodes = [max(2, int(np.ceil(n * s / length_mm))) for n, s in zip(space.shape, space.spacing_mm, strict=True)]
     values = torch.from_numpy(generator.standard_normal(nodes, dtype=np.float32))[None, None]
@@ -105,12 +107,7 @@ def _above_quantile(field: np.ndarray, lung: np.ndarray, fraction: float) -> np.
 
 
 def add_trees(
-    hu: np.ndarray,
-    space: Space,
-    lung: np.ndarray,
-    patient: dict[str, float],
-    scale: float,
-    generator: np.random.Generator,
+    hu: np.ndarray, space: Space, lung: np.ndarray, patient: Patient, scale: float, generator: Generator
 ) -> None:
     """Draw vessels, then airways with lumen and wall, into `hu`."""
     carina = np.array([[28.0, 14.0, 0.0]]) * scale
@@ -160,12 +157,7 @@ def _blend(hu: np.ndarray, occupancy: np.ndarray, value_hu: float) -> None:
 
 
 def _occupancy(
-    space: Space,
-    starts: np.ndarray,
-    stops: np.ndarray,
-    inner: np.ndarray,
-    outer: np.ndarray,
-    generator: np.random.Generator,
+    space: Space, starts: np.ndarray, stops: np.ndarray, inner: np.ndarray, outer: np.ndarray, generator: Generator
 ) -> np.ndarray:
     """Fraction of each voxel (Z, Y, X) inside hollow cylinders, by points drawn uniformly in them."""
     along = stops - starts

@@ -116,11 +116,11 @@ def locate(rows: pd.DataFrame, images: str | Path, *, root: str | Path) -> pd.Da
     """Find the folder of every chosen series and compare its files with what there must be; a new frame.
 
     Args:
-        rows: As `add_labels` gives it.
         images: Folder of series folders; where `folder` is blank, a name is the series' UID or ends in `_` and it.
         root: Folder of the cohort table; `images` lies in it.
     Returns:
-        `rows` with `image` (relative to `root`; blank where there is none) and, in `excluded`, what is missing.
+        The rows of `add_labels` with `image` (relative to `root`; blank where there is none) and, in `excluded`,
+        what is missing.
     Raises:
         ValueError: If `images` is not inside `root`.
     """

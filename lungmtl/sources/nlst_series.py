@@ -143,21 +143,13 @@ def _as_in_index(images: Path, place: str, files: Sequence[str]) -> dict[str, An
 
 def _described(series: pd.DataFrame) -> pd.DataFrame:
     """Take round, type, kernel and thickness from the description: comma-separated, thickness fifth from the end."""
+    names = {"PatientID": "patient", "SeriesInstanceUID": "series", "instanceCount": "n_slices"}
     words = [text.split(",") for text in series["SeriesDescription"]]
     words = [parts if len(parts) >= 11 else [""] * 11 for parts in words]
-    return pd.DataFrame(
-        {
-            "patient": series["PatientID"],
-            "series": series["SeriesInstanceUID"],
-            "round": [parts[0] for parts in words],
-            "type": [parts[1] for parts in words],
-            "kernel": [parts[4] for parts in words],
-            "thickness_mm": pd.to_numeric([parts[-5] for parts in words], errors="coerce"),
-            "n_slices": series["instanceCount"],
-            "url": series["series_aws_url"],
-            "folder": series["folder"],
-        }
-    )
+    places = {"round": 0, "type": 1, "kernel": 4, "thickness_mm": -5}
+    found = {name: [parts[place] for parts in words] for name, place in places.items()}
+    found["thickness_mm"] = pd.to_numeric(found["thickness_mm"], errors="coerce")
+    return series.rename(columns={**names, "series_aws_url": "url"}).assign(**found)
 
 
 def _check_choice(screen: int, max_thickness_mm: float, slices: Sequence[int]) -> None:

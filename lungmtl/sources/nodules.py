@@ -3,8 +3,9 @@
 import dataclasses
 
 import numpy as np
+from numpy.random import Generator
 
-from lungmtl.sources.anatomy import Space
+from lungmtl.sources.anatomy import Patient, Space
 
 TRUTH_LUNG, TRUTH_MALIGNANT, TRUTH_BENIGN = 1, 2, 3  # labels of truth/<scan>.nii.gz; 2 and 3 lie in the lung, too
 # natural log of mm, and of the radial coefficient of variation: mean, standard deviation (fits to LIDC-IDRI)
@@ -27,7 +28,7 @@ class Nodule:
 
 
 def add_nodules(
-    hu: np.ndarray, labels: np.ndarray, space: Space, patient: dict[str, float], generator: np.random.Generator
+    hu: np.ndarray, labels: np.ndarray, space: Space, patient: Patient, generator: Generator
 ) -> list[Nodule]:
     """Draw nodules into `hu` and `labels`, a malignant one if the patient has lung cancer, and return them."""
     lung = np.argwhere(labels == TRUTH_LUNG)
@@ -39,9 +40,9 @@ def add_nodules(
     return nodules
 
 
-def _draw_nodule(lung: np.ndarray, space: Space, malignant: bool, generator: np.random.Generator) -> Nodule:
-    diameter = MALIGNANT_DIAMETER if malignant else BENIGN_DIAMETER
-    irregularity = MALIGNANT_IRREGULARITY if malignant else BENIGN_IRREGULARITY
+def _draw_nodule(lung: np.ndarray, space: Space, malignant: bool, generator: Generator) -> Nodule:
+    sizes = MALIGNANT_DIAMETER, MALIGNANT_RANGE_MM, MALIGNANT_IRREGULARITY
+    diameter, range_mm, irregularity = sizes if malignant else (BENIGN_DIAMETER, BENIGN_RANGE_MM, BENIGN_IRREGULARITY)
     center = generator.choice(lung) - (np.array(space.shape) - 1) / 2
     solid_hu = generator.normal(35, 15)
     if generator.random() < GROUND_GLASS_FRACTION:
@@ -50,22 +51,20 @@ def _draw_nodule(lung: np.ndarray, space: Space, malignant: bool, generator: np.
         solid_hu = generator.uniform(250, 700)
     return Nodule(
         center_mm=center * space.spacing_mm,
-        diameter_mm=_lognormal(generator, diameter, MALIGNANT_RANGE_MM if malignant else BENIGN_RANGE_MM),
+        diameter_mm=_lognormal(generator, diameter, range_mm),
         irregularity=_lognormal(generator, irregularity, (0.04, 0.45)),
         hu=solid_hu,
         malignant=malignant,
     )
 
 
-def _lognormal(generator: np.random.Generator, log: tuple[float, float], limits: tuple[float, float]) -> float:
+def _lognormal(generator: Generator, log: tuple[float, float], limits: tuple[float, float]) -> float:
     """Draw from a log-normal distribution, again until inside the limits."""
     value = np.exp(generator.normal(*log))
     return float(value) if limits[0] <= value <= limits[1] else _lognormal(generator, log, limits)
 
 
-def _draw_into(
-    hu: np.ndarray, labels: np.ndarray, space: Space, nodule: Nodule, generator: np.random.Generator
-) -> None:
+def _draw_into(hu: np.ndarray, labels: np.ndarray, space: Space, nodule: Nodule, generator: Generator) -> None:
     """Blend a star-shaped nodule with a bumpy surface into `hu` and mark it in `labels`, inside the lung only."""
     bumps = generator.standard_normal((10, 3))
     bumps /= np.linalg.norm(bumps, axis=1, keepdims=True)

@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import SimpleITK as sitk  # noqa: N813
+from numpy.random import Generator
 from scipy import ndimage
 from tqdm import tqdm
 
 from lungmtl.experiments import CENTRAL_TASK, TASKS
 from lungmtl.files import replacing, write
-from lungmtl.sources.anatomy import Space, add_trees, body_of, body_scale, lungs_of, parenchyma
+from lungmtl.sources.anatomy import Patient, Space, add_trees, body_of, body_scale, lungs_of, parenchyma
 from lungmtl.sources.nodules import TRUTH_BENIGN, TRUTH_MALIGNANT, Nodule, add_nodules  # noqa: F401
 from lungmtl.sources.phantom_settings import PhantomSettings
 from lungmtl.workers import run_jobs
@@ -78,14 +79,14 @@ def diagnoses(truth: pd.DataFrame, *, seed: int, label_noise: float) -> pd.DataF
     return table
 
 
-def draw_patient(generator: np.random.Generator) -> dict[str, float]:
+def draw_patient(generator: Generator) -> Patient:
     """Labels, severities and acquisition of one patient, coupled by a latent exposure.
 
     Returns:
         exposure, true_<task> (0 or 1), severity_<task> (0 to 1) and the drawn anatomy, units in the names.
     """
     exposure = generator.normal()
-    patient: dict[str, float] = {"exposure": exposure}
+    patient: Patient = {"exposure": exposure}
     for task, (intercept, slope) in LABEL_ODDS.items():
         patient[f"true_{task}"] = int(generator.random() < 1 / (1 + np.exp(-(intercept + slope * exposure))))
         ill, subclinical = generator.uniform(0.3, 1.0), generator.beta(1.2, 8.0)
@@ -102,7 +103,7 @@ def draw_patient(generator: np.random.Generator) -> dict[str, float]:
     return patient
 
 
-def make_volume(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, Space, dict[str, float]]:
+def make_volume(generator: Generator) -> tuple[np.ndarray, np.ndarray, Space, Patient]:
     """Draw a patient and compute the scan.
 
     Returns:
@@ -148,11 +149,10 @@ def _write_image(array: np.ndarray, space: Space, path: Path, orientation: str) 
         sitk.WriteImage(sitk.DICOMOrient(image, orientation), str(beside), useCompression=True, compressionLevel=1)
 
 
-def _measure(hu: np.ndarray, labels: np.ndarray, space: Space, nodules: list[Nodule]) -> dict[str, float]:
-    """Figures of the noise-free scan."""
+def _measure(hu: np.ndarray, labels: np.ndarray, space: Space, nodules: list[Nodule]) -> Patient:
+    """Measurements of the noise-free scan."""
     lung = hu[labels > 0]
-    malignant = [n for n in nodules if n.malignant]
-    benign = [n for n in nodules if not n.malignant]
+    malignant, benign = ([n for n in nodules if n.malignant == wanted] for wanted in (True, False))
     return {
         "lung_volume_l": lung.size * space.voxel_ml / 1000,
         "mean_lung_hu": float(lung.mean()),
@@ -164,7 +164,7 @@ def _measure(hu: np.ndarray, labels: np.ndarray, space: Space, nodules: list[Nod
     }
 
 
-def _acquire(hu: np.ndarray, patient: dict[str, float], generator: np.random.Generator) -> np.ndarray:
+def _acquire(hu: np.ndarray, patient: Patient, generator: Generator) -> np.ndarray:
     """Blur by the scanner, add correlated noise, clip to what scanners store."""
     blurred = ndimage.gaussian_filter(hu, 0.55, truncate=3)
     noise = ndimage.gaussian_filter(generator.standard_normal(hu.shape, dtype=np.float32), 0.6, truncate=3)
