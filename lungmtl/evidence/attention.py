@@ -1,4 +1,4 @@
-"""Attention maps: does the highest voxel touch the target, and how often by chance?"""
+"""Attention maps: whether the highest voxel touches the target, and how often it would by chance.
 
 from collections.abc import Sequence
 from typing import NamedTuple

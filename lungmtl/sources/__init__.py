@@ -3,5 +3,5 @@
 from lungmtl.lazy import exports
 
 __getattr__, __dir__, __all__ = exports(
-    __name__, {"nlst": [], "phantom": [], "phantom_settings": ["PhantomSettings"], "sample": []}
+    __name__, {"nlst": ["nlst"], "phantom": ["phantom"], "phantom_settings": ["PhantomSettings"], "sample": ["sample"]}
 )
