@@ -1,5 +1,6 @@
 """Runs that cannot be compared are left out and named; whatever a policy's settings are called, they leave none out."""
 
+import dataclasses
 import re
 
 import numpy as np
@@ -9,6 +10,7 @@ from made_up import predictions
 
 from lungmtl.comparison.aucs import auc_table
 from lungmtl.comparison.screening import missing_runs, screen
+from lungmtl.policies import Weighting, build, describe
 
 
 def runs(**changes):
@@ -102,21 +104,24 @@ def test_settings_of_a_policy_leave_no_run_out(settings):
 
 def test_runs_of_an_experiment_draw_from_their_own_seed():
     frame, of_runs = study()
-    shuffled = [{"PFLP": {"shuffle_seed": seed}, "RLW": {"seed": seed}} for seed in frame["seed"]]
+    weighting = Weighting(tasks=["lung_cancer", "copd"], weights=[3.0, 1.0], pflp=True, pflp_shuffle=True)
+    built = [build(dataclasses.replace(weighting, seed=seed)) for seed in frame["seed"]]
+    shuffled = frame.assign(policy_settings=[describe(policy)["settings"] for policy in built])
 
-    assert screened(frame.assign(policy_settings=shuffled), of_runs) == (list(frame["run"]), [])
+    assert len({policy.shuffle_seed for policy in built}) == 2
+    assert screened(shuffled, of_runs) == (list(frame["run"]), [])
 
 
 def test_a_run_that_draws_among_runs_that_do_not_is_left_out():
     frame, of_runs = study(seeds=(0, 1, 2))
     found, problems = screened(
-        with_policies(frame, {"PFLP": {"shuffle_seed": None}}, MTL_s1={"PFLP": {"shuffle_seed": 1}}), of_runs
+        with_policies(frame, {"PFLP": {"shuffle_seed": False}}, MTL_s1={"PFLP": {"shuffle_seed": True}}), of_runs
     )
 
     assert "MTL-s1" not in found
     assert problems[0] == (
         "MTL-s1",
-        "`PFLP.shuffle_seed` must be the same in every run of MTL. Found a seed here and null in most.",
+        "`PFLP.shuffle_seed` must be the same in every run of MTL. Found true here and false in most.",
     )
 
 

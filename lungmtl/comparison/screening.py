@@ -150,15 +150,8 @@ def _shared(runs: pd.DataFrame) -> Iterator[tuple[str, pd.Series, bool]]:
 
 
 def _policy_texts(settings: Mapping[str, Mapping[str, object]]) -> dict[str, str]:
-    """Settings of every policy of a run as text, e.g. `ITW.start` to `0.7`.
-
-    Runs of an experiment have different seeds, so of a policy's seed only counts whether there is one.
-    """
-    named = {f"{policy}.{name}": value for policy, values in settings.items() for name, value in values.items()}
-    return {
-        name: "a seed" if name.endswith("seed") and value is not None else _as_text(value)
-        for name, value in named.items()
-    }
+    """Settings of every policy of a run as text, e.g. `ITW.start` to `0.7`."""
+    return {f"{policy}.{name}": _as_text(value) for policy, own in settings.items() for name, value in own.items()}
 
 
 def _as_text(value: object) -> str:
