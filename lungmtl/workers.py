@@ -13,11 +13,12 @@ from contextlib import suppress
 
 from threadpoolctl import threadpool_limits
 
+Job = Callable[[tuple], dict]  # at the top of a module, so that a new process can import it
 PARENT_POLL_S = 1.0
 JOB_LIMIT_S = 600.0  # chosen by us: 400 times what a real scan takes
 
 
-def run_jobs(function: Callable[[tuple], dict], jobs: Sequence[tuple], *, workers: int) -> Iterator[dict]:
+def run_jobs(function: Job, jobs: Sequence[tuple], *, workers: int) -> Iterator[dict]:
     """Yield the result of every job in the order in which they finish, by `run_apart` or, below two workers, here.
 
     Raises:
@@ -34,7 +35,7 @@ def _stop(job: tuple, found: str) -> dict:
 
 
 def run_apart(
-    function: Callable[[tuple], dict],
+    function: Job,
     jobs: Sequence[tuple],
     *,
     workers: int,
@@ -48,7 +49,6 @@ def run_apart(
     even if it was killed.
 
     Args:
-        function: Takes a job; it stands at the top of a module, which a new process can import.
         lost: Gives the result of a job that ended its worker twice or took too long, from the job and what was found.
         limit_s: Seconds after which a job's worker ends itself.
     Raises:
@@ -96,7 +96,7 @@ def _checked_worker() -> ProcessPoolExecutor:
     return worker
 
 
-def _limited(function: Callable[[tuple], dict], job: tuple, limit_s: float) -> dict:
+def _limited(function: Job, job: tuple, limit_s: float) -> dict:
     """Do a job in a worker; print where it is and end the process, even inside a C library, after `limit_s`."""
     faulthandler.dump_traceback_later(limit_s, exit=True)
     try:
