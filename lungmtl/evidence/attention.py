@@ -1,4 +1,4 @@
-"""Attention maps: whether the highest voxel touches the target, and how often it would by chance.
+"""Attention maps: whether the highest voxel touches the target, and how often it would by chance."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
