@@ -14,7 +14,7 @@ from matplotlib.text import Text
 from lungmtl.experiments import base_of
 from lungmtl.figures import style
 from lungmtl.figures.aucs import auc_by_task, published_aucs, reliability, roc_curves
-from lungmtl.figures.differences import forest, sensitivity, subgroups, verdicts
+from lungmtl.figures.differences import forest, sensitivity, subgroups
 from lungmtl.figures.style import COLORS, OTHER_COLORS
 from lungmtl.figures.training import learning_curves, run_seconds
 from lungmtl.figures.uncertainty import coverage, power, variance_parts
@@ -50,7 +50,7 @@ def comparisons(experiments=EXPERIMENTS):
     frame = pd.DataFrame(pairs, columns=["experiment", "reference"])
     return frame.assign(
         difference=-0.012, low=-0.112, high=0.104, low_90=-0.1, high_90=0.09, p=0.0001, p_holm=0.0004,
-        equivalence_p=0.3, equivalence_p_holm=0.9, margin=0.02, interval=INTERVAL, n_family=len(frame), n_seeds=5,
+        equivalence_p=0.3, equivalence_p_holm=0.9, margin=0.02, verdict="lower", interval=INTERVAL, n_family=len(frame), n_seeds=5,
         n=600, positives=180,
     )  # fmt: skip
 
@@ -243,29 +243,8 @@ def test_forest_shows_numbers_and_says_which_family():
 
     assert words.count("−0.012 [−0.112, +0.104]") == 17  # noqa: RUF001 (a minus sign, as drawn)
     assert words.count("< 0.001") == 17
+    assert words.count("lower") == 17
     assert any("17 comparisons" in word.replace("\n", " ") for word in words)
-
-
-@pytest.mark.parametrize(
-    ("difference", "p_holm", "equivalence_p_holm", "verdict"),
-    [
-        (-0.05, 0.049, 0.9, "lower"),
-        (0.05, 0.049, 0.9, "higher"),
-        (0.001, 0.6, 0.049, "equivalent within 0.02"),
-        (-0.01, 0.001, 0.001, "lower, equivalent within 0.02"),
-        (0.03, 0.051, 0.9, "not settled"),
-        (0.001, 0.6, 0.051, "not settled"),
-        (np.nan, np.nan, np.nan, ""),
-    ],
-)
-def test_verdict_comes_from_the_adjusted_p_values(difference, p_holm, equivalence_p_holm, verdict):
-    row = {"difference": [difference], "p_holm": p_holm, "equivalence_p_holm": equivalence_p_holm, "margin": 0.02}
-
-    assert list(verdicts(pd.DataFrame(row))) == [verdict]
-
-
-def test_no_comparison_has_no_verdict():
-    assert verdicts(comparisons().iloc[:0]).empty
 
 
 def test_forest_draws_both_intervals_and_the_band():

@@ -1,7 +1,7 @@
 """Figures: a tidy frame in, a matplotlib Figure out.
 
 Nothing here reads, saves or shows. Every function is decorated with `@styled`, takes its axes from `new_figure`, and
-gives the number of scans and seeds and the name of the interval in its caption (`add_caption`)."""
+gives the number of scans and seeds and the name of the interval in its caption (`captioned`)."""
 
 from lungmtl.lazy import exports
 
@@ -10,11 +10,10 @@ __getattr__, __dir__, __all__ = exports(
     {
         "aucs": ["auc_by_task", "published_aucs", "reliability", "roc_curves"],
         "cohort": ["cooccurrence", "histograms", "prevalence"],
-        "differences": ["forest", "sensitivity", "subgroups", "verdicts"],
+        "differences": ["forest", "sensitivity", "subgroups"],
         "slices": ["AttentionView", "ScanView", "attention_slices", "scan_slices"],
-        "style": ["task_label"],
-        "training": ["learning_curves", "run_seconds"],
+        "training": ["learning_curves", "run_seconds", "weight_timeline"],
         "uncertainty": ["coverage", "power", "variance_parts"],
-        "weights": ["weight_timeline"],
+        "words": ["task_label"],
     },
 )

@@ -1,11 +1,13 @@
 """Figures of a cohort: prevalence, co-occurrence, distributions."""
 
-import numpy as np
 import pandas as pd
+import seaborn as sns
+import seaborn.objects as so
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lungmtl.figures.style import COLORS, SPLIT_COLORS, add_caption, new_figure, sentence, styled
+from lungmtl.figures.style import BLUE, RED, SPLIT_COLORS, STYLE, new_figure, styled
+from lungmtl.figures.words import captioned, sentence
 
 
 @styled
@@ -15,22 +17,16 @@ def prevalence(shares: pd.DataFrame) -> Figure:
     Args:
         shares: split, task, n, positives, unknown, share, low, high.
     """
-    tasks, splits = shares["task"].unique(), shares["split"].unique()
     figure, axes = new_figure(width_in=7.5, height_in=2.9)
-    for index, split in enumerate(splits):
-        rows = shares[shares["split"] == split]
-        x = np.arange(len(tasks)) + (index - (len(splits) - 1) / 2) * 0.27
-        axes[0, 0].bar(x, rows["share"], width=0.25, color=SPLIT_COLORS[index % len(SPLIT_COLORS)], label=split)
-        errors = np.abs(rows[["low", "high"]].to_numpy().T - rows["share"].to_numpy())
-        axes[0, 0].errorbar(x, rows["share"], errors, fmt="none", ecolor="0.2", elinewidth=1)
-    axes[0, 0].set_xticks(range(len(tasks)), [sentence(task) for task in tasks])
-    axes[0, 0].set(ylabel="share of positive scans", ylim=(0, 1))
-    axes[0, 0].grid(axis="x", visible=False)
-    axes[0, 0].legend(ncols=len(splits), loc="upper right")
-    n_scans = (shares["n"] + shares["unknown"]).groupby(shares["split"]).max()
-    caption = ", ".join(f"{n_scans[split]} {split}" for split in splits)
-    add_caption(figure, f"Scans: {caption}; scans without an answer are left out. Lines: 95 % Wilson interval.")
-    return figure
+    bars = so.Plot(shares.assign(task=shares["task"].map(sentence)), x="task", y="share", color="split")
+    bars = bars.add(so.Bar(edgewidth=0, alpha=1), so.Dodge(gap=0.07)).scale(color=SPLIT_COLORS)
+    bars = bars.add(so.Range(color="0.2", linewidth=1), so.Dodge(), ymin="low", ymax="high", legend=False)
+    bars.label(x="", y="share of positive scans").limit(y=(0, 1)).theme(STYLE).on(axes[0, 0]).plot()
+    n_scans = (shares["n"] + shares["unknown"]).groupby(shares["split"], sort=False).max()
+    handles = figure.legends.pop().legend_handles  # seaborn's legend stands outside the figure
+    axes[0, 0].legend(handles, n_scans.index, ncols=len(n_scans), loc="upper right")
+    caption = ", ".join(f"{n} {split}" for split, n in n_scans.items())
+    return captioned(figure, f"Scans: {caption}; scans without an answer are left out. Lines: 95 % Wilson interval.")
 
 
 @styled
@@ -41,19 +37,14 @@ def cooccurrence(shares: pd.DataFrame, *, caption: str) -> Figure:
         shares: Tasks by tasks, in [0, 1].
         caption: How many scans of which cohort.
     """
-    names = [sentence(task) for task in shares]
     figure, axes = new_figure(width_in=5.2, height_in=3.6)
-    axis = axes[0, 0]
-    image = axis.imshow(shares.to_numpy(), cmap="Blues", vmin=0, vmax=1)
-    for (row, column), share in np.ndenumerate(shares.to_numpy()):
-        axis.text(column, row, f"{share:.2f}", ha="center", va="center", color="white" if share > 0.6 else "0.15")
-    axis.set_xticks(range(len(names)), names, rotation=30, ha="right", rotation_mode="anchor")
-    axis.set_yticks(range(len(names)), names)
+    colors = {"cmap": "Blues", "vmin": 0, "vmax": 1, "cbar_kws": {"label": "share of scans", "shrink": 0.9}}
+    named = shares.rename(index=sentence, columns=sentence)
+    axis = sns.heatmap(named, annot=True, fmt=".2f", square=True, ax=axes[0, 0], **colors)
     axis.set(xlabel="also has", ylabel="of the scans with")
-    axis.grid(False)
-    figure.colorbar(image, ax=axis, label="share of scans", shrink=0.9)
-    add_caption(figure, caption)
-    return figure
+    axis.tick_params(axis="y", rotation=0)
+    axis.set_xticks(axis.get_xticks(), named.columns, rotation=30, ha="right", rotation_mode="anchor")
+    return captioned(figure, caption)
 
 
 @styled
@@ -66,13 +57,11 @@ def histograms(scans: pd.DataFrame, *, labels: dict[str, str], reference: dict[s
         reference: Column to the value of the reference scan; a column that is not there has no line.
         caption: How many scans of which cohort, and what the line is.
     """
-    figure, axes = new_figure(width_in=2.6 * len(labels), height_in=2.6, columns=len(labels), share_y=True)
+    figure, axes = new_figure(width_in=2.6 * len(labels), height_in=2.6, columns=len(labels), share="y")
     for axis, (column, label) in zip(axes[0], labels.items(), strict=True):
-        axis.hist(scans[column].dropna(), bins=12, color=SPLIT_COLORS[0], edgecolor="white")
+        sns.histplot(scans, x=column, bins=12, color=BLUE, alpha=1, ax=axis)
         axis.xaxis.set_major_locator(MaxNLocator(5))
         if column in reference:
-            axis.axvline(reference[column], color=COLORS["ITW2"], linestyle=(0, (4, 2)))
-        axis.set_xlabel(label)
-    axes[0, 0].set_ylabel("scans")
-    add_caption(figure, caption)
-    return figure
+            axis.axvline(reference[column], color=RED, linestyle=(0, (4, 2)))
+        axis.set(xlabel=label, ylabel="scans")
+    return captioned(figure, caption)

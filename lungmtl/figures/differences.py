@@ -1,62 +1,18 @@
-"""Figures of differences to a reference: forest, variants, subgroups; and what each settles."""
+"""Figures of differences from a reference: forest, variants, subgroups."""
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lungmtl.experiments import base_of
-from lungmtl.figures.marks import (
-    dots_with_intervals,
-    draw_band,
-    grouped_positions,
-    name_groups,
-    name_rows,
-    ordered,
-    panel_grid,
-    trim,
-    variant_groups,
-    write_beside,
-    write_right,
-)
-from lungmtl.figures.style import (
-    AGAINST_ALL,
-    LEVEL,
-    Look,
-    add_caption,
-    attribute_label,
-    interval_names,
-    interval_text,
-    looks,
-    new_figure,
-    p_text,
-    seeds_of,
-    styled,
-)
+from lungmtl.experiments import base_of, in_order
+from lungmtl.figures.marks import dots_with_intervals, grouped_positions, name_rows, panels, under_heads, write_right
+from lungmtl.figures.style import Look, looks, new_figure, styled
+from lungmtl.figures.words import attribute_label, captioned, interval_names, scans_of, seeds_of
 
 FOREST_HEADS = ("difference [interval]", "p differs", "p equivalent", "verdict")
-
-
-def verdicts(comparisons: pd.DataFrame) -> pd.Series:
-    """What each row of a comparison settles, from its two adjusted p values.
-
-    Args:
-        comparisons: difference, p_holm, equivalence_p_holm, margin.
-    Returns:
-        "higher" or "lower" where no difference is rejected, "equivalent within <margin>" where differences beyond the
-        margin are, both joined by a comma, and "not settled" otherwise; "" where there is no difference.
-    """
-    return comparisons.apply(_verdict, axis=1, result_type="reduce").astype(object)
-
-
-def _verdict(row: pd.Series) -> str:
-    if np.isnan(row["difference"]):
-        return ""
-    side = "higher" if row["difference"] > 0 else "lower"
-    equivalent = f"equivalent within {row['margin']:g}"
-    found = [word for p, word in ((row["p_holm"], side), (row["equivalence_p_holm"], equivalent)) if p < LEVEL]
-    return ", ".join(found) or "not settled"
+FOREST_COLUMNS = ((8, "left"), (172, "right"), (240, "right"), (254, "left"))  # offset in points and alignment
+AGAINST_ALL = ", against all negatives"  # ends the name of a subgroup of positives
 
 
 @styled
@@ -65,44 +21,51 @@ def forest(comparisons: pd.DataFrame) -> Figure:
 
     Args:
         comparisons: experiment, reference, difference, low, high, low_90, high_90, p_holm, equivalence_p_holm, margin,
-            interval, n_family, n_seeds, n, positives; NaN rows are left out.
+            verdict, interval, n_family, n_seeds, n, positives; NaN rows are left out.
     """
     rows = comparisons.dropna(subset="difference")
-    panels = {reference: part for reference, part in rows.groupby("reference", sort=False)}
-    sizes = [len(part) + 1.6 for part in panels.values()]
-    figure, axes = new_figure(
-        width_in=9.6, height_in=0.9 + 0.25 * sum(sizes), rows=len(panels), share_x=True, height_ratios=sizes
-    )
-    for axis, (reference, part) in zip(axes[:, 0], panels.items(), strict=True):
+    parts = rows.groupby("reference", sort=False)
+    sizes = parts.size() + 1.6
+    figure, axes = new_figure(width_in=9.6, height_in=0.9 + 0.25 * sizes.sum(), rows=len(parts), share="x")
+    axes[0, 0].get_gridspec().set_height_ratios(sizes)
+    for axis, (reference, part) in zip(axes[:, 0], parts, strict=True):
         _draw_forest(axis, part, looks(rows["experiment"]))
         axis.set_title(f"against {reference}")
     axes[-1, 0].set_xlabel("difference of test AUC")
-    first = rows.iloc[0]
-    add_caption(
+    return captioned(
         figure,
-        f"Paired by scan and seed: {first['n']} test scans, {first['positives']} positive, {seeds_of(rows)}; "
-        f"{interval_names(rows)} interval (thin), 90 % (thick). Grey band: within {first['margin']:g} of the reference; a 90 % "
-        "interval inside it is equivalence at 5 % before adjustment. p of no difference and of a difference beyond the "
-        f"band, each after Holm over the family of {first['n_family']} comparisons.",
+        f"Paired by scan and seed: {_drawn(rows)}; a 90 % interval inside it is equivalence at 5 % before adjustment. "
+        "p of no difference and of a difference beyond the band, each after Holm over the family of "
+        f"{rows['n_family'].iloc[0]} comparisons.",
     )
-    return figure
+
+
+def _drawn(rows: pd.DataFrame) -> str:
+    intervals = f"{interval_names(rows)} interval (thin), 90 % (thick)"
+    return f"{scans_of(rows)}; {intervals}. Grey band: within {rows['margin'].iloc[0]:g} of the reference"
 
 
 def _draw_forest(axis: Axes, part: pd.DataFrame, style: dict[str, Look]) -> None:
-    experiments = ordered(part["experiment"])
-    positions = [experiments.index(name) for name in part["experiment"]]
-    draw_band(axis, part["margin"].iloc[0])
-    dots_with_intervals(axis, part, "difference", positions, style)
-    write_beside(axis, -0.9, FOREST_HEADS, color="0.35")
-    for position, row, verdict in zip(positions, part.itertuples(), verdicts(part), strict=True):
-        texts = (
-            interval_text(row.difference, row.low, row.high),
-            p_text(row.p_holm),
-            p_text(row.equivalence_p_holm),
-            verdict,
-        )
-        write_beside(axis, position, texts, color="black")
-    name_rows(axis, experiments)
+    experiments = in_order(part["experiment"])
+    part = part.assign(position=part["experiment"].map(experiments.index))
+    _draw_differences(axis, part, style)
+    lines = {-0.9: FOREST_HEADS}
+    for row in part.itertuples():
+        interval = f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}]".replace("-", "\N{MINUS SIGN}")
+        ps = ["< 0.001" if p < 0.001 else f"{p:.3f}" for p in (row.p_holm, row.equivalence_p_holm)]
+        lines[row.position] = (interval, *ps, row.verdict)
+    for position, texts in lines.items():
+        for text, (offset_pt, side) in zip(texts, FOREST_COLUMNS, strict=True):
+            write_right(axis, position, text, offset_pt=offset_pt, side=side, color="0.35" if position < 0 else "black")
+    name_rows([axis], dict(enumerate(experiments)), grid=True)
+
+
+def _draw_differences(axis: Axes, part: pd.DataFrame, style: dict[str, Look]) -> None:
+    """Dots and intervals over the band of differences too small to matter."""
+    margin = part["margin"].iloc[0]
+    axis.axvspan(-margin, margin, color="0.93", linewidth=0)
+    axis.axvline(0, color="0.35", linewidth=0.9)
+    dots_with_intervals(axis, part, "difference", style)
 
 
 @styled
@@ -114,51 +77,33 @@ def sensitivity(comparisons: pd.DataFrame, selected: pd.DataFrame) -> Figure:
         selected: group (a base), experiment (the one of the group that validation scans chose); others are ignored.
     """
     rows = comparisons.dropna(subset="difference")
-    groups = variant_groups(rows["experiment"])
-    positions = grouped_positions(groups, gap=0.7)
+    names, style = in_order(rows["experiment"]), looks(rows["experiment"])
+    bases = dict.fromkeys(base_of(name) for name in names if name != base_of(name))  # those with variants
+    positions = grouped_positions([[name for name in names if base_of(name) == base] for base in bases], gap=0.7)
+    rows = rows.assign(position=rows["experiment"].map(positions)).dropna(subset="position")
     references = list(dict.fromkeys(rows["reference"]))
-    figure, axes = new_figure(
-        width_in=1.2 + 4.2 * len(references),
-        height_in=1.5 + 0.23 * (max(positions.values()) + 1),
-        columns=len(references),
-        share_x=True,
-        share_y=True,
-    )
-    for axis, reference in zip(axes[0], references, strict=True):
-        part = rows[(rows["reference"] == reference) & rows["experiment"].isin(positions)]
+    figure, axes = panels(references, size_in=(4.5, 0.6 + 0.23 * (len(positions) + 1)), x="difference of test AUC")
+    for reference, axis in axes.items():
+        part = rows[rows["reference"] == reference]
         if reference in positions:
             write_right(axis, positions[reference], "the reference", offset_pt=8, side="left", color="0.5")
-        _draw_sensitivity(axis, part, positions, set(selected["experiment"]), looks(rows["experiment"]))
+        _draw_differences(axis, part, style)
+        for row in part.itertuples():
+            write_right(axis, row.position, row.verdict, offset_pt=8, side="left")
+            if row.experiment in set(selected["experiment"]):
+                axis.plot(row.difference, row.position, "o", color="none", markeredgecolor="black", markersize=11)
+            if row.experiment in bases:
+                last = max(at for name, at in positions.items() if base_of(name) == row.experiment) + 0.35
+                dashed = {"color": style[row.experiment].color, "linewidth": 0.9, "linestyle": (0, (3, 2))}
+                axis.plot([row.difference] * 2, [row.position, last], **dashed)
         axis.set_title(f"against {reference}")
-        axis.set_xlabel("difference of test AUC")
-    name_groups(axes, {tuple(name.partition(".")[::2]): at for name, at in positions.items()}, {})
-    add_caption(figure, _sensitivity_caption(rows))
-    return figure
-
-
-def _draw_sensitivity(
-    axis: Axes, part: pd.DataFrame, positions: dict[str, float], chosen: set[str], style: dict[str, Look]
-) -> None:
-    draw_band(axis, part["margin"].iloc[0])
-    dots_with_intervals(axis, part, "difference", [positions[name] for name in part["experiment"]], style)
-    for row, verdict in zip(part.itertuples(), verdicts(part), strict=True):
-        position = positions[row.experiment]
-        write_right(axis, position, verdict, offset_pt=8, side="left", color="black")
-        if row.experiment in chosen:
-            axis.plot(row.difference, position, "o", color="none", markeredgecolor="black", markersize=11)
-        if row.experiment == base_of(row.experiment):
-            last = max(place for name, place in positions.items() if base_of(name) == row.experiment)
-            look = {"color": style[row.experiment].color, "linewidth": 0.9, "linestyle": (0, (3, 2))}
-            axis.plot([row.difference] * 2, [position, last + 0.35], **look)
-
-
-def _sensitivity_caption(rows: pd.DataFrame) -> str:
-    first = rows.iloc[0]
-    return (
+    words = {at: name.removeprefix(f"{base_of(name)}.") for name, at in positions.items()}
+    name_rows(figure.axes, words, bold=[positions[base] for base in bases if base in positions], grid=False)
+    return captioned(
+        figure,
         "Bold: the experiment as in Table 2, its difference carried down (dashed); below it, the same with one setting "
-        f"changed. Ring: what validation scans chose of its group. {first['n']} test scans, {first['positives']} "
-        f"positive, {seeds_of(rows)}; {interval_names(rows)} interval (thin), 90 % (thick). Grey band: within "
-        f"{first['margin']:g} of the reference. Verdicts after Holm over the family of {first['n_family']} comparisons."
+        f"changed. Ring: what validation scans chose of its group. {_drawn(rows)}. Verdicts after Holm over the family "
+        f"of {rows['n_family'].iloc[0]} comparisons.",
     )
 
 
@@ -171,43 +116,21 @@ def subgroups(table: pd.DataFrame) -> Figure:
             interval, n_seeds, n, positives; rows with NaN are counted and left out.
     """
     rows = table.dropna(subset="value")
-    experiments, reference = ordered(rows["experiment"]), rows["reference"].iloc[0]
-    groups = rows.drop_duplicates(["attribute", "subgroup"]).groupby("attribute", sort=False)["subgroup"]
-    places = [[(attribute, ""), *((attribute, name) for name in names)] for attribute, names in groups]
-    positions = grouped_positions(places, gap=0.4)
-    n_rows, n_columns = panel_grid(len(experiments))
-    figure, axes = new_figure(
-        width_in=2.2 + 1.7 * n_columns,
-        height_in=1.1 + n_rows * (0.5 + 0.18 * (max(positions.values()) + 1)),
-        rows=n_rows,
-        columns=n_columns,
-        share_x=True,
-        share_y=True,
-    )
-    for axis, experiment in zip(axes.flat, experiments, strict=False):
-        part = rows[rows["experiment"] == experiment]
-        at = [positions[place] for place in zip(part["attribute"], part["subgroup"], strict=True)]
+    experiments, reference = in_order(rows["experiment"]), rows["reference"].iloc[0]
+    scans = "  " + rows["n"].astype(str) + " (" + rows["positives"].astype(str) + ")"
+    names = rows["subgroup"].str.replace(AGAINST_ALL, " *", regex=False) + scans
+    rows = rows.assign(attribute=rows["attribute"].map(attribute_label), subgroup=names)
+    rows, words, heads = under_heads(rows, "attribute", "subgroup")
+    x_label = f"AUC minus {reference}'s" if reference else "test AUC"
+    figure, axes = panels(experiments, size_in=(1.75, 0.5 + 0.18 * (max(words) + 1)), x=x_label)
+    for experiment, axis in axes.items():
         axis.axvline(0 if reference else 0.5, color="0.35", linewidth=0.9, linestyle="-" if reference else ":")
-        dots_with_intervals(axis, part, "value", at, looks(experiments))
-        axis.set_title(experiment)
+        dots_with_intervals(axis, rows[rows["experiment"] == experiment], "value", looks(experiments))
         axis.xaxis.set_major_locator(MaxNLocator(nbins=4))
-    trim(axes, len(experiments), x_label=f"AUC minus {reference}'s" if reference else "test AUC", y_label="")
-    name_groups(axes, positions, _subgroup_labels(rows))
-    add_caption(
+    name_rows(figure.axes, words, bold=heads, grid=False)
+    return captioned(
         figure,
         f"EXPLORATORY: subgroups were not fixed beforehand, intervals are not adjusted, and of {len(rows)} shown some "
-        f"stand apart by chance. Beside each subgroup: scans (positive); *: only these positives, all negatives. "
+        f"stand apart by chance. Next to each subgroup: scans (positive); *: only these positives, all negatives. "
         f"{seeds_of(rows)}; {interval_names(rows)} interval.",
     )
-    return figure
-
-
-def _subgroup_labels(rows: pd.DataFrame) -> dict[tuple[str, str], str]:
-    """Words for every row: attributes as readers write them; subgroups with their scans."""
-    first = rows.drop_duplicates(["attribute", "subgroup"])
-    heads = {(name, ""): attribute_label(name) for name in first["attribute"]}
-    names = first["subgroup"].str.replace(AGAINST_ALL, " *", regex=False)
-    counts = [
-        f"{name}  {n} ({positives})" for name, n, positives in zip(names, first["n"], first["positives"], strict=True)
-    ]
-    return heads | dict(zip(zip(first["attribute"], first["subgroup"], strict=True), counts, strict=True))

@@ -1,140 +1,81 @@
-"""Marks that several figures share: dots with intervals, named rows, text beside an axis."""
+"""Marks that several figures share: panels, dots with intervals, named rows, text next to an axis."""
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from scipy.optimize import isotonic_regression
+from matplotlib.figure import Figure
 
-from lungmtl.experiments import base_of
-from lungmtl.figures.style import COLORS, Look
+from lungmtl.figures.style import Look, new_figure
 
-BESIDE = ((8, "left"), (172, "right"), (240, "right"), (254, "left"))  # offset in points and alignment of columns
-LABEL_IN = 0.14  # height of a line's name beside an axis
+CHANCE = {"color": "0.6", "linewidth": 0.9, "linestyle": ":", "zorder": 1}
 
 
-def dots_with_intervals(
-    axis: Axes, rows: pd.DataFrame, value: str, positions: Sequence[float], style: dict[str, Look]
-) -> None:
-    """A marker and an interval per row, in the experiment's look; with low_90 and high_90 a thick one on a thin one."""
-    is_double = "low_90" in rows
-    for position, row in zip(positions, rows.to_dict("records"), strict=True):
+def panels(names: Sequence[str], *, size_in: tuple[float, float], x: str, y: str = "") -> tuple[Figure, dict]:
+    """A figure with a panel per name, at most five in a row and as even as possible, on the same axes.
+
+    `size_in` is a panel's width and height, `x` labels the lowest axes and `y` the leftmost ones. Returns the figure,
+    and name to axes.
+    """
+    n_rows = -(-len(names) // 5)
+    n_columns = -(-len(names) // n_rows)
+    size = {"width_in": max(0.6 + size_in[0] * n_columns, 4.5), "height_in": 0.9 + size_in[1] * n_rows}
+    figure, axes = new_figure(**size, rows=n_rows, columns=n_columns, share="xy")
+    for axis in axes.flat[len(names) :]:
+        axis.remove()
+    for place, (axis, name) in enumerate(zip(figure.axes, names, strict=True)):
+        is_lowest = place >= len(names) - n_columns
+        axis.tick_params(labelbottom=is_lowest)
+        axis.set(title=name, xlabel=x if is_lowest else "", ylabel=y if place % n_columns == 0 else "")
+    return figure, dict(zip(names, figure.axes, strict=True))
+
+
+def dots_with_intervals(axis: Axes, rows: pd.DataFrame, value: str, style: dict[str, Look]) -> None:
+    """A marker and an interval per row, in the experiment's look; with low_90 and high_90 a thick one on a thin one.
+
+    `rows` has experiment, position (height of the row), low, high and the column `value`.
+    """
+    lines = [("low", "high", 1.0), ("low_90", "high_90", 2.8)] if "low_90" in rows else [("low", "high", 1.6)]
+    for row in rows.to_dict("records"):
         look = style[row["experiment"]]
-        line = {"color": look.color, "solid_capstyle": "butt"}
-        axis.plot([row["low"], row["high"]], [position] * 2, **line, linewidth=1.0 if is_double else 1.6)
-        if is_double:
-            axis.plot([row["low_90"], row["high_90"]], [position] * 2, **line, linewidth=2.8)
-        dot(axis, row[value], position, look, size=7 if is_double else 5)
+        for low, high, width in lines:
+            axis.plot([row[low], row[high]], [row["position"]] * 2, color=look.color, linewidth=width)
+        axis.plot(row[value], row["position"], **marker(look, size=7 if "low_90" in rows else 5))
 
 
-def dot(axis: Axes, x: float, y: float, look: Look, *, size: float = 5) -> None:
+def marker(look: Look, *, size: float = 5) -> dict[str, str | float]:
+    """What matplotlib and seaborn take to draw an experiment's marker."""
     face, edge, width = (look.color, "white", 0.6) if look.is_filled else ("white", look.color, 1.1)
-    axis.plot(x, y, look.marker, color=face, markeredgecolor=edge, markeredgewidth=width, markersize=size)
+    edges = {"markeredgecolor": edge, "markeredgewidth": width}
+    return {"marker": look.marker, "markersize": size, "markerfacecolor": face, "color": look.color, **edges}
 
 
-def grouped_positions(groups: Sequence[Sequence[Hashable]], *, gap: float) -> dict[Hashable, float]:
+def grouped_positions(groups: Iterable[Iterable[Hashable]], *, gap: float) -> dict[Hashable, float]:
     """Height of every row, one apart, with a gap between groups."""
     places = [(name, i) for i, group in enumerate(groups) for name in group]
     return {name: row + gap * i for row, (name, i) in enumerate(places)}
 
 
-def name_groups(axes: np.ndarray, positions: dict[tuple[str, str], float], labels: dict) -> None:
-    """Write group names, the places with an empty second part, bold and the others below them."""
-    words = [labels.get(place, place[1]) or place[0] for place in positions]
-    for axis in axes.flat:
-        axis.grid(visible=False, axis="y")
-    for axis in axes[:, 0]:
-        axis.set_yticks(list(positions.values()), words)
-        axis.set_ylim(max(positions.values()) + 0.6, -0.6)
-        for place, label in zip(positions, axis.get_yticklabels(), strict=True):
-            label.set_fontweight("normal" if place[1] else "bold")
+def under_heads(rows: pd.DataFrame, group: str, name: str) -> tuple[pd.DataFrame, dict[float, str], list[float]]:
+    """The rows with their position, groups apart and each under a head; words at every position; heads' positions."""
+    groups = rows.drop_duplicates([group, name]).groupby(group, sort=False)[name]
+    places = grouped_positions([[(head, ""), *((head, one) for one in names)] for head, names in groups], gap=0.4)
+    rows = rows.assign(position=[places[place] for place in zip(rows[group], rows[name], strict=True)])
+    words = {position: one or head for (head, one), position in places.items()}
+    return rows, words, [position for (_, one), position in places.items() if not one]
 
 
-def name_rows(axis: Axes, experiments: list[str]) -> None:
-    axis.set_yticks(range(len(experiments)), experiments)
-    axis.set_ylim(len(experiments) - 0.4, -0.6)
+def name_rows(axes: Iterable[Axes], words: dict[float, str], *, bold: Collection[float] = (), grid: bool) -> None:
+    """Write words at their heights, the first one on top, with or without a line across at each."""
+    for axis in axes:
+        axis.set_yticks(list(words), list(words.values()))
+        axis.set_ylim(max(words) + 0.6, -0.6)
+        axis.grid(visible=grid, axis="y")
+        for position, label in zip(words, axis.get_yticklabels(), strict=False):  # inner panels have none
+            label.set_fontweight("bold" if position in bold else "normal")
 
 
-def write_beside(axis: Axes, position: float, texts: Sequence[str], *, color: str) -> None:
-    """Columns of text (`BESIDE`) to the right of an axis, at a row's height."""
-    for text, (offset_pt, side) in zip(texts, BESIDE, strict=False):
-        write_right(axis, position, text, offset_pt=offset_pt, side=side, color=color)
-
-
-def write_right(axis: Axes, position: float, text: str, *, offset_pt: float, side: str, color: str) -> None:
-    axis.annotate(
-        text,
-        (1, position),
-        (offset_pt, 0),
-        xycoords=axis.get_yaxis_transform(),
-        textcoords="offset points",
-        ha=side,
-        va="center",
-        color=color,
-        annotation_clip=False,
-    )
-
-
-def draw_band(axis: Axes, margin: float) -> None:
-    """The band of differences too small to matter, and no difference."""
-    axis.axvspan(-margin, margin, color="0.93", linewidth=0)
-    axis.axvline(0, color="0.35", linewidth=0.9)
-
-
-def panel_grid(n_panels: int) -> tuple[int, int]:
-    """Rows and columns of at most five columns, as even as possible."""
-    n_rows = -(-n_panels // 5)
-    return n_rows, -(-n_panels // n_rows)
-
-
-def trim(axes: np.ndarray, n_panels: int, *, x_label: str, y_label: str) -> None:
-    """Hide empty panels and label the outer axes only."""
-    for axis in axes.flat[n_panels:]:
-        axis.set_visible(False)
-    for column, axis in enumerate(axes[-1]):
-        lowest = axis if axis.get_visible() else axes[-2, column]
-        lowest.set_xlabel(x_label)
-        lowest.tick_params(labelbottom=True)
-    for axis in axes[:, 0]:
-        axis.set_ylabel(y_label)
-
-
-def variant_groups(experiments: Iterable[str]) -> list[list[str]]:
-    """Every base with its variants, the base first; a base without variants is left out."""
-    names = ordered(experiments)
-    bases = dict.fromkeys(base_of(name) for name in names if name != base_of(name))
-    return [[name for name in names if base_of(name) == base] for base in bases]
-
-
-def ordered(experiments: Iterable[str]) -> list[str]:
-    """Different experiments: those with a fixed colour first, in Table 2's order, each followed by its variants."""
-    names = list(dict.fromkeys(experiments))
-    bases = [*COLORS, *map(base_of, names)]
-    return sorted(names, key=lambda name: (bases.index(base_of(name)), name != base_of(name)))
-
-
-def label_ends(axis: Axes, part: pd.DataFrame, *, panel_in: float) -> None:
-    """The experiment's name at the right end of each line, moved apart where lines are close."""
-    ends = part[part["n"] == part["n"].max()].sort_values("detectable")
-    low, high = np.log(axis.get_ylim())
-    heights = (np.log(ends["detectable"].to_numpy()) - low) / (high - low)
-    for row, height, place in zip(ends.itertuples(), heights, _spread(heights, LABEL_IN / panel_in), strict=True):
-        axis.annotate(
-            row.experiment,
-            (1, height),
-            (1.06, place),
-            xycoords=axis.transAxes,
-            textcoords=axis.transAxes,
-            va="center",
-            fontsize=7.5,
-            arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.6, "shrinkB": 0, "relpos": (0, 0.5)},
-            annotation_clip=False,
-        )
-    axis.set_xlim(part["n"].min(), part["n"].max())
-
-
-def _spread(heights: np.ndarray, gap: float) -> np.ndarray:
-    """Rising heights in [0, 1] moved apart to at least `gap`, each as little as possible (least squares)."""
-    steps = gap * np.arange(len(heights))
-    return np.clip(isotonic_regression(heights - steps).x, 0, max(1 - gap * (len(heights) - 1), 0)) + steps
+def write_right(axis: Axes, position: float, text: str, *, offset_pt: float, side: str, color: str = "black") -> None:
+    """Write to the right of an axis, at a row's height."""
+    place = {"xycoords": axis.get_yaxis_transform(), "textcoords": "offset points", "annotation_clip": False}
+    axis.annotate(text, (1, position), (offset_pt, 0), ha=side, va="center", color=color, **place)

@@ -8,10 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 
-from lungmtl.figures.style import add_caption, new_figure, styled
+from lungmtl.figures.style import new_figure, styled
+from lungmtl.figures.words import captioned
 
 TARGET_COLOR, PEAK_COLOR = "#39D353", "#00D5FF"  # over grey slices and the warm attention colours
 SLICE_WHITE = 0.7  # of the window [0, 1]: soft tissue is white, and lung is not black
+GREY = {"cmap": "gray", "interpolation": "nearest", "origin": "lower"}
 
 
 class AttentionView(NamedTuple):
@@ -37,29 +39,31 @@ def attention_slices(views: Sequence[AttentionView], *, spacing_mm: Sequence[flo
     figure, axes = new_figure(width_in=8.5, height_in=1.0 + 2.6 * len(views), rows=len(views), columns=3)
     for row, view in zip(axes, views, strict=True):
         headings = (view.title, f"highest voxel {view.attention.max():.3f}", f"even {1 / view.attention.size:.3f}")
-        for axis, across, name in zip(row, range(3), ("axial", "coronal", "sagittal"), strict=True):
-            mesh = _draw_slice(axis, view, across, spacing_mm, cell)
-            axis.set_title(f"{headings[across]}\n{name}")
+        for across, name in enumerate(("axial", "coronal", "sagittal")):
+            mesh = _draw_slice(row[across], view, across, spacing_mm, cell)
+            row[across].set_title(f"{headings[across]}\n{name}")
         figure.colorbar(mesh, ax=row, label="attention / its maximum", shrink=0.8, pad=0.01)
-    add_caption(
+    return captioned(
         figure,
         f"{caption} Squares: feature voxels, transparent where attention is low. Cross: centre of the highest, "
         "projected into each slice; even = every voxel the same. The patient's left is on the right in the first two.",
     )
-    return figure
 
 
 def _draw_slice(axis: Axes, view: AttentionView, across: int, spacing_mm: Sequence[float], cell: int) -> QuadMesh:
     """Draw the slice across one axis through `view.center`; returns the attention layer."""
-    rows, columns = [a for a in range(3) if a != across]
-    slices = [array.take(view.center[across], axis=across) for array in (view.volume, view.outline)]
-    axis.imshow(slices[0], cmap="gray", vmin=0, vmax=SLICE_WHITE, interpolation="nearest", origin="lower")
+    rows, columns = (a for a in range(3) if a != across)
+    grey, outline = (array.take(view.center[across], axis=across) for array in (view.volume, view.outline))
+    axis.imshow(grey, vmin=0, vmax=SLICE_WHITE, **GREY)
     layer = min((view.center[across] + cell // 2) // cell, view.attention.shape[across] - 1)
     share = view.attention.take(layer, axis=across) / view.attention.max()
-    edges = [_cell_edges(view.volume.shape[a], cell, view.attention.shape[a]) for a in (columns, rows)]
+    edges = [  # of the feature voxels' cells on the input grid, as evidence.attention.touched_cells has them
+        [-0.5, *(cell * np.arange(1, view.attention.shape[a]) - cell // 2 - 0.5), view.volume.shape[a] - 0.5]
+        for a in (columns, rows)
+    ]
     mesh = axis.pcolormesh(*edges, share, cmap="inferno", vmin=0, vmax=1, alpha=0.5 * share)
-    if slices[1].max() > 0:
-        axis.contour(slices[1], levels=[slices[1].max() / 2], colors=TARGET_COLOR, linewidths=1.2)
+    if outline.max() > 0:
+        axis.contour(outline, levels=[outline.max() / 2], colors=TARGET_COLOR, linewidths=1.2)
     peak = cell * np.array(np.unravel_index(np.argmax(view.attention), view.attention.shape))
     axis.plot(peak[columns], peak[rows], "+", color=PEAK_COLOR, markersize=10, markeredgewidth=1.8)
     axis.set(xticks=[], yticks=[], aspect=spacing_mm[rows] / spacing_mm[columns])
@@ -67,12 +71,6 @@ def _draw_slice(axis: Axes, view: AttentionView, across: int, spacing_mm: Sequen
     if across == 0:
         axis.invert_yaxis()  # the patient's back is below
     return mesh
-
-
-def _cell_edges(n_voxels: int, cell: int, n_cells: int) -> np.ndarray:
-    """Edges of the feature voxels' cells on the input grid, as `metrics.touched_cells` has them: (n_cells + 1,)."""
-    inner = cell * np.arange(1, n_cells) - cell // 2 - 0.5
-    return np.array([-0.5, *inner, n_voxels - 0.5])
 
 
 class ScanView(NamedTuple):
@@ -97,45 +95,27 @@ def scan_slices(views: Sequence[ScanView], *, window: Sequence[float], caption: 
     z_mm, y_mm, x_mm = np.max([np.multiply(view.array.shape, view.spacing_mm) for view in views], axis=0)
     height_in = 0.8 + 1.75 * (z_mm + y_mm) / x_mm
     figure, axes = new_figure(width_in=1.75 * len(views), height_in=height_in, rows=2, columns=len(views))
-    for column, view in zip(axes.T, views, strict=True):
-        column[0].set_title(view.title, loc="center", fontsize=8.5)
-        for axis, across in zip(column, (1, 0), strict=True):
-            _draw_plane(axis, view, across, window)
-    for row, name in zip(axes, ("coronal", "axial"), strict=True):
-        row[0].set_ylabel(name)
-        _same_scale(row)
+    for (coronal, axial), view in zip(axes.T, views, strict=True):
+        _draw_plane(coronal, view, 1, window)
+        _draw_plane(axial, view, 0, window)
+        coronal.set_title(view.title, loc="center", fontsize=8.5)
+        coronal.set(xlim=(-x_mm / 2, x_mm / 2), ylim=(-z_mm / 2, z_mm / 2))
+        axial.set(xlim=(-x_mm / 2, x_mm / 2), ylim=(y_mm / 2, -y_mm / 2))  # the patient's back is below
+    axes[0, 0].set_ylabel("coronal")
+    axes[1, 0].set_ylabel("axial")
     outline = " Outline: lung mask." if any(view.lungs.any() for view in views) else ""
     grey = f"Grey from {window[0]:g} to {window[1]:g}, one scale."
-    add_caption(figure, f"{caption} {grey}{outline} The patient's left is on the right.")
-    return figure
+    return captioned(figure, f"{caption} {grey}{outline} The patient's left is on the right.")
 
 
 def _draw_plane(axis: Axes, view: ScanView, across: int, window: Sequence[float]) -> None:
-    """Draw the slice across one axis through `view.center`, its axes in mm."""
-    rows, columns = [a for a in range(3) if a != across]
+    """Draw the slice across one axis through `view.center`, its axes in mm from the middle of the scan."""
     array, lungs = (volume.take(view.center[across], axis=across) for volume in (view.array, view.lungs))
-    height_mm, width_mm = (array.shape[0] * view.spacing_mm[rows], array.shape[1] * view.spacing_mm[columns])
+    height_mm, width_mm = np.multiply(array.shape, np.delete(view.spacing_mm, across))
     extent = (-width_mm / 2, width_mm / 2, -height_mm / 2, height_mm / 2)
-    axis.imshow(
-        array.astype(np.float32),
-        cmap="gray",
-        vmin=window[0],
-        vmax=window[1],
-        extent=extent,
-        origin="lower",
-        interpolation="nearest",
-    )
+    axis.imshow(array.astype(np.float32), vmin=window[0], vmax=window[1], extent=extent, **GREY)
     if lungs.any():
         axis.contour(lungs, levels=[0.5], colors=PEAK_COLOR, linewidths=0.7, extent=extent, origin="lower")
-    axis.set(xticks=[], yticks=[], xlim=extent[:2], ylim=extent[2:] if across else (extent[3], extent[2]))
+    axis.set(xticks=[], yticks=[], facecolor="black")
     axis.grid(False)
     axis.spines[:].set_visible(False)
-
-
-def _same_scale(axes: Sequence[Axes]) -> None:
-    """Give all axes the limits of the widest and highest, so that a mm has one length."""
-    half_x = max(abs(axis.get_xlim()[0]) for axis in axes)
-    half_y = max(abs(axis.get_ylim()[0]) for axis in axes)
-    for axis in axes:
-        upwards = axis.get_ylim()[0] < 0
-        axis.set(xlim=(-half_x, half_x), ylim=(-half_y, half_y) if upwards else (half_y, -half_y), facecolor="black")

@@ -1,12 +1,53 @@
-"""Figures of training: learning curves and run time."""
+"""Figures of training: loss weights, learning curves, run time."""
 
-import numpy as np
 import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
-from lungmtl.figures.marks import ordered, panel_grid, trim
-from lungmtl.figures.style import add_caption, looks, new_figure, seeds_of, sentence, styled
+from lungmtl.experiments import in_order
+from lungmtl.figures.marks import name_rows, panels
+from lungmtl.figures.style import looks, new_figure, styled
+from lungmtl.figures.words import captioned, seeds_of, sentence, task_label
+
+
+@styled
+def weight_timeline(steps: pd.DataFrame) -> Figure:
+    """Loss weight of every task at every step, one strip of tasks per experiment; a line where the phase changes.
+
+    Args:
+        steps: experiment, step (from 0; one that is not there is like the last), phase (free text) and weight_<task>
+            (positive, 0, or NaN = task not trained); of several seeds the first counts, because policies do not draw.
+    """
+    weights = steps.filter(like="weight_")
+    experiments = in_order(steps["experiment"])
+    n_rows = -(-len(experiments) // 2)
+    figure, axes = new_figure(width_in=8.5, height_in=1.0 + 0.95 * n_rows, rows=n_rows, columns=2, share="xy")
+    norm = LogNorm(weights[weights > 0].min(axis=None), weights.max(axis=None))
+    for axis, experiment in zip(axes.flat, experiments, strict=False):
+        _draw_strip(axis, steps[steps["experiment"] == experiment].drop_duplicates("step"), norm)
+        axis.set_title(experiment)
+    axes.flat[-1].set_visible(len(experiments) % 2 == 0)
+    for axis in axes[-1]:
+        axis.set_xlabel("optimiser step")
+    figure.colorbar(axes[0, 0].collections[0], ax=axes, label="loss weight", shrink=0.6, pad=0.01)
+    n_steps = steps["step"].max() + 1
+    return captioned(figure, f"{n_steps} steps. White: task not trained, or weight 0. Dashed line: the phase changes.")
+
+
+def _draw_strip(axis: Axes, steps: pd.DataFrame, norm: LogNorm) -> None:
+    weights = steps.set_index("step").filter(like="weight_").rename(columns=lambda name: name.removeprefix("weight_"))
+    weights = weights.reindex(range(weights.index.max() + 1), method="ffill")
+    grid = weights.where(weights > 0).T.rename(index=task_label)  # (T, steps)
+    sns.heatmap(grid, norm=norm, cmap="viridis", cbar=False, xticklabels=False, ax=axis, rasterized=True)
+    axis.set(xlabel="", ylabel="")
+    axis.xaxis.set(major_locator=MaxNLocator(nbins=6, integer=True), major_formatter=ScalarFormatter())
+    axis.tick_params(axis="y", rotation=0)
+    axis.grid(False)
+    for first_step in steps.groupby("phase", sort=False)["step"].min().iloc[1:]:
+        axis.axvline(first_step, color="black", linestyle="--")
 
 
 @styled
@@ -19,38 +60,26 @@ def learning_curves(history: pd.DataFrame, *, task: str = "", value: str = "loss
         value: auc or loss.
     """
     task = task or history["task"].iloc[0]
-    rows = history[(history["task"] == task) & history[value].notna()]
-    if value == "auc":
-        rows = rows[rows["split"] == "validation"]
-    experiments = ordered(rows["experiment"])
-    n_rows, n_columns = panel_grid(len(experiments))
-    figure, axes = new_figure(
-        width_in=max(0.6 + 1.95 * n_columns, 4.5),
-        height_in=0.9 + 1.6 * n_rows,
-        rows=n_rows,
-        columns=n_columns,
-        share_x=True,
-        share_y=True,
-    )
-    for axis, experiment in zip(axes.flat, experiments, strict=False):
-        color = looks(experiments)[experiment].color
+    rows = history[(history["task"] == task) & history[value].notna()].assign(epoch=lambda rows: rows["epoch"] + 1)
+    rows = rows[rows["split"] == "validation"] if value == "auc" else rows
+    experiments = in_order(rows["experiment"])
+    labels = {"x": "epoch", "y": "validation AUC" if value == "auc" else "loss"}
+    figure, axes = panels(experiments, size_in=(1.95, 1.6), **labels)
+    dashes = {"train": (3.7, 1.6), "validation": ""}
+    for experiment, axis in axes.items():
         part = rows[rows["experiment"] == experiment]
-        for _, run in part[part["split"] == "validation"].groupby("seed"):
-            axis.plot(run["epoch"] + 1, run[value], color=color, linewidth=0.6, alpha=0.5)
-        for split, line in {"train": "--", "validation": "-"}.items():
-            mean = part[part["split"] == split].groupby("epoch")[value].mean()
-            axis.plot(mean.index + 1, mean, color=color, linestyle=line, linewidth=1.9)
-        axis.set_title(experiment)
+        drawn = {"x": "epoch", "y": value, "color": looks(experiments)[experiment].color, "ax": axis, "legend": False}
+        validation = part[part["split"] == "validation"]
+        sns.lineplot(validation, units="seed", estimator=None, linewidth=0.6, alpha=0.5, **drawn)
+        sns.lineplot(part, style="split", dashes=dashes, errorbar=None, linewidth=1.9, **drawn)
         axis.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
-    trim(axes, len(experiments), x_label="epoch", y_label="validation AUC" if value == "auc" else "loss")
     seeds = rows.groupby("experiment")["seed"].nunique().rename("n_seeds").to_frame()
     splits = "" if value == "auc" else "Solid: validation; dashed: training, mean only. "
-    add_caption(
+    return captioned(
         figure,
         f"{sentence(task)}, {seeds_of(seeds)}. Thin: one seed; thick: mean over seeds. {splits}"
         "No interval: validation curves are not a result.",
     )
-    return figure
 
 
 @styled
@@ -60,27 +89,22 @@ def run_seconds(seconds: pd.DataFrame) -> Figure:
     Args:
         seconds: experiment, n_seeds, prepare, train, evaluate, total, total_min, total_max.
     """
-    experiments = ordered(seconds["experiment"])
+    experiments = in_order(seconds["experiment"])
     seconds = seconds.set_index("experiment").loc[experiments].reset_index()
     figure, axes = new_figure(width_in=6.2, height_in=1.4 + 0.23 * len(experiments))
-    axis, left = axes[0, 0], np.zeros(len(experiments))
-    shades = {"prepare": "0.75", "train": None, "evaluate": "0.45"}
-    colors = [looks(experiments)[name].color for name in experiments]
-    for part, shade in shades.items():
-        axis.barh(experiments, seconds[part], left=left, height=0.62, color=shade or colors)
-        left += seconds[part].to_numpy()
-    spread = np.abs(seconds[["total_min", "total_max"]].to_numpy().T - seconds["total"].to_numpy())
-    axis.errorbar(seconds["total"], experiments, xerr=spread, fmt="none", ecolor="0.2", elinewidth=1, capsize=2)
-    for position, row in enumerate(seconds.itertuples()):
-        axis.annotate(f"{row.total:.0f} s", (row.total_max, position), (5, 0), textcoords="offset points", va="center")
-    axis.margins(x=0.1)
-    axis.set_xlim(left=0)
-    axis.invert_yaxis()
-    axis.grid(visible=False, axis="y")
-    axis.set_xlabel("seconds per run")
-    add_caption(
+    axis, left = axes[0, 0], 0
+    colors = [look.color for look in looks(experiments).values()]
+    for part, shade in {"prepare": "0.75", "train": colors, "evaluate": "0.45"}.items():
+        axis.barh(seconds.index, seconds[part], left=left, height=0.62, color=shade, linewidth=0)
+        left += seconds[part]
+    spread = (seconds[["total_min", "total_max"]].T - seconds["total"]).abs()
+    axis.errorbar(seconds["total"], seconds.index, xerr=spread, fmt="none", ecolor="0.2", elinewidth=1, capsize=2)
+    for row in seconds.itertuples():
+        axis.annotate(f"{row.total:.0f} s", (row.total_max, row.Index), (5, 0), textcoords="offset points", va="center")
+    axis.set(xlabel="seconds per run", xlim=(0, 1.1 * seconds["total_max"].max()))
+    name_rows([axis], dict(enumerate(experiments)), grid=False)
+    return captioned(
         figure,
         f"Mean over {seeds_of(seconds)}: preparation (light grey), training (colour), evaluation (dark grey); "
         "whiskers: fastest and slowest seed.",
     )
-    return figure

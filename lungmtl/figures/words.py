@@ -1,0 +1,53 @@
+"""Words in figures: captions, names of tasks and attributes, counts."""
+
+import textwrap
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+UNITS = {"mm": "mm", "hu": "HU", "kg": "kg", "cm": "cm", "years": "years"}  # last words of column names
+
+
+def captioned(figure: Figure, text: str) -> Figure:
+    """The figure with a wrapped caption under it: scans, seeds and the name of the interval belong in it."""
+    columns = int(figure.get_figwidth() * 18)
+    figure.supxlabel("\n".join(textwrap.wrap(text, columns)), x=0.01, ha="left", fontsize=7.5, color="0.35")
+    return figure
+
+
+def task_label(task: str) -> str:
+    """A task's name for readers: lung_cancer -> lung cancer, copd -> COPD."""
+    return "COPD" if task == "copd" else task.replace("_", " ")
+
+
+def sentence(task: str) -> str:
+    """A task's name at the start of a sentence: COPD stays COPD."""
+    return task_label(task)[0].upper() + task_label(task)[1:]
+
+
+def attribute_label(name: str) -> str:
+    """A column's name for readers: nodule_mm -> nodule (mm); tasks as `task_label` has them."""
+    words, _, unit = name.rpartition("_")
+    return f"{words.replace('_', ' ')} ({UNITS[unit]})" if unit in UNITS and words else task_label(name)
+
+
+def seeds_of(frame: pd.DataFrame) -> str:
+    """Number of seeds, from the column n_seeds: 5 seeds, or 3 to 5 seeds."""
+    low, high = int(frame["n_seeds"].min()), int(frame["n_seeds"].max())
+    return f"{low} to {high} seeds" if low != high else f"{low} seed{'s' if low > 1 else ''}"
+
+
+def interval_names(frame: pd.DataFrame) -> str:
+    """Names in the column interval, in one phrase."""
+    return " or ".join(sorted(set(frame["interval"])))
+
+
+def scans_of(frame: pd.DataFrame) -> str:
+    """Test scans, positive ones and seeds: 600 test scans, 180 positive, 5 seeds."""
+    first = frame.iloc[0]
+    return f"{first['n']} test scans, {first['positives']} positive, {seeds_of(frame)}"
+
+
+def percent_text(share: float, *, decimals: int = 0) -> str:
+    """A share in percent."""
+    return f"{100 * share:.{decimals}f} %"
