@@ -19,6 +19,8 @@ results_dir: {folder}/results
 cache_dir: {folder}/cache
 epochs: 1
 pflp_period: 1
+spacing_mm: [20.0, 20.0, 20.0]
+shape: [16, 16, 20]
 """
 SETTINGS = PhantomSettings(n_train=24, n_validation=16, n_test=24, seed=5, label_noise=0.0)
 
