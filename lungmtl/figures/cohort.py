@@ -2,11 +2,10 @@
 
 import pandas as pd
 import seaborn as sns
-import seaborn.objects as so
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lungmtl.figures.style import BLUE, RED, SPLIT_COLORS, STYLE, new_figure, styled
+from lungmtl.figures.style import BLUE, RED, SPLIT_COLORS, new_figure, styled
 from lungmtl.figures.words import captioned, sentence
 
 
@@ -18,13 +17,15 @@ def prevalence(shares: pd.DataFrame) -> Figure:
         shares: split, task, n, positives, unknown, share, low, high.
     """
     figure, axes = new_figure(width_in=7.5, height_in=2.9)
-    bars = so.Plot(shares.assign(task=shares["task"].map(sentence)), x="task", y="share", color="split")
-    bars = bars.add(so.Bar(edgewidth=0, alpha=1), so.Dodge(gap=0.07)).scale(color=SPLIT_COLORS)
-    bars = bars.add(so.Range(color="0.2", linewidth=1), so.Dodge(), ymin="low", ymax="high", legend=False)
-    bars.label(x="", y="share of positive scans").limit(y=(0, 1)).theme(STYLE).on(axes[0, 0]).plot()
+    axis, shares = axes[0, 0], shares.assign(task=shares["task"].map(sentence))
     n_scans = (shares["n"] + shares["unknown"]).groupby(shares["split"], sort=False).max()
-    handles = figure.legends.pop().legend_handles  # seaborn's legend stands outside the figure
-    axes[0, 0].legend(handles, n_scans.index, ncols=len(n_scans), loc="upper right")
+    look = {"hue": "split", "palette": SPLIT_COLORS[: len(n_scans)], "saturation": 1, "gap": 0.07, "errorbar": None}
+    sns.barplot(shares, x="task", y="share", linewidth=0, ax=axis, **look)
+    for bars, (_, part) in zip(axis.containers, shares.groupby("split", sort=False), strict=True):
+        middles = {task: bar.get_center()[0] for task, bar in zip(shares["task"].unique(), bars, strict=True)}
+        axis.vlines(part["task"].map(middles), part["low"], part["high"], color="0.2", linewidth=1)
+    axis.set(xlabel="", ylabel="share of positive scans", ylim=(0, 1))
+    sns.move_legend(axis, "upper right", ncols=len(n_scans), title=None)
     caption = ", ".join(f"{n} {split}" for split, n in n_scans.items())
     return captioned(figure, f"Scans: {caption}; scans without an answer are left out. Lines: 95 % Wilson interval.")
 
@@ -38,12 +39,12 @@ def cooccurrence(shares: pd.DataFrame, *, caption: str) -> Figure:
         caption: How many scans of which cohort.
     """
     figure, axes = new_figure(width_in=5.2, height_in=3.6)
-    colors = {"cmap": "Blues", "vmin": 0, "vmax": 1, "cbar_kws": {"label": "share of scans", "shrink": 0.9}}
-    named = shares.rename(index=sentence, columns=sentence)
-    axis = sns.heatmap(named, annot=True, fmt=".2f", square=True, ax=axes[0, 0], **colors)
+    cells = {"annot": True, "fmt": ".2f", "square": True, "cmap": "Blues", "vmin": 0, "vmax": 1}
+    bar = {"label": "share of scans", "shrink": 0.9}
+    axis = sns.heatmap(shares.rename(index=sentence, columns=sentence), ax=axes[0, 0], cbar_kws=bar, **cells)
     axis.set(xlabel="also has", ylabel="of the scans with")
     axis.tick_params(axis="y", rotation=0)
-    axis.set_xticks(axis.get_xticks(), named.columns, rotation=30, ha="right", rotation_mode="anchor")
+    axis.set_xticks(axis.get_xticks(), map(sentence, shares), rotation=30, ha="right", rotation_mode="anchor")
     return captioned(figure, caption)
 
 

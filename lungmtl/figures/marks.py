@@ -11,13 +11,15 @@ from lungmtl.figures.style import Look, new_figure
 CHANCE = {"color": "0.6", "linewidth": 0.9, "linestyle": ":", "zorder": 1}
 
 
-def panels(names: Sequence[str], *, size_in: tuple[float, float], x: str, y: str = "") -> tuple[Figure, dict]:
-    """A figure with a panel per name, at most five in a row and as even as possible, on the same axes.
+def panels(
+    names: Sequence[str], *, size_in: tuple[float, float], x: str, y: str = "", n_columns: int = 5
+) -> tuple[Figure, dict[str, Axes]]:
+    """A figure with a panel per name, at most `n_columns` in a row and as even as possible, on the same axes.
 
     `size_in` is a panel's width and height, `x` labels the lowest axes and `y` the leftmost ones. Returns the figure,
     and name to axes.
     """
-    n_rows = -(-len(names) // 5)
+    n_rows = -(-len(names) // n_columns)
     n_columns = -(-len(names) // n_rows)
     size = {"width_in": max(0.6 + size_in[0] * n_columns, 4.5), "height_in": 0.9 + size_in[1] * n_rows}
     figure, axes = new_figure(**size, rows=n_rows, columns=n_columns, share="xy")

@@ -36,7 +36,7 @@ def attention_slices(views: Sequence[AttentionView], *, spacing_mm: Sequence[flo
         cell: Input voxels per feature voxel along each axis.
         caption: How many scans of which cohort, and what the outline is.
     """
-    figure, axes = new_figure(width_in=8.5, height_in=1.0 + 2.6 * len(views), rows=len(views), columns=3)
+    figure, axes = new_figure(width_in=8.5, height_in=1.0 + 3.0 * len(views), rows=len(views), columns=3)
     for row, view in zip(axes, views, strict=True):
         headings = (view.title, f"highest voxel {view.attention.max():.3f}", f"even {1 / view.attention.size:.3f}")
         for across, name in enumerate(("axial", "coronal", "sagittal")):

@@ -23,12 +23,10 @@ STYLE = (
     | sns.plotting_context("paper", font_scale=0.9)
     | {
         "figure.dpi": 110,
-        "savefig.dpi": 200,
         "font.family": "DejaVu Sans",  # ships with matplotlib, so a figure is the same on every machine
         "axes.titlesize": 9.5,
         "axes.titleweight": "bold",
         "axes.titlelocation": "left",
-        "axes.linewidth": 0.8,
         "axes.edgecolor": "0.35",
         "axes.spines.top": False,
         "axes.spines.right": False,
@@ -36,6 +34,10 @@ STYLE = (
         "grid.color": "0.9",
         "legend.frameon": False,
         "lines.linewidth": 1.6,
+        "lines.markersize": 5,
+        "lines.solid_capstyle": "butt",  # an interval ends where its line does
+        "xtick.major.size": 3,
+        "ytick.major.size": 3,
     }
 )
 styled = matplotlib.rc_context(STYLE)  # used as a decorator: the style holds inside the function only
@@ -99,6 +101,6 @@ def _look(name: str, names: list[str], color: str) -> Look:
 def new_figure(
     *, width_in: float, height_in: float, rows: int = 1, columns: int = 1, share: str = ""
 ) -> tuple[Figure, np.ndarray]:
-    """An empty figure outside pyplot (a notebook shows it once); its axes (rows, columns) share "", "x", "y" or "xy"."""
+    """An empty figure outside pyplot (notebooks show it once); its axes (rows, columns) share "", "x", "y" or "xy"."""
     figure = NotebookFigure(figsize=(width_in, height_in), layout="constrained")
     return figure, figure.subplots(rows, columns, sharex="x" in share, sharey="y" in share, squeeze=False)

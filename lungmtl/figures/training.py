@@ -22,17 +22,12 @@ def weight_timeline(steps: pd.DataFrame) -> Figure:
             (positive, 0, or NaN = task not trained); of several seeds the first counts, because policies do not draw.
     """
     weights = steps.filter(like="weight_")
-    experiments = in_order(steps["experiment"])
-    n_rows = -(-len(experiments) // 2)
-    figure, axes = new_figure(width_in=8.5, height_in=1.0 + 0.95 * n_rows, rows=n_rows, columns=2, share="xy")
     norm = LogNorm(weights[weights > 0].min(axis=None), weights.max(axis=None))
-    for axis, experiment in zip(axes.flat, experiments, strict=False):
+    names = in_order(steps["experiment"])
+    figure, axes = panels(names, size_in=(3.95, 0.96), x="optimiser step", n_columns=2)
+    for experiment, axis in axes.items():
         _draw_strip(axis, steps[steps["experiment"] == experiment].drop_duplicates("step"), norm)
-        axis.set_title(experiment)
-    axes.flat[-1].set_visible(len(experiments) % 2 == 0)
-    for axis in axes[-1]:
-        axis.set_xlabel("optimiser step")
-    figure.colorbar(axes[0, 0].collections[0], ax=axes, label="loss weight", shrink=0.6, pad=0.01)
+    figure.colorbar(axis.collections[0], ax=figure.axes, label="loss weight", shrink=0.6, pad=0.01)
     n_steps = steps["step"].max() + 1
     return captioned(figure, f"{n_steps} steps. White: task not trained, or weight 0. Dashed line: the phase changes.")
 
@@ -41,8 +36,8 @@ def _draw_strip(axis: Axes, steps: pd.DataFrame, norm: LogNorm) -> None:
     weights = steps.set_index("step").filter(like="weight_").rename(columns=lambda name: name.removeprefix("weight_"))
     weights = weights.reindex(range(weights.index.max() + 1), method="ffill")
     grid = weights.where(weights > 0).T.rename(index=task_label)  # (T, steps)
+    grid = grid.rename_axis(index="", columns=axis.get_xlabel())
     sns.heatmap(grid, norm=norm, cmap="viridis", cbar=False, xticklabels=False, ax=axis, rasterized=True)
-    axis.set(xlabel="", ylabel="")
     axis.xaxis.set(major_locator=MaxNLocator(nbins=6, integer=True), major_formatter=ScalarFormatter())
     axis.tick_params(axis="y", rotation=0)
     axis.grid(False)
@@ -69,8 +64,9 @@ def learning_curves(history: pd.DataFrame, *, task: str = "", value: str = "loss
     for experiment, axis in axes.items():
         part = rows[rows["experiment"] == experiment]
         drawn = {"x": "epoch", "y": value, "color": looks(experiments)[experiment].color, "ax": axis, "legend": False}
-        validation = part[part["split"] == "validation"]
-        sns.lineplot(validation, units="seed", estimator=None, linewidth=0.6, alpha=0.5, **drawn)
+        sns.lineplot(
+            part[part["split"] == "validation"], units="seed", estimator=None, linewidth=0.6, alpha=0.5, **drawn
+        )
         sns.lineplot(part, style="split", dashes=dashes, errorbar=None, linewidth=1.9, **drawn)
         axis.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
     seeds = rows.groupby("experiment")["seed"].nunique().rename("n_seeds").to_frame()

@@ -120,9 +120,8 @@ def coverage(table: pd.DataFrame) -> Figure:
     n_columns = 1 + int(n_rows.iloc[-1] > COVERAGE_ROWS)
     column_of = (n_rows - n_settings) * n_columns // (n_rows.iloc[-1] + 1)
     columns = [part for _, part in table.groupby(table["interval"].map(column_of))]
-    n_longest = max(len(part) + 1.4 * part["interval"].nunique() for part in columns)
-    size = {"width_in": 1 + 6 * n_columns, "height_in": 1.3 + 0.2 * n_longest}
-    figure, axes = new_figure(**size, columns=len(columns), share="x")
+    height_in = 1.3 + 0.2 * max(len(part) + 1.4 * part["interval"].nunique() for part in columns)
+    figure, axes = new_figure(width_in=1 + 6 * n_columns, height_in=height_in, columns=len(columns), share="x")
     for axis, part in zip(axes[0], columns, strict=True):
         _draw_coverage(axis, part)
     low, high = table["n_simulations"].min(), table["n_simulations"].max()
@@ -139,10 +138,10 @@ def _draw_coverage(axis: Axes, table: pd.DataFrame) -> None:
     axis.axvspan(*COVERAGE_BAND, color="0.93", linewidth=0)
     axis.axvline(table["nominal"].iloc[0], color="0.35", linewidth=0.9)
     for row in table.itertuples():
-        is_inside = row.high >= COVERAGE_BAND[0] and row.low <= COVERAGE_BAND[1]
-        color, marker = (BLUE, "o") if is_inside else (RED, "X")
+        is_outside = row.high < COVERAGE_BAND[0] or row.low > COVERAGE_BAND[1]
+        color, marker = (RED, "X") if is_outside else (BLUE, "o")
         axis.plot([row.low, row.high], [row.position] * 2, color=color)
-        axis.plot(row.coverage, row.position, marker, color=color, markeredgecolor="white")
+        axis.plot(row.coverage, row.position, marker, color=color, markeredgecolor="white", markersize=6)
         write_right(axis, row.position, percent_text(row.coverage, decimals=1), offset_pt=8, side="left")
     name_rows([axis], words, bold=heads, grid=False)
     axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))

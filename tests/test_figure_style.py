@@ -1,0 +1,59 @@
+"""Colours and markers of experiments: the same in every figure, and apart for every reader."""
+
+import itertools
+
+import numpy as np
+import pytest
+from drawings import CHANGES, EXPERIMENTS, MANY
+from matplotlib.colors import to_rgb
+
+from lungmtl.experiments import base_of
+from lungmtl.figures.style import COLORS, OTHER_COLORS
+from lungmtl.figures.style import looks as looks_of
+
+# what a reader with a colour vision deficiency sees, on linear RGB (Machado et al. 2009, severity 1)
+VISION = {
+    "normal": np.eye(3),
+    "deuteranopia": [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
+    "protanopia": [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
+    "tritanopia": [[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]],
+}
+
+
+def lab(color, vision):
+    encoded = np.array(to_rgb(color))
+    linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(np.array(VISION[vision]) @ linear, 0, 1)
+    to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    x, y, z = np.cbrt(to_xyz @ seen / [0.9505, 1, 1.089])
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+def test_experiment_looks_the_same_alone_and_among_others():
+    assert looks_of(["ITW2"])["ITW2"] == looks_of(["mine", *EXPERIMENTS])["ITW2"]
+    assert looks_of(["ITW2"])["ITW2"].color == COLORS["ITW2"]
+    assert looks_of(["mine"])["mine"].color in OTHER_COLORS
+
+
+def test_variant_has_its_bases_colour_and_a_marker_of_its_own():
+    looks = looks_of(MANY)
+    drawn = [(look.marker, look.is_filled) for name, look in looks.items() if base_of(name) == "ITW2"]
+
+    assert {looks[f"ITW2.{change}"].color for change in CHANGES} == {looks["ITW2"].color}
+    assert len(set(drawn)) == 1 + len(CHANGES)
+
+
+@pytest.mark.parametrize("vision", VISION)
+def test_colours_stay_apart_for_every_reader(vision):
+    seen = {name: lab(color, vision) for name, color in COLORS.items()}
+    gaps = [np.linalg.norm(seen[a] - seen[b]) for a, b in itertools.combinations(seen, 2)]
+
+    assert min(gaps) > 10  # CIE76; about 2 is just noticeable
+
+
+def test_families_are_recognised_by_marker():
+    looks = looks_of(EXPERIMENTS)
+
+    assert {looks[f"MTL{i}"].marker for i in range(5)} == {"o"}
+    assert {looks[f"ITW{i}"].marker for i in (1, 2, 3)} == {"^"}
+    assert len({looks[name].marker for name in ("STL", "MTL", "MTL0", "ITW1")}) == 4
