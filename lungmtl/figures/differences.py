@@ -122,7 +122,7 @@ def subgroups(table: pd.DataFrame) -> Figure:
     rows = rows.assign(attribute=rows["attribute"].map(attribute_label), subgroup=names)
     rows, words, heads = under_heads(rows, "attribute", "subgroup")
     x_label = f"AUC minus {reference}'s" if reference else "test AUC"
-    figure, axes = panels(experiments, size_in=(1.75, 0.5 + 0.18 * (max(words) + 1)), x=x_label)
+    figure, axes = panels(experiments, size_in=(1.85, 0.5 + 0.18 * (max(words) + 1)), x=x_label)
     for experiment, axis in axes.items():
         axis.axvline(0 if reference else 0.5, color="0.35", linewidth=0.9, linestyle="-" if reference else ":")
         dots_with_intervals(axis, rows[rows["experiment"] == experiment], "value", looks(experiments))
