@@ -47,10 +47,6 @@ STUB_MODULES = {
         def prepare_cohort(frame, root, preparation, *, cache_dir, **settings):
             return prepared_folder(preparation, cache_dir, root), frame.assign(status="ok", reason="")
     """,
-    "data/images.py": """
-        def without_folders(report, frame, root):
-            return report
-    """,
 }
 EXPERIMENT = """
 import os, time

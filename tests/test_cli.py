@@ -9,6 +9,7 @@ import pytest
 from chests import chest, save
 
 from lungmtl import cli
+from lungmtl.data.preparation import Preparation
 from lungmtl.data.prepared import prepare_cohort
 from lungmtl.experiments import TASKS
 from lungmtl.study.plan import PROJECT
@@ -152,8 +153,8 @@ def test_prepare_with_a_studys_params_fills_the_cache_that_the_study_reads(user)
     )
     assert cli.main(["prepare", "cohort.csv", "--params", "own.yaml"]) == 0
     frame = pd.read_csv(user / "cohort.csv").assign(excluded="")
-    settings = {"spacing_mm": [20, 20, 20], "shape": [16, 16, 20], "window_hu": [-1000, 400]}
-    _, report = prepare_cohort(frame, user, cache_dir=user / "cache", **settings, progress=False)
+    grid = Preparation(spacing_mm=[20, 20, 20], shape=[16, 16, 20], window_hu=[-1000, 400])
+    _, report = prepare_cohort(frame, user, grid, cache_dir=user / "cache", progress=False)
     assert report.set_index("scan")["seconds"].isna().to_dict() == {
         "one": True,
         "two": True,

@@ -91,7 +91,8 @@ def test_what_no_run_executes_redoes_nothing(copy, before):
 
 
 def test_a_figure_is_part_of_the_comparison_alone(copy, before):
-    assert redone(copy, before, "lungmtl/figures/style.py", "def new_figure(", "def new_figure(unused, ") == {"compared"}
+    change = ("lungmtl/figures/style.py", "def new_figure(", "def new_figure(unused, ")
+    assert redone(copy, before, *change) == {"compared"}
 
 
 def test_a_new_module_redoes_nothing(copy, before):

@@ -99,7 +99,6 @@ def prepare(options: argparse.Namespace) -> int:
         write_scans(folder, data.attributes(data.included(frame), _truth(table)))
     note = {"folder": os.path.relpath(prepared, plan.cache_dir(config)), **config.preparation.to_dict()}
     write(folder / NOTE_FILE, json.dumps(note, indent=2) + "\n")
-    outcome = data.without_folders(outcome, frame, table.parent)
     write(folder / plan.PREPARATION_FILE, outcome.to_csv(index=False))
     _print_prepared(outcome, folder / plan.PREPARATION_FILE)
     return 0

@@ -9,7 +9,6 @@ __getattr__, __dir__, __all__ = exports(
         "cohort": ["DOWNLOAD", "attributes", "exclude_failed", "included", "read_cohort"],
         "dataset": ["ScanDataset"],
         "grid": ["lung_grid", "middle_voxel", "to_grid"],
-        "images": ["without_folders"],
         "labels": ["ALL", "counts", "examples"],
         "lungs": ["find_lungs", "lung_mask"],
         "preparation": ["Preparation", "prepared_folder"],

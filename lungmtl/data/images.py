@@ -3,8 +3,6 @@
 import os
 from pathlib import Path
 
-import pandas as pd
-
 
 def place_of(root: str | Path, image: str) -> Path:
     """Absolute path of an image, without `..`, of which `root` is the table's folder; links are not followed."""
@@ -29,19 +27,3 @@ def is_current(file: Path, image: Path) -> bool:
 def reason(error: BaseException | str, image: str | Path, scan: str) -> str:
     """Text of an error without the image's path, which may name a patient."""
     return (str(error) or type(error).__name__).replace(str(image), f"scan {scan}")
-
-
-def without_folders(report: pd.DataFrame, frame: pd.DataFrame, root: str | Path) -> pd.DataFrame:
-    """Name the scan instead of its image's path in the reasons of a preparation report; a new frame.
-
-    Args:
-        report: Columns `scan`, `status` and, where a scan failed, `reason`.
-        frame: Columns `scan` and `image`.
-        root: Folder that `image` is relative to.
-    """
-    failed = report[report["status"] == "failed"]
-    images = frame.drop_duplicates("scan").set_index("scan")["image"] if len(failed) else {}
-    reasons = {
-        row.Index: reason(row.reason, Path(root).resolve() / images[row.scan], row.scan) for row in failed.itertuples()
-    }
-    return report.assign(reason=pd.Series(reasons, dtype=object).reindex(report.index).fillna(""))

@@ -18,6 +18,7 @@ import numpy as np
 from lungmtl.files import PROJECT, try_lock
 
 GIT_TIMEOUT_S = 20
+RECORD_COPY = "LUNGMTL_RECORD_COPY"  # environment variable: a second place for a record, which no engine knows of
 GPU_POLL_S = 2.0
 
 

@@ -6,6 +6,7 @@ A number that is not known (NaN) is `null` in JSON, blank in CSV.
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pandas as pd
 
 from lungmtl.experiments import run_name
 from lungmtl.files import write
+from lungmtl.study.machine import RECORD_COPY
 from lungmtl.study.plan import RECORD_FILE
 
 STEPS_FILE = "steps.csv"
@@ -84,7 +86,10 @@ def write_run(
     write_csv(history[list(HISTORY_COLUMNS)], folder / HISTORY_FILE, float_format="%.6g")
     write_csv(_whole_targets(predictions), folder / PREDICTIONS_FILE, float_format="%.6f")
     _write_model(model, {"config": record["config"], "tasks": tasks}, folder / MODEL_FILE)
-    return write(folder / RECORD_FILE, json.dumps(_plain(record), indent=2, allow_nan=False) + "\n")
+    text = json.dumps(_plain(record), indent=2, allow_nan=False) + "\n"
+    if RECORD_COPY in os.environ:
+        write(Path(os.environ[RECORD_COPY]), text)
+    return write(folder / RECORD_FILE, text)
 
 
 def read_record(run_dir: str | Path) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """A run, from its settings to its record: cohort, preparation, policy, network, training, evaluation.
 
-`notebooks/02_experiment.ipynb` calls these in turn, a step per cell; `compute_run` calls them all. `load_run` gives back
-what a finished run has learnt.
+`notebooks/02_experiment.ipynb` calls these in turn, a step per cell; `compute_run` calls them all. `load_run` gives
+back what a finished run has learnt.
 """
 
 import time

@@ -13,7 +13,7 @@ from lungmtl.files import locked, remove_leftovers, sha256, write
 from lungmtl.keys import key
 from lungmtl.study import plan
 from lungmtl.study.config import RunConfig
-from lungmtl.study.machine import one_gpu
+from lungmtl.study.machine import RECORD_COPY, one_gpu
 
 EXECUTED_FILE = "notebook.ipynb"
 LOG_FILE = "run.log"
@@ -56,13 +56,9 @@ def execute_run(config: RunConfig, *, cohort: Path) -> bool:
                 config.to_dict(),
                 log=folder / LOG_FILE,
                 name=name,
-                environment=limits | gpu,
+                environment={**limits, **gpu, RECORD_COPY: str(_kept(folder, code))},
             )
-        if not (folder / plan.RECORD_FILE).is_file():
-            raise plan.RunError(
-                f"A run must write a {plan.RECORD_FILE}. Found none of {name}; log: {folder / LOG_FILE}"
-            )
-        write(_kept(folder, code), (folder / plan.RECORD_FILE).read_bytes())
+        _keep(folder, code, name)
     return True
 
 
@@ -116,6 +112,16 @@ def _compared_key(runs: Sequence[RunConfig]) -> str:
 
 def _kept(folder: Path, code: str) -> Path:
     return folder / f"{KEPT_PREFIX}{code}.json"
+
+
+def _keep(folder: Path, code: str, name: str) -> None:
+    """Have the record under both its names, even if a workflow engine has just deleted it to start the run anew."""
+    record, kept = folder / plan.RECORD_FILE, _kept(folder, code)
+    if not kept.is_file() and not record.is_file():
+        raise plan.RunError(f"A run must write a {record.name}. Found none of {name}; log: {folder / LOG_FILE}")
+    text = (kept if kept.is_file() else record).read_bytes()
+    write(kept, text)
+    write(record, text)
 
 
 def _is_complete(folder: Path, code: str) -> bool:
