@@ -33,6 +33,7 @@ def test_experiment_looks_the_same_alone_and_among_others():
     assert looks_of(["ITW2"])["ITW2"] == looks_of(["mine", *EXPERIMENTS])["ITW2"]
     assert looks_of(["ITW2"])["ITW2"].color == COLORS["ITW2"]
     assert looks_of(["mine"])["mine"].color in OTHER_COLORS
+    assert looks_of(["other", "mine"]) == looks_of(["mine", "other"])
 
 
 def test_variant_has_its_bases_colour_and_a_marker_of_its_own():

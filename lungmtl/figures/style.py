@@ -16,7 +16,7 @@ import seaborn as sns
 from matplotlib.backend_bases import RendererBase
 from matplotlib.figure import Figure
 
-from lungmtl.experiments import TABLE2, base_of
+from lungmtl.experiments import TABLE2, base_of, in_order
 
 STYLE = (
     sns.axes_style("ticks")
@@ -78,11 +78,11 @@ class NotebookFigure(Figure):
 
 
 def looks(experiments: Iterable[str]) -> dict[str, Look]:
-    """Colour, marker and line style of every experiment; Table 2 experiments always have the same one.
+    """Colour, marker and line style of every experiment in order; Table 2 experiments always have the same one.
 
     A variant has its base's colour, and a marker by its place among the base's variants.
     """
-    names = list(dict.fromkeys(experiments))
+    names = in_order(experiments)
     others = [base for base in dict.fromkeys(map(base_of, names)) if base not in COLORS]
     colors = COLORS | {base: OTHER_COLORS[i % len(OTHER_COLORS)] for i, base in enumerate(others)}
     return {name: _look(name, names, colors[base_of(name)]) for name in names}
