@@ -20,7 +20,8 @@ def prevalence(shares: pd.DataFrame) -> Figure:
     axis, shares = axes[0, 0], shares.assign(task=shares["task"].map(sentence))
     n_scans = (shares["n"] + shares["unknown"]).groupby(shares["split"], sort=False).max()
     look = {"hue": "split", "palette": SPLIT_COLORS[: len(n_scans)], "saturation": 1, "gap": 0.07, "errorbar": None}
-    sns.barplot(shares, x="task", y="share", linewidth=0, ax=axis, **look)
+    drawn = shares.fillna({"share": 0.0})  # a task that nobody labelled keeps its place
+    sns.barplot(drawn, x="task", y="share", linewidth=0, ax=axis, **look)
     for bars, (_, part) in zip(axis.containers, shares.groupby("split", sort=False), strict=True):
         middles = {task: bar.get_center()[0] for task, bar in zip(shares["task"].unique(), bars, strict=True)}
         axis.vlines(part["task"].map(middles), part["low"], part["high"], color="0.2", linewidth=1)
