@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from lungmtl.experiments import TASKS
-from lungmtl.policies.catalogue import Weighting, build
-from lungmtl.policies.timelines import timeline
+from lungmtl.policies.catalogue import build
 from lungmtl.policies.contract import Policy
+from lungmtl.policies.timelines import timeline
 from lungmtl.study.config import STUDY_KEYS, RunConfig, read_params
 from lungmtl.study.plan import plan_runs
 
