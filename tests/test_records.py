@@ -7,7 +7,8 @@ import torch
 
 from lungmtl.study.collection import collect, read_scans, write_scans
 from lungmtl.study.machine import PROJECT, environment
-from lungmtl.study.record import FILES, HISTORY_COLUMNS, PREDICTION_COLUMNS, read_model, read_record, write_run
+from lungmtl.study.plan import FILES
+from lungmtl.study.record import HISTORY_COLUMNS, PREDICTION_COLUMNS, read_model, read_record, write_run
 
 TASKS = ["lung_cancer", "copd"]
 PATIENTS = ["patient-017", "patient-018"]

@@ -11,8 +11,7 @@ from lungmtl.files import locked
 from lungmtl.study.config import RunConfig
 from lungmtl.study.execute import execute_notebook
 from lungmtl.study.machine import one_gpu
-from lungmtl.study.plan import RunError, name_of, plan_runs, run_dir, run_key
-from lungmtl.study.record import FILES
+from lungmtl.study.plan import FILES, RunError, name_of, plan_runs, run_dir, run_key
 from lungmtl.study.runner import execute_run
 
 

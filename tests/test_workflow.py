@@ -10,8 +10,8 @@ from lungmtl import cli
 from lungmtl.experiments import TASKS
 from lungmtl.study.collection import collect, read_scans
 from lungmtl.study.config import RunConfig
-from lungmtl.study.plan import name_of, plan_runs, run_dir
-from lungmtl.study.record import FILES, read_record
+from lungmtl.study.plan import FILES, name_of, plan_runs, run_dir
+from lungmtl.study.record import read_record
 from lungmtl.study.runner import EXECUTED_FILE, LOG_FILE
 
 PATIENCE_S = 120

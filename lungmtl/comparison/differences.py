@@ -9,7 +9,7 @@ from lungmtl.comparison.scans import COUNTS, Pair, Scans, bootstrapped, holm_kno
 from lungmtl.evidence import compare_auc, difference_interval, equivalence, mcnemar_exact
 
 MARGIN = 0.02  # chosen by us: an AUC difference too small to matter; what the paper's test set can just resolve
-LEVEL = 0.05  # of the adjusted p values, two-sided for a difference
+SIGNIFICANCE = 0.05  # of the adjusted p values, two-sided for a difference
 MCNEMAR = ("experiment_only_right", "reference_only_right", "mcnemar_p")
 DIFFERENCE = ("experiment", "reference", "difference", "low", "high", "p", "p_holm", "interval")
 ENSEMBLE_COLUMNS = (*DIFFERENCE, "n_family", "n_seeds", *COUNTS)
@@ -99,7 +99,7 @@ def _verdict(row: pd.Series) -> str:
         return ""
     side = "higher" if row["difference"] > 0 else "lower"
     equivalent = f"equivalent within {row['margin']:g}"
-    found = [word for p, word in ((row["p_holm"], side), (row["equivalence_p_holm"], equivalent)) if p < LEVEL]
+    found = [word for p, word in ((row["p_holm"], side), (row["equivalence_p_holm"], equivalent)) if p < SIGNIFICANCE]
     return ", ".join(found) or "not settled"
 
 

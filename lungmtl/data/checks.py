@@ -29,7 +29,7 @@ from lungmtl.files import write
 from lungmtl.keys import Place, code_key
 from lungmtl.workers import run_jobs
 
-ENTRY = Place("lungmtl.data.checks", "check_file")  # what the check of a scan executes
+CHECKED_ENTRY = Place("lungmtl.data.checks", "check_file")  # what the check of a scan executes
 CHECKED_FILE = "scans.csv"
 JOURNAL = "checked.jsonl"  # one line per scan, written as it is checked: what a later call goes on from
 CHECK_MEASURES = (
@@ -116,7 +116,7 @@ def check_scans(
         tqdm(total=len(images), initial=len(rows), desc="checking", unit="scan", disable=not progress) as bar,
     ):
         for row in results:
-            rows[row["scan"]] = row | {"stamp": stamps[row["scan"]], "code": code_key(ENTRY)}
+            rows[row["scan"]] = row | {"stamp": stamps[row["scan"]], "code": code_key(CHECKED_ENTRY)}
             print(json.dumps(rows[row["scan"]]), file=journal, flush=True)
             bar.update()
     columns = ["scan", "status", "reason", *CHECK_MEASURES, "voxels"]
@@ -202,7 +202,7 @@ def _remarks(row: tuple, n_wanted: float) -> list[str]:
 
 def _kept(out: Path, stamps: dict[str, list[int]]) -> dict[str, dict]:
     """Rows of earlier calls whose image and code are the same and whose thumbnail is there."""
-    code, rows = code_key(ENTRY), {}
+    code, rows = code_key(CHECKED_ENTRY), {}
     for row in _journal(out / JOURNAL):
         scan = row.get("scan", "")
         is_same = row.get("code") == code and row.get("stamp") == stamps.get(scan) and row["stamp"][0] > 0

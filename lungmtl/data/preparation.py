@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lungmtl.keys import Place, code_key, key
 
-ENTRY = Place("lungmtl.data.prepared", "prepare_file")  # what a prepared scan executes
+PREPARED_ENTRY = Place("lungmtl.data.prepared", "prepare_file")  # what a prepared scan executes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,4 +33,4 @@ class Preparation:
 def prepared_folder(preparation: Preparation, cache_dir: str | Path, root: str | Path) -> Path:
     """Where the scans of a cohort are, of which `root` is the table's folder; named by settings, code and root."""
     settings = json.dumps([preparation.to_dict(), str(Path(root).resolve())])
-    return Path(cache_dir) / "prepared" / key(settings, code_key(ENTRY))
+    return Path(cache_dir) / "prepared" / key(settings, code_key(PREPARED_ENTRY))

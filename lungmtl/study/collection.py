@@ -10,18 +10,8 @@ import pandas as pd
 from lungmtl.experiments import run_name
 from lungmtl.policies import Weighting, build, describe
 from lungmtl.study.config import RunConfig
-from lungmtl.study.plan import RECORD_FILE
-from lungmtl.study.record import (
-    HISTORY_COLUMNS,
-    HISTORY_FILE,
-    METRIC_KEYS,
-    PREDICTION_COLUMNS,
-    PREDICTIONS_FILE,
-    STEPS_FILE,
-    check_keys,
-    read_record,
-    write_csv,
-)
+from lungmtl.study.plan import HISTORY_FILE, PREDICTIONS_FILE, RECORD_FILE, STEPS_FILE
+from lungmtl.study.record import HISTORY_COLUMNS, METRIC_KEYS, PREDICTION_COLUMNS, check_keys, read_record, write_csv
 
 SCANS_FILE = "scans.csv"  # in the study's folder
 

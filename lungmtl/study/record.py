@@ -17,13 +17,8 @@ import pandas as pd
 from lungmtl.experiments import run_name
 from lungmtl.files import write
 from lungmtl.study.machine import RECORD_COPY
-from lungmtl.study.plan import RECORD_FILE
+from lungmtl.study.plan import HISTORY_FILE, MODEL_FILE, PREDICTIONS_FILE, RECORD_FILE, STEPS_FILE
 
-STEPS_FILE = "steps.csv"
-HISTORY_FILE = "history.csv"
-PREDICTIONS_FILE = "predictions.csv"
-MODEL_FILE = "model.safetensors"
-FILES = (STEPS_FILE, HISTORY_FILE, PREDICTIONS_FILE, MODEL_FILE, RECORD_FILE)  # in the order of writing
 HISTORY_COLUMNS = ("epoch", "split", "task", "loss", "auc", "seconds")
 PREDICTION_COLUMNS = ("scan", "patient", "split", "task", "target", "probability")
 METRIC_KEYS = ("auc", "low", "high", "n", "positives")

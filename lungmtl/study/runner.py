@@ -18,7 +18,6 @@ from lungmtl.study.machine import RECORD_COPY, one_gpu
 EXECUTED_FILE = "notebook.ipynb"
 LOG_FILE = "run.log"
 LOCK_FILE = "run.lock"
-OTHER_FILES = ("steps.csv", "history.csv", "predictions.csv", "model.safetensors")  # a complete run has them, too
 KEPT_PREFIX = "complete."  # complete.<key>.json in a run's folder
 NOTE_FILE = "preparation.json"  # in the study's folder: where in the cache its scans are, and on which grid
 COMPARED_FILE = "logs/comparison.key"  # in the study's folder: what the tables were made from
@@ -125,12 +124,12 @@ def _keep(folder: Path, code: str, name: str) -> None:
 
 
 def _is_complete(folder: Path, code: str) -> bool:
-    return all(path.is_file() for path in (_kept(folder, code), *(folder / name for name in OTHER_FILES)))
+    return all(path.is_file() for path in (_kept(folder, code), *(folder / name for name in plan.FILES[:-1])))
 
 
 def _clear(folder: Path) -> None:
     """Remove what says that the run is complete, and what another run left there."""
-    names = (plan.RECORD_FILE, *reversed(OTHER_FILES), EXECUTED_FILE, LOG_FILE)
+    names = (*reversed(plan.FILES), EXECUTED_FILE, LOG_FILE)
     for path in (*folder.glob(f"{KEPT_PREFIX}*.json"), *(folder / name for name in names)):
         path.unlink(missing_ok=True)
     remove_leftovers(folder)
