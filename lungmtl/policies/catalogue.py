@@ -1,7 +1,7 @@
 """The catalogue: a policy spelled in a params file to the policy, and a policy to its name and settings.
 
 A spelling is a call from the outside in, `ITW(PFLP(period=40), start=0.7)`: the innermost policy acts on the base
-weights, and a setting that is not spelled has the value of its flat key (`pflp_period`, `itw_start` ...) or its default.
+weights, and a setting that is not spelled has the value of its flat key (`pflp_period` ...) or its default.
 To add a policy write its class in a file of this folder and its line in `POLICIES`.
 """
 
