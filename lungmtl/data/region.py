@@ -1,0 +1,246 @@
+"""Region: the chest cavity, what of a CT the network should see so that no disease is cut away.
+
+The tight mask of `lungs.py` is air; a tumour at the wall, a consolidated lobe or an effusion is not in it. Here the air
+only tells where the cavity is: in every slice it reaches from the middle of each lung to the ribs, and down to a base
+that the other lung, mirrored, and the neighbourhood correct. Found on blocks of voxels; arrays are (Z, Y, X), LPS.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from lungmtl.data.grid import box_around
+from lungmtl.data.lungs import BODY_HU, IN_PLANE, LUNG_GRID_MM, MIN_LUNGS_L, Lungs, _airways, _block_means, _within
+from lungmtl.data.volume import ScanError, Volume
+
+OUTSIDE_HU = -950  # chosen by us: between air and the darkest blocks of lung, at the border of a slice
+GREY_SHARE = 0.4  # chosen by us: where more of the border is lighter air, HU are shifted and all of it is outside
+GAS_HU = -960  # chosen by us: a piece of air whose median is darker is bowel gas or a hollow table, not lung
+MIN_PIECE_L = 0.02  # chosen by us: smaller pieces of air say nothing about the cavity
+OVERLAP = 0.4  # chosen by us: so much of a piece of lung lies where the other lung's mirror image lies, of gas less
+BONE_HU = 150  # of blocks: ribs, vertebrae, and contrast in vessels
+TILTS = np.arange(-10, 11, 2.0)  # degrees by which a patient may lie turned
+ANGLES = 120  # rays from the middle of a lung, 3 degrees apart
+REACH_MM = 180.0  # chosen by us: no half of a chest is wider
+RIB_GAP_MM = 12.0  # chosen by us: half of what lies between two ribs in z
+MIRROR_MM = 15.0  # chosen by us: so far the mirrored lung may lie outside the ribs of an uneven chest
+NEAR_MM = 15.0  # chosen by us: lungs whose sides come so close to the ribs fill the chest
+LEVEL_SHARE = 0.4  # chosen by us: where more of a lung's back is one plane, it is the level of fluid; found 0.1 to 0.2
+BEYOND_MM = 60.0  # chosen by us: fluid of 40 mm behind the lungs, seen at an angle
+WALL_MM = 15.0  # chosen by us: between lungs and ribs elsewhere
+RIM_MM = 5.0  # chosen by us: pleura, around the air that is seen and where no ribs are near
+MEDIAL, BACK = (-0.65, 0.25), 0.3  # sines of angles: towards the mediastinum, not the vertebrae; to the back
+BASE_MM = 30.0  # chosen by us: radius of a mass on the diaphragm that its surroundings correct; cuts 5 mm off a dome
+DOWN_MM = 15.0  # chosen by us: the right dome stands about so much higher than the left
+RECESS_MM, SHELL_MM = 30.0, 30.0  # chosen by us: so far below, and so near the ribs, a full recess may lie
+UP_MM = 12.0  # chosen by us: one apex may stand so much higher
+UNEQUAL = 0.5  # chosen by us: healthy left lungs hold 0.8 to 0.9 of the right
+CUT_CM2 = 2.0  # chosen by us: less at the image's border is a voxel's width
+
+
+@dataclasses.dataclass(frozen=True)
+class Region(Lungs):
+    """The chest cavity as `Lungs`; air seen on each side, L; surface at which the image ends, cm2."""
+
+    left_l: float
+    right_l: float
+    cut_cm2: float
+
+
+class _Mirror(NamedTuple):
+    y: np.ndarray  # (Y, X), row of each block's mirror image
+    x: np.ndarray
+    left: np.ndarray  # bool (Y, X), the patient's left half
+    inside: np.ndarray  # bool (Y, X), where the mirror image lies in the slice
+
+
+def find_region(volume: Volume) -> Region:
+    """Find the chest cavity: both lungs with what disease took of them, and the mediastinum between them.
+
+    Raises:
+        ScanError: If there is less than 1 L of air in the lungs: not a chest.
+    """
+    factors = tuple(max(1, int(LUNG_GRID_MM / s)) for s in volume.spacing_mm)
+    spacing_mm = tuple(s * f for s, f in zip(volume.spacing_mm, factors, strict=True))
+    hu = _block_means(volume.hu, factors)
+    outside, mirror = _outside(hu), _mirror_plane(hu)
+    air = _lung_air(hu, outside, mirror, spacing_mm)
+    block_l = math.prod(spacing_mm) * 1e-6
+    left_l, right_l = (float(np.count_nonzero(air[:, half])) * block_l for half in (mirror.left, ~mirror.left))
+    if left_l + right_l < MIN_LUNGS_L:
+        found = f"{left_l + right_l:.2f} L: not a chest"
+        raise ScanError(f"A chest CT must hold at least {MIN_LUNGS_L:.0f} L of lung. Found {found}.")
+    cavity = _cavity(air, hu, mirror, spacing_mm)
+    blocks = box_around(cavity)
+    mask = cavity[blocks]
+    for axis, factor in enumerate(factors):
+        mask = mask.repeat(factor, axis=axis)
+    box = tuple(slice(int(b.start) * f, int(b.stop) * f) for b, f in zip(blocks, factors, strict=True))
+    return Region(box, mask, left_l, right_l, _cut_cm2(air, outside, spacing_mm))
+
+
+def region_remarks(region: Region) -> list[str]:
+    """What looks wrong, in words with figures: lungs of very unequal size, and lung that the image cuts."""
+    remarks = []
+    (small, side), (large, _) = sorted([(region.left_l, "left"), (region.right_l, "right")])
+    if small < UNEQUAL * large:
+        found = f"{region.left_l:.2f} L of air on the left and {region.right_l:.2f} L on the right"
+        remarks.append(f"The lungs are very unequal: {found}. The {side} lung is white, collapsed or missing in part.")
+    if region.cut_cm2 > CUT_CM2:
+        found = f"{region.cut_cm2:.0f} cm2 of its surface lie at the image's border or at air outside the body"
+        remarks.append(f"Lung is cut: {found}, without chest wall.")
+    return remarks
+
+
+def _outside(hu: np.ndarray) -> np.ndarray:
+    """Air and padding around the body: dark, connected to the border of a slice, and the blurred rim of it."""
+    frame = np.ones(hu.shape[1:], dtype=bool)
+    frame[1:-1, 1:-1] = False
+    dark = hu < OUTSIDE_HU
+    if np.mean((hu < BODY_HU)[:, frame] & ~dark[:, frame]) > GREY_SHARE:
+        dark = hu < BODY_HU
+    dark = ndimage.binary_erosion(dark, IN_PLANE, border_value=1, brute_force=True)  # emphysema hangs by threads
+    labels, n = ndimage.label(dark)
+    touching = np.zeros(n + 1, dtype=bool)
+    touching[labels[:, frame]] = True
+    touching[0] = False
+    return ndimage.binary_dilation(touching[labels], IN_PLANE, iterations=2)
+
+
+def _mirror_plane(hu: np.ndarray) -> _Mirror:
+    """The upright plane about which the bones, seen from above, are most symmetric."""
+    dense = hu > BONE_HU
+    seen = (dense if dense.any() else hu >= BODY_HU).sum(axis=0).astype(np.float32)  # (Y, X)
+    n = seen.shape[1]
+    best = (-1.0, 0.0, 0.0)
+    for degrees in TILTS:
+        turned = ndimage.gaussian_filter(ndimage.rotate(seen, degrees, reshape=False, order=1), 1)
+        symmetry = np.fft.irfft((np.fft.rfft(turned, 2 * n, axis=1) ** 2).sum(axis=0), 2 * n)
+        best = max(best, (float(symmetry.max()), float(degrees), symmetry.argmax() / 2))
+    angle, middle = math.radians(best[1]), best[2] - (n - 1) / 2
+    turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+    center = (np.array(seen.shape)[:, None, None] - 1) / 2
+    y, x = np.tensordot(turn.T, np.indices(seen.shape) - center, axes=1)
+    index = np.rint(np.tensordot(turn, np.stack([y, 2 * middle - x]), axes=1) + center).astype(np.intp)
+    last = np.array(seen.shape)[:, None, None] - 1
+    return _Mirror(*index.clip(0, last), x > middle, ((index >= 0) & (index <= last)).all(axis=0))
+
+
+def _reflected(mask: np.ndarray, mirror: _Mirror) -> np.ndarray:
+    return mask[:, mirror.y, mirror.x] & mirror.inside
+
+
+def _lung_air(hu: np.ndarray, outside: np.ndarray, mirror: _Mirror, spacing_mm: Sequence[float]) -> np.ndarray:
+    """Air of the lungs: the largest piece that is not gas, and pieces that lie where its mirror image lies."""
+    air = (hu < BODY_HU) & ~outside
+    air &= ~_airways(air, hu, float((~mirror.left).sum(axis=1).mean()), spacing_mm)
+    labels, n = ndimage.label(air)
+    sizes = np.bincount(labels.ravel(), minlength=n + 1)
+    sizes[0] = 0
+    large = np.nonzero(sizes * (math.prod(spacing_mm) * 1e-6) >= MIN_PIECE_L)[0]
+    gas = np.bincount(labels[hu <= GAS_HU], minlength=n + 1) > sizes / 2
+    large = sorted(large[~gas[large]], key=lambda k: -sizes[k])
+    keep = np.zeros(n + 1, dtype=bool)
+    keep[large[:1]] = True
+    for _ in range(2 if len(large) > 1 else 0):  # what fits the largest piece, then what fits them all
+        share = np.bincount(labels[_reflected(keep[labels], mirror)], minlength=n + 1) / np.maximum(sizes, 1)
+        keep[large] |= share[large] >= OVERLAP
+    return keep[labels]
+
+
+def _cut_cm2(air: np.ndarray, outside: np.ndarray, spacing_mm: Sequence[float]) -> float:
+    """Area of the faces that lung shares with the outside or with the border of a slice."""
+    area = 0.0
+    for axis in (1, 2):
+        face = math.prod(spacing_mm) / spacing_mm[axis] / 100
+        lung, out = np.moveaxis(air, axis, 0), np.moveaxis(outside, axis, 0)
+        faces = np.count_nonzero(lung[1:] & out[:-1]) + np.count_nonzero(lung[:-1] & out[1:])
+        area += face * (faces + np.count_nonzero(lung[[0, -1]]))
+    return area
+
+
+def _cavity(air: np.ndarray, hu: np.ndarray, mirror: _Mirror, spacing_mm: Sequence[float]) -> np.ndarray:
+    both = air | _reflected(air, mirror)
+    z_mm = spacing_mm[0]
+    base = _base(both, spacing_mm) - DOWN_MM / z_mm  # (Y, X)
+    seen = both.any(axis=(1, 2)).nonzero()[0]
+    slices = slice(max(0, int(seen[0] - DOWN_MM / z_mm)), int(seen[-1] + UP_MM / z_mm) + 1)
+    bone = ndimage.maximum_filter1d((hu[slices] > BONE_HU).view(np.uint8), 2 * int(RIB_GAP_MM / z_mm) + 1, axis=0)
+    height = np.arange(len(hu))[slices, None, None] - base
+    cavity = _within(air, RIM_MM, spacing_mm)
+    for half, medial in ((mirror.left, -1), (~mirror.left, 1)):
+        if (both[slices] & half).any():
+            inside, shell = _half(air[slices] & half, both[slices] & half, bone.view(bool), spacing_mm, medial)
+            cavity[slices] |= inside & half & ((height >= 0) | (shell & (height >= -RECESS_MM / z_mm)))
+    return cavity
+
+
+def _base(both: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+    """Lowest slice of the lungs in every column (Y, X): lower towards the back, without narrow bumps."""
+    seen = both.any(axis=0)
+    away_mm, nearest = ndimage.distance_transform_edt(~seen, sampling=spacing_mm[1:], return_indices=True)
+    dy, dx = (np.indices(seen.shape) - nearest) * np.array(spacing_mm[1:])[:, None, None]
+    fall_mm = np.where(dy > np.abs(dx), np.minimum(away_mm, BEYOND_MM), 0)  # behind the lungs, as in the recess
+    base = ndimage.median_filter(both.argmax(axis=0)[tuple(nearest)] - fall_mm / spacing_mm[0], 5)
+    n_y, n_x = (int(BASE_MM / s) for s in spacing_mm[1:])
+    y, x = np.ogrid[-n_y : n_y + 1, -n_x : n_x + 1]
+    return ndimage.grey_opening(base, footprint=np.hypot(y * spacing_mm[1], x * spacing_mm[2]) <= BASE_MM)
+
+
+def _half(
+    air: np.ndarray, both: np.ndarray, bone: np.ndarray, spacing_mm: Sequence[float], medial: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Inside of the ribs of one half, on rays from the middle of its lung, and of that what lies near the ribs.
+
+    `both` is the lung's air and the other lung's mirror image, `medial` the sign of x towards the middle.
+    """
+    (n_z, n_y, n_x), (z_mm, y_mm, x_mm) = air.shape, spacing_mm
+    rows, columns = both.sum(axis=2), both.sum(axis=1)  # (Z, Y), (Z, X)
+    sums = np.stack([rows.sum(axis=1), rows @ np.arange(n_y), columns @ np.arange(n_x)]).astype(float)
+    sums = ndimage.gaussian_filter1d(sums, 10 / z_mm, axis=1)
+    widest, top = int(sums[0].argmax()), int(rows.any(axis=1).nonzero()[0][-1])
+    steady = np.arange(n_z).clip(widest, top)  # below its widest slice a lung is a crescent around the diaphragm
+    center_y, center_x = (sums[k, steady] / sums[0, steady] for k in (1, 2))
+    theta = np.arange(ANGLES) * (2 * np.pi / ANGLES)
+    sine, inward, step = np.sin(theta), np.cos(theta) * medial > 0, min(y_mm, x_mm)
+    radii = np.arange(int(REACH_MM / step))
+    y = np.rint(center_y[:, None, None] + np.outer(sine, radii * (step / y_mm))).astype(np.int32)
+    x = np.rint(center_x[:, None, None] + np.outer(np.cos(theta), radii * (step / x_mm))).astype(np.int32)
+    valid = (y >= 0) & (y < n_y) & (x >= 0) & (x < n_x)
+    index = np.where(valid, (np.arange(n_z, dtype=np.int32)[:, None, None] * n_y + y) * n_x + x, 0)
+    rays = [mask.ravel()[index] & valid for mask in (air, both, bone)]  # (Z, A, R)
+    own, lung = (np.where(r.any(axis=2), len(radii) - 1 - r[:, :, ::-1].argmax(axis=2), -1) for r in rays[:2])
+    hull = _hull(lung.clip(0), theta)[steady]
+    start = np.maximum(own, np.maximum(lung - MIRROR_MM / step, hull - BEYOND_MM / step))
+    start[top + 1 :] = start[top]
+    middle = inward & (sine > MEDIAL[0]) & (sine < MEDIAL[1])
+    ribs = rays[2] & (radii >= start[:, :, None]) & ~middle[:, None]
+    found, rib = ribs.any(axis=2), ribs.argmax(axis=2)
+    side = (lung > 0) & found & ~middle & (sine < BACK)
+    near = (2 * np.count_nonzero(side & (rib - lung <= NEAR_MM / step), axis=1) >= side.sum(axis=1))[steady, None]
+    back = n_y - 1 - both[:, ::-1].argmax(axis=1)[both.any(axis=1)]
+    fluid = np.mean(back >= np.percentile(back, 99) - 1) > LEVEL_SHARE
+    beyond_mm = np.where((sine > BACK) & (near | fluid), BEYOND_MM, np.where(near, WALL_MM, RIM_MM))
+    reach = np.minimum(np.where(found, rib, hull), hull + beyond_mm / step)
+    reach[:, middle] = hull[:, middle] + BEYOND_MM / step  # to the middle plane
+    reach = np.maximum(reach, own)
+    smooth = ndimage.grey_opening(reach, size=(2 * int(RIB_GAP_MM / z_mm) + 1, 7), mode=("nearest", "wrap"))
+    reach = np.maximum(smooth, own) + 1.5  # with the block that holds both pleura and rib
+    y, x = ((np.arange(n) - c[:, None]) * s for n, c, s in ((n_y, center_y, y_mm), (n_x, center_x, x_mm)))
+    angle = np.rint(np.arctan2(y[:, :, None], x[:, None, :]) * (ANGLES / 2 / np.pi)).astype(np.intp) % ANGLES
+    radius = np.hypot(y[:, :, None], x[:, None, :]) / step
+    bound = reach[np.arange(n_z)[:, None, None], angle]
+    shell = (radius >= bound - SHELL_MM / step) & ~(inward & (sine > MEDIAL[0]) & (sine < 0.4))[angle]
+    return radius <= bound, shell
+
+
+def _hull(reach: np.ndarray, theta: np.ndarray) -> np.ndarray:
+    """Radii (Z, A) of the convex hull of the points at `theta` (A,) and `reach` (Z, A), in each slice."""
+    cosine = np.cos(theta[:, None] - theta)  # (A, A)
+    support = (reach[:, :, None] * cosine).max(axis=1)[:, None]  # (Z, 1, A)
+    bound = np.divide(support, cosine, out=np.full((len(reach), *cosine.shape), np.inf), where=cosine > 1e-3)
+    return bound.min(axis=2)
