@@ -1,6 +1,7 @@
 """Preparation of a real chest CT, from DICOM to the model's tensor, against a straightforward pipeline in the same run.
 
 `python -m benchmarks.preparation [--folder FOLDER] [--repeats 3] [--rows 10000] [--scans 64] [--slices 800]` prints
+(with --coverage only the share of drawn disease, and of lung in tight fields of view, that both masks keep)
 
 - seconds to read, find the lungs, resample and write, on the paper's grid and the phantom study's, and the same for the
   pipeline that one would write first with SimpleITK and SciPy; both one thread, in turn, medians of processor seconds;
@@ -34,14 +35,17 @@ import SimpleITK as sitk  # noqa: N813
 from scipy import ndimage
 from threadpoolctl import threadpool_limits
 
+from benchmarks import masses
 from lungmtl.data.cohort import read_cohort
 from lungmtl.data.grid import middle_voxel
-from lungmtl.data.lungs import BODY_HU, MIN_LUNG_L, find_lungs, lung_mask
+from lungmtl.data.lungs import BODY_HU, MIN_LUNG_L, Lungs, find_lungs, lung_mask
 from lungmtl.data.preparation import Preparation
 from lungmtl.data.prepared import prepare_cohort
 from lungmtl.data.reading import read_mask, read_volume
+from lungmtl.data.region import find_region
 from lungmtl.data.splits import assign_splits, check_splits
 from lungmtl.data.tensor import resample_lungs
+from lungmtl.data.volume import ScanError, Volume
 from lungmtl.experiments import TASKS
 from lungmtl.sources.sample import SAMPLE, fetch_sample
 
@@ -75,6 +79,9 @@ def main() -> None:
         folder = Path(options.folder or place / "sample")
         series = fetch_sample(folder).with_name(SAMPLE).absolute()
         _fetch_mask(folder)
+        if options.coverage:
+            _coverage(read_volume(series), read_mask(folder / "mask.nii.gz"))
+            return
         scan_s = _speed(series, folder / "mask.nii.gz", place, options.repeats)
         table_s = _table(series, place, options.rows) / options.rows
         if options.scans:
@@ -86,6 +93,7 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--coverage", action="store_true", help="only the table of what both masks keep of disease")
     parser.add_argument("--folder", type=Path, help="holds CT and mask, or gets them; default: a temporary one")
     for name, default in {"repeats": 3, "rows": 10_000, "scans": 64, "slices": 800}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
@@ -216,6 +224,44 @@ def _plain_tensor(image: sitk.Image, lungs: sitk.Image, shape: tuple[int, ...]) 
     part = array[source]
     tensor[tuple(slice(max(0, -s), max(0, -s) + n) for s, n in zip(start, part.shape, strict=True))] = part
     return tensor
+
+
+# ---------------------------------------------------------------- disease and tight fields of view
+
+
+def _coverage(volume: Volume, labels: np.ndarray) -> None:
+    """Print how much of disease, and of lung in tight fields of view, the tight mask and the wide region keep, in %."""
+    lung = lung_mask(volume)
+    wide = find_region(volume)
+    print(f"volume of the wide region: {np.count_nonzero(wide.mask) / np.count_nonzero(lung):.2f} x the tight mask")
+    print("tight / wide, % of each mass, right sides spheres, left sides irregular; columns: diameter in mm")
+    print(" " * 22 + "".join(f"{diameter_mm:>10d}" for diameter_mm in masses.DIAMETERS_MM))
+    for place in masses.PLACES:
+        for seed, side in enumerate(("right", "left")):
+            ill = (masses.with_mass(volume, lung, place, side, d, seed=seed) for d in masses.DIAMETERS_MM)
+            print(f"{place:16s}{side:6s}" + "".join(f"{_kept(one.volume, one.ill):>10s}" for one in ill), flush=True)
+    for lobe in range(LOBES[0], LOBES[1] + 1):
+        one = masses.with_lobe(volume, lung, labels == lobe)
+        _line(f"lobe {lobe} consolidated", _kept(one.volume, one.ill))
+    for sides in (("right",), ("left",), ("right", "left")):
+        for depth_mm in (15, 25, 40):
+            one = masses.with_effusion(volume, lung, sides, depth_mm)
+            name = f"effusion, {' and '.join(sides)}, {depth_mm} mm: fluid; lung"
+            _line(name, f"{_kept(one.volume, one.ill)}; {_kept(one.volume, one.lung)}")
+    for name, cut, seen in masses.fields(volume, lung):
+        _line(f"lung, {name}", _kept(cut, seen))
+
+
+def _kept(volume: Volume, where: np.ndarray) -> str:
+    """Percentages of voxels that both masks keep; - where there is none."""
+    found = []
+    for find in (find_lungs, find_region):
+        try:
+            lungs: Lungs = find(volume)
+            found.append(f"{100 * np.count_nonzero(where[lungs.box] & lungs.mask) / np.count_nonzero(where):.0f}")
+        except ScanError:
+            found.append("-")
+    return " / ".join(found)
 
 
 # ---------------------------------------------------------------- tables, workers, memory, NLST
