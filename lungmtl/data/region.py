@@ -76,9 +76,7 @@ def find_region(volume: Volume) -> Region:
         raise ScanError(f"A chest CT must hold at least {MIN_LUNGS_L:.0f} L of lung. Found {found}.")
     cavity = _cavity(air, hu, mirror, spacing_mm)
     blocks = box_around(cavity)
-    mask = cavity[blocks]
-    for axis, factor in enumerate(factors):
-        mask = mask.repeat(factor, axis=axis)
+    mask = cavity[blocks].repeat(factors[0], axis=0).repeat(factors[1], axis=1).repeat(factors[2], axis=2)
     box = tuple(slice(int(b.start) * f, int(b.stop) * f) for b, f in zip(blocks, factors, strict=True))
     return Region(box, mask, left_l, right_l, _cut_cm2(air, outside, spacing_mm))
 
@@ -174,8 +172,12 @@ def _cavity(air: np.ndarray, hu: np.ndarray, mirror: _Mirror, spacing_mm: Sequen
     cavity = _within(air, RIM_MM, spacing_mm)
     for half, medial in ((mirror.left, -1), (~mirror.left, 1)):
         if (both[slices] & half).any():
-            inside, shell = _half(air[slices] & half, both[slices] & half, bone.view(bool), spacing_mm, medial)
-            cavity[slices] |= inside & half & ((height >= 0) | (shell & (height >= -RECESS_MM / z_mm)))
+            columns = half.any(axis=0).nonzero()[0]
+            part = np.s_[:, :, columns[0] : columns[-1] + 1]
+            lungs = (np.ascontiguousarray((mask[slices] & half)[part]) for mask in (air, both))
+            inside, shell = _half(*lungs, np.ascontiguousarray(bone.view(bool)[part]), spacing_mm, medial)
+            deep = (height[part] >= 0) | (shell & (height[part] >= -RECESS_MM / z_mm))
+            cavity[slices][part] |= inside & deep & half[:, part[2]]
     return cavity
 
 
@@ -227,10 +229,12 @@ def _half(
     beyond_mm = np.where((sine > BACK) & (near | fluid), BEYOND_MM, np.where(near, WALL_MM, RIM_MM))
     reach = np.minimum(np.where(found, rib, hull), hull + beyond_mm / step)
     reach[:, middle] = hull[:, middle] + BEYOND_MM / step  # to the middle plane
-    reach = np.maximum(reach, own)
-    smooth = ndimage.grey_opening(reach, size=(2 * int(RIB_GAP_MM / z_mm) + 1, 7), mode=("nearest", "wrap"))
+    smooth = ndimage.grey_opening(
+        np.maximum(reach, own), size=(2 * int(RIB_GAP_MM / z_mm) + 1, 7), mode=("nearest", "wrap")
+    )
     reach = np.maximum(smooth, own) + 1.5  # with the block that holds both pleura and rib
-    y, x = ((np.arange(n) - c[:, None]) * s for n, c, s in ((n_y, center_y, y_mm), (n_x, center_x, x_mm)))
+    sizes = ((n_y, center_y, y_mm), (n_x, center_x, x_mm))
+    y, x = (((np.arange(n) - center[:, None]) * s).astype(np.float32) for n, center, s in sizes)
     angle = np.rint(np.arctan2(y[:, :, None], x[:, None, :]) * (ANGLES / 2 / np.pi)).astype(np.intp) % ANGLES
     radius = np.hypot(y[:, :, None], x[:, None, :]) / step
     bound = reach[np.arange(n_z)[:, None, None], angle]
