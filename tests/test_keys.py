@@ -53,13 +53,13 @@ def before(copy):
 def redone(copy: Path, before: dict[str, str], file: str, old: str, new: str) -> set[str]:
     """Names of what a change of one file redoes; the file is put back."""
     path = copy / file
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     assert old in text, f"{file} has no {old}"
     try:
-        path.write_text(text.replace(old, new, 1))
+        path.write_text(text.replace(old, new, 1), encoding="utf-8")
         after = keys(copy)
     finally:
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     return {name for name, key in before.items() if after[name] != key}
 
 
@@ -80,13 +80,13 @@ def test_what_no_run_executes_redoes_nothing(copy, before):
         ("lungmtl/network/settings.py", '"model.MultiTaskNet"}', '"model.MultiTaskNet", "other": "other.Net"}'),
         ("notebooks/02_experiment.ipynb", "One line per epoch", "A line per epoch"),
     ]
-    texts = {copy / file: (copy / file).read_text() for file, _, _ in changes}
+    texts = {copy / file: (copy / file).read_text(encoding="utf-8") for file, _, _ in changes}
     for file, old, new in changes:
         assert old in texts[copy / file]
-        (copy / file).write_text(texts[copy / file].replace(old, new, 1))
+        (copy / file).write_text(texts[copy / file].replace(old, new, 1), encoding="utf-8")
     after = keys(copy)
     for path, text in texts.items():
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     assert after == before
 
 
@@ -98,7 +98,7 @@ def test_a_figure_is_part_of_the_comparison_alone(copy, before):
 def test_a_new_module_redoes_nothing(copy, before):
     new = [copy / "lungmtl" / name for name in ("new.py", "policies/losses.py", "data/other.py")]
     for path in new:
-        path.write_text("X = 1\n")
+        path.write_text("X = 1\n", encoding="utf-8")
     after = keys(copy)
     for path in new:
         path.unlink()
@@ -128,13 +128,13 @@ def test_what_is_executed_redoes_what_executes_it(copy, before, file, old, new, 
 def test_a_weights_file_that_a_run_starts_from_counts_by_its_content(copy):
     weights = copy / "notebooks" / "start.safetensors"
     params = copy / "params" / "smoke.yaml"
-    text = params.read_text()
-    params.write_text(text + "start_weights: start.safetensors\n")
+    text = params.read_text(encoding="utf-8")
+    params.write_text(text + "start_weights: start.safetensors\n", encoding="utf-8")
     found = []
     for content in (b"one", b"two", b"one"):
         weights.write_bytes(content)
         found.append(keys(copy)["STL"])
-    params.write_text(text)
+    params.write_text(text, encoding="utf-8")
     assert found[0] == found[2] != found[1]
 
 

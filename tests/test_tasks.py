@@ -36,7 +36,7 @@ def folder(tmp_path_factory):
     frame[columns].to_csv(folder / "data" / "own.csv", index=False)
     for name in ("truth", "truth.csv"):
         os.rename(folder / "data" / name, folder / name)
-    (folder / "own.yaml").write_text(PARAMS.format(table=folder / "data" / "own.csv", folder=folder))
+    (folder / "own.yaml").write_text(PARAMS.format(table=folder / "data" / "own.csv", folder=folder), encoding="utf-8")
     return folder
 
 
@@ -54,7 +54,7 @@ def test_check_counts_the_tasks_of_the_params_file(folder):
     assert status == 0, output
     labels = pd.read_csv(folder / "check" / "labels.csv")
     assert labels["task"].unique().tolist() == ["nodule", "emphysema"]
-    assert "nodule" in (folder / "check" / "report.html").read_text()
+    assert "nodule" in (folder / "check" / "report.html").read_text(encoding="utf-8")
 
 
 def test_study_and_report_have_these_tasks(study):
@@ -64,7 +64,7 @@ def test_study_and_report_have_these_tasks(study):
     assert found.configs["ITW2-s0"].weights == [3, 1]
     assert set(pd.read_csv(study / "tables" / "auc.csv")["task"]) == {"nodule", "emphysema"}
     assert pd.read_csv(study / "tables" / "comparisons.csv")["experiment"].tolist() == ["ITW2"]
-    page = (study / "report.html").read_text()
+    page = (study / "report.html").read_text(encoding="utf-8")
     assert "nodule" in page
     assert "Table: Methods" in page or "Methods" in page
 
@@ -88,6 +88,6 @@ def test_attention_is_drawn_where_no_truth_is_known(study, folder, tmp_path):
         progress_bar=False,
     )
 
-    text = (tmp_path / "out.ipynb").read_text()
+    text = (tmp_path / "out.ipynb").read_text(encoding="utf-8")
     assert "positive test scans" in text
     assert "malignant nodule: fewer than two scans have one" in text

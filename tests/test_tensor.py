@@ -1,5 +1,6 @@
 """A prepared scan: windowed lungs on the grid asked for, whatever the position and orientation of the patient."""
 
+import dataclasses
 import tracemalloc
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from chests import chest, fine_chest
 from lungmtl.data.lungs import find_lungs
 from lungmtl.data.preparation import Preparation
 from lungmtl.data.reading import read_volume
-from lungmtl.data.tensor import prepare, prepare_scan, resample_lungs
+from lungmtl.data.tensor import prepare, prepare_scan, resample_lungs, seen_mask
 from lungmtl.data.volume import Volume
+from lungmtl.sources.phantom import make_volume
 
 REAL_CT = Path(__file__).parent / "data" / "lidc_idri_0001_4mm.nii.gz"
 SPEC = Preparation(spacing_mm=(20.0, 20.0, 20.0), shape=(16, 16, 16), window_hu=(-1000.0, 400.0))
@@ -70,3 +72,23 @@ def test_the_real_ct_prepares_to_the_same_lungs_at_every_orientation(tmp_path):
     first, second = (prepare_scan(read_volume(p), spec) for p in (REAL_CT, tmp_path / "ras.nii.gz"))
     np.testing.assert_array_equal(first.tensor, second.tensor)
     assert first.cropped_fraction < 0.001
+
+
+@pytest.mark.parametrize("region", ["tight", "wide"])
+def test_a_mass_at_the_wall_is_seen_in_the_wide_region_alone(region):
+    hu, labels, space, _ = make_volume(np.random.default_rng([3, 0]))
+    volume = Volume(hu.copy(), tuple(float(s) for s in space.spacing_mm))
+    z, y, x = np.argwhere(labels == 1).mean(axis=0).round().astype(int)
+    edge = np.argwhere((labels[z, y] > 0) & (np.arange(labels.shape[2]) > x))[-1, 0]  # the left lung's side wall
+    grids = np.meshgrid(*[np.arange(n) * s for n, s in zip(hu.shape, volume.spacing_mm, strict=True)], indexing="ij")
+    center_mm = np.multiply((z, y, edge), volume.spacing_mm)
+    ball = sum((grid - at) ** 2 for grid, at in zip(grids, center_mm, strict=True)) < 20**2  # 40 mm
+    mass = ball & (labels > 0)
+    volume.hu[mass] = 40
+
+    seen = seen_mask(volume, dataclasses.replace(SPEC, region=region))
+
+    share = seen[mass].mean()
+    assert share > 0.95 if region == "wide" else share < 0.8
+    litres = prepare_scan(volume, dataclasses.replace(SPEC, region=region)).lung_volume_l
+    assert litres == pytest.approx((labels > 0).sum() * space.voxel_ml / 1000, rel=0.1)

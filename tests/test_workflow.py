@@ -25,7 +25,7 @@ def project(tmp_path_factory):
 def executed(project):
     """Names of the notebooks executed since the last call."""
     file = project / "notebooks/started.txt"
-    lines = file.read_text().splitlines() if file.is_file() else []
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     file.unlink(missing_ok=True)
     return sorted(line.split()[0] for line in lines)
 
@@ -50,7 +50,7 @@ def test_failed_run_leaves_the_others_running_and_is_named_with_its_log(project)
     assert complete(project) == {"STL-s0"}
     assert "MTL-s0 failed with ValueError: made to fail" in output
     assert f"MTL-s0 has no record; {project}/results/standin/runs/MTL-s0/run.log" in output
-    assert "made to fail" in (project / "results/standin/runs/MTL-s0/run.log").read_text()
+    assert "made to fail" in (project / "results/standin/runs/MTL-s0/run.log").read_text(encoding="utf-8")
     assert "STL-s0     epoch 2/2" in output
     assert "1/2 runs" in output
 
@@ -95,14 +95,16 @@ def test_edited_params_redo_what_depends_on_them_and_no_more(project):
 
 def test_code_that_no_run_executes_redoes_nothing_and_that_of_a_run_redoes_it(project):
     package = project / "lungmtl"
-    (package / "new.py").write_text("X = 1\n")
+    (package / "new.py").write_text("X = 1\n", encoding="utf-8")
     for name in ("figures/aucs.py", "comparison/aucs.py", "study/record.py", "cli.py"):
-        (package / name).write_text((package / name).read_text() + "\n# a comment\nUNUSED = 1\n")
+        (package / name).write_text((package / name).read_text(encoding="utf-8") + "\n# a comment\nUNUSED = 1\n")
     executed(project)
 
     unrelated = call(project, "study", "params/standin.yaml")
-    text = (package / "study/record.py").read_text()
-    (package / "study/record.py").write_text(text.replace("NaN `None`", "NaN null").replace('"%.6f"', '"%.5f"'))
+    text = (package / "study/record.py").read_text(encoding="utf-8")
+    (package / "study/record.py").write_text(
+        text.replace("NaN `None`", "NaN null").replace('"%.6f"', '"%.5f"'), encoding="utf-8"
+    )
     related = call(project, "study", "params/standin.yaml")
 
     assert (unrelated[0], related[0]) == (0, 0)
@@ -121,7 +123,9 @@ def test_a_dry_run_of_many_experiments_over_a_long_table_takes_seconds(tmp_path)
     names = [f"MTL.v{number}" for number in range(50)]
     (tmp_path / "many").mkdir()
     for number, name in enumerate(names):
-        (tmp_path / "many" / f"{name}.yaml").write_text(f"weights: [3.0, {number + 1}.0, 1.0, 1.0, 1.0]\n")
+        (tmp_path / "many" / f"{name}.yaml").write_text(
+            f"weights: [3.0, {number + 1}.0, 1.0, 1.0, 1.0]\n", encoding="utf-8"
+        )
     rows = [f"s{n},p{n},i/{n}.nii.gz,{n % 2},,0,1,{n % 5 % 2}" for n in range(10_000)]
     (tmp_path / "cohort.csv").write_text("\n".join(["scan,patient,image," + ",".join(TASKS), *rows]) + "\n")
     params = {"experiments": names, "seeds": list(range(10)), "cohort": str(tmp_path / "cohort.csv")}
@@ -157,7 +161,7 @@ def test_killed_study_is_completed_without_redoing_finished_runs(tmp_path, survi
 
 def log_of(project, run):
     path = project / f"results/standin/runs/{run}/run.log"
-    return path.read_text() if path.is_file() else ""
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
 def kill(process, *, spare):
@@ -196,8 +200,10 @@ def _group(pid):
 )
 def test_bad_input_is_one_sentence_and_status_2(tmp_path, monkeypatch, caplog, arguments, message):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "good.yaml").write_text(f"experiments: [STL]\nseeds: [0]\nresults_dir: {tmp_path}/results\n")
-    (tmp_path / "typo.yaml").write_text("experiments: [STL]\nseeds: [0]\nepoch: 3\n")
+    (tmp_path / "good.yaml").write_text(
+        f"experiments: [STL]\nseeds: [0]\nresults_dir: {tmp_path}/results\n", encoding="utf-8"
+    )
+    (tmp_path / "typo.yaml").write_text("experiments: [STL]\nseeds: [0]\nepoch: 3\n", encoding="utf-8")
 
     assert cli.main(arguments) == 2
     assert caplog.messages[-1].startswith(message)

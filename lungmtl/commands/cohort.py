@@ -37,7 +37,7 @@ def source(options: argparse.Namespace) -> Source:
     Raises:
         ValueError: If a setting is out of range, or a grid is given beside a params file.
     """
-    given = {name: getattr(options, name, None) for name in ("spacing_mm", "shape", "window_hu")}
+    given = {name: getattr(options, name, None) for name in ("spacing_mm", "shape", "window_hu", "region")}
     given = {name: value for name, value in given.items() if value is not None}
     if options.source.suffix.lower() != ".csv":
         if given:
@@ -85,6 +85,7 @@ def add_prepare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--spacing-mm", type=float, nargs=3, help=f"voxel size, z y x; {defaults.spacing_mm}")
     parser.add_argument("--shape", type=int, nargs=3, help=f"voxels, z y x; {defaults.shape}")
     parser.add_argument("--window-hu", type=float, nargs=2, help=f"HU mapped to 0 and 1; {defaults.window_hu}")
+    parser.add_argument("--region", choices=("tight", "wide"), help=f"what the network sees; {defaults.region}")
 
 
 def prepare(options: argparse.Namespace) -> int:

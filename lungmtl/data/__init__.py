@@ -15,7 +15,7 @@ __getattr__, __dir__, __all__ = exports(
         "prepared": ["prepare_cohort"],
         "reading": ["open_image", "read_mask", "read_volume"],
         "splits": ["assign_splits", "check_splits", "split_if_possible", "without_failed"],
-        "tensor": ["prepare", "prepare_scan"],
+        "tensor": ["prepare", "prepare_scan", "seen_mask"],
         "thumbnails": ["gallery"],
         "verify": ["verify_images", "verify_prepared"],
         "volume": ["ScanError", "Volume", "last_line"],

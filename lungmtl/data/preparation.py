@@ -18,16 +18,19 @@ class Preparation:
         spacing_mm: Voxel size of the result in mm, (z, y, x).
         shape: Voxels of the result, (z, y, x).
         window_hu: HU mapped to 0 and to 1.
+        region: tight = the air of the lungs, closed by 10 mm; wide = the space inside the ribs, with what is not air.
     """
 
     spacing_mm: Sequence[float]
     shape: Sequence[int]
     window_hu: Sequence[float]
+    region: str = "tight"
 
     def to_dict(self) -> dict[str, list]:
         """Plain values, the same whether they came as whole or as decimal numbers."""
         kinds = {"spacing_mm": float, "shape": int, "window_hu": float}
-        return {name: [kind(value) for value in getattr(self, name)] for name, kind in kinds.items()}
+        values = {name: [kind(value) for value in getattr(self, name)] for name, kind in kinds.items()}
+        return values | {"region": self.region}
 
 
 def prepared_folder(preparation: Preparation, cache_dir: str | Path, root: str | Path) -> Path:

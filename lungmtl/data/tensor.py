@@ -9,6 +9,7 @@ import numpy as np
 from lungmtl.data.grid import Grid, linear_planes, lung_grid
 from lungmtl.data.lungs import Lungs, find_lungs
 from lungmtl.data.preparation import Preparation
+from lungmtl.data.region import Region, find_region
 from lungmtl.data.volume import Volume
 
 
@@ -24,8 +25,9 @@ class Prepared:
 def prepare(volume: Volume, preparation: Preparation) -> np.ndarray:
     """Turn a CT into what the network sees: lungs only, on a grid of fixed voxel size centred on them.
 
-    The mask is closed by 10 mm, which takes in nodules at the wall; it is not dilated, so that the bright chest wall
-    stays out. HU are windowed and masked before resampling: a voxel at the lung's edge fades out.
+    The tight mask is closed by 10 mm, which takes in small nodules at the wall; it is not dilated, so that the bright
+    chest wall stays out. The wide region keeps masses at the wall, too. HU are windowed and masked before resampling: a
+    voxel at the edge fades out.
 
     Returns:
         float16 (Z, Y, X) in [0, 1]; 0 outside the lungs.
@@ -37,7 +39,23 @@ def prepare(volume: Volume, preparation: Preparation) -> np.ndarray:
 
 def prepare_scan(volume: Volume, preparation: Preparation) -> Prepared:
     """Prepare a CT as `prepare` does, and measure its lungs."""
-    return resample_lungs(volume, find_lungs(volume), preparation)
+    seen = _seen(volume, preparation)
+    prepared = resample_lungs(volume, seen, preparation)
+    if isinstance(seen, Region):  # which holds more than air
+        prepared = dataclasses.replace(prepared, lung_volume_l=seen.left_l + seen.right_l)
+    return prepared
+
+
+def seen_mask(volume: Volume, preparation: Preparation) -> np.ndarray:
+    """Voxels that `prepare` leaves to the network: bool (Z, Y, X) on the volume's own grid."""
+    seen = _seen(volume, preparation)
+    mask = np.zeros(volume.hu.shape, dtype=bool)
+    mask[seen.box] = seen.mask
+    return mask
+
+
+def _seen(volume: Volume, preparation: Preparation) -> Lungs:
+    return find_region(volume) if preparation.region == "wide" else find_lungs(volume)
 
 
 def resample_lungs(volume: Volume, lungs: Lungs, preparation: Preparation) -> Prepared:

@@ -30,7 +30,7 @@ PLACES = ("results_dir", "cache_dir")  # say where things lie, not what they are
 SHOWN = ("lungmtl.figures",)  # what a run's notebook draws, and no record holds
 SHARED = (  # every run of a study works on the same scans, prepared in the same way
     *("study", *PLACES, "cohort", "phantom_scans", "phantom_seed", "phantom_label_noise"),
-    *("split_fractions", "split_seed", "spacing_mm", "shape", "window_hu"),
+    *("split_fractions", "split_seed", "spacing_mm", "shape", "window_hu", "region"),
 )
 
 
