@@ -1,4 +1,4 @@
-"""Files: written beside and renamed, hashed, locked; a kill leaves the old file or the new one, never half of one."""
+"""Files: written atomically, hashed, locked; a kill leaves the old file or the new one, never half of one."""
 
 import contextlib
 import fcntl
@@ -14,7 +14,7 @@ _logger = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a place beside `path`, with the same suffix, that takes the place of `path` when the block ends well."""
+    """Yield a temporary path with the same suffix; it replaces `path` when the block ends without an error."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{os.getpid()}-{path.name}")
@@ -33,7 +33,7 @@ def write(path: str | Path, content: str | bytes) -> Path:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes left beside their files."""
+    """Remove the temporary files of killed processes."""
     for path in folder.glob(".[0-9]*-*"):
         path.unlink(missing_ok=True)
 

@@ -165,7 +165,7 @@ def test_prepare_with_a_studys_params_fills_the_cache_that_the_study_reads(user)
 def test_a_grid_beside_a_params_file_is_refused(user, caplog):
     (user / "own.yaml").write_text(f"experiments: [STL]\nseeds: [0]\ncohort: {user}/cohort.csv\n")
     assert cli.main(["prepare", "own.yaml", *GRID]) == 2
-    assert "The grid must come from the params file. Found spacing_mm, shape beside it." in caplog.text
+    assert "The grid must come from the params file. Found spacing_mm, shape next to it." in caplog.text
 
 
 # ---------------------------------------------------------------- verify

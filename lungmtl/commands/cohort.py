@@ -35,13 +35,13 @@ def source(options: argparse.Namespace) -> Source:
     """The cohort table given and its settings, or those of a study's params file.
 
     Raises:
-        ValueError: If a setting is out of range, or a grid is given beside a params file.
+        ValueError: If a setting is out of range, or a grid is given together with a params file.
     """
     given = {name: getattr(options, name, None) for name in ("spacing_mm", "shape", "window_hu", "region")}
     given = {name: value for name, value in given.items() if value is not None}
     if options.source.suffix.lower() != ".csv":
         if given:
-            raise ValueError(f"The grid must come from the params file. Found {', '.join(given)} beside it.")
+            raise ValueError(f"The grid must come from the params file. Found {', '.join(given)} next to it.")
         runs = planned(options.source, options)
         return Source(runs[0], plan.tasks_of(runs), plan.cohort_path(runs[0]), plan.study_dir(runs[0]), is_study=True)
     runs = planned(options.study, options) if options.study else [RunConfig.from_mapping(places(options))]

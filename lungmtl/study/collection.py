@@ -53,7 +53,7 @@ def collect(study_dir: str | Path) -> Collection:
 
 
 def write_scans(study_dir: str | Path, scans: pd.DataFrame) -> Path:
-    """Write what is known of the scans beside their labels, for subgroups: `scan` and any further columns.
+    """Write what is known of the scans apart from their labels, for subgroups: `scan` and any further columns.
 
     Raises:
         ValueError: If there is no column `scan`, a scan stands there twice, or a column names patients or files.

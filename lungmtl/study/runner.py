@@ -87,9 +87,9 @@ def compare_runs(runs: Sequence[RunConfig]) -> Path:
 
 
 def is_up_to_date(runs: Sequence[RunConfig]) -> bool:
-    """Whether nothing of a study is to be done: cohort, preparation, every run and the comparison are there as asked.
+    """Whether a study is complete under its present keys: cohort, preparation, every run and the comparison.
 
-    False says only that the workflow engine has to look.
+    If not, the workflow engine finds out what has to be done.
     """
     folder, cohort = plan.study_dir(runs[0]), plan.cohort_path(runs[0])
     there = [folder / name for name in (NOTE_FILE, COMPARED_FILE, plan.COMPARISON_TABLE, PAGE_FILE)]
