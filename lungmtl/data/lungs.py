@@ -36,13 +36,16 @@ class Lungs:
     box: tuple[slice, slice, slice]
     mask: np.ndarray
 
+    def whole(self, volume: Volume) -> np.ndarray:
+        """The mask on the volume's own grid: bool (Z, Y, X)."""
+        mask = np.zeros(volume.hu.shape, dtype=bool)
+        mask[self.box] = self.mask
+        return mask
+
 
 def lung_mask(volume: Volume) -> np.ndarray:
     """Mark the lungs as `find_lungs` finds them: bool (Z, Y, X) on the volume's own grid."""
-    lungs = find_lungs(volume)
-    mask = np.zeros(volume.hu.shape, dtype=bool)
-    mask[lungs.box] = lungs.mask
-    return mask
+    return find_lungs(volume).whole(volume)
 
 
 def find_lungs(volume: Volume) -> Lungs:

@@ -26,6 +26,11 @@ class Preparation:
     window_hu: Sequence[float]
     region: str = "tight"
 
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Modules that this preparation does not execute, though its code names them."""
+        return () if self.region == "wide" else ("lungmtl.data.region",)
+
     def to_dict(self) -> dict[str, list]:
         """Plain values, the same whether they came as whole or as decimal numbers."""
         kinds = {"spacing_mm": float, "shape": int, "window_hu": float}
@@ -36,4 +41,4 @@ class Preparation:
 def prepared_folder(preparation: Preparation, cache_dir: str | Path, root: str | Path) -> Path:
     """Where the scans of a cohort are, of which `root` is the table's folder; named by settings, code and root."""
     settings = json.dumps([preparation.to_dict(), str(Path(root).resolve())])
-    return Path(cache_dir) / "prepared" / key(settings, code_key(PREPARED_ENTRY))
+    return Path(cache_dir) / "prepared" / key(settings, code_key(PREPARED_ENTRY, without=preparation.unused))

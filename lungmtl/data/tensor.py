@@ -48,10 +48,7 @@ def prepare_scan(volume: Volume, preparation: Preparation) -> Prepared:
 
 def seen_mask(volume: Volume, preparation: Preparation) -> np.ndarray:
     """Voxels that `prepare` leaves to the network: bool (Z, Y, X) on the volume's own grid."""
-    seen = _seen(volume, preparation)
-    mask = np.zeros(volume.hu.shape, dtype=bool)
-    mask[seen.box] = seen.mask
-    return mask
+    return _seen(volume, preparation).whole(volume)
 
 
 def _seen(volume: Volume, preparation: Preparation) -> Lungs:

@@ -159,7 +159,7 @@ def settings_key(config: RunConfig) -> str:
     module, kind = NETWORKS[config.network].split(".")
     chosen = [Place(f"lungmtl.policies.{POLICIES[name]}", name) for name in names(config.weighting.spelling)]
     chosen += [Place(f"lungmtl.network.{module}", kind)]
-    code = notebook_key(NOTEBOOKS / EXPERIMENT_NOTEBOOK, *chosen, without=SHOWN)
+    code = notebook_key(NOTEBOOKS / EXPERIMENT_NOTEBOOK, *chosen, without=(*SHOWN, *config.preparation.unused))
     return key(json.dumps(parameters, sort_keys=True), start, code)
 
 
