@@ -13,7 +13,7 @@ from lungmtl.policies.contract import Policy, Wrapper
 
 TASKS = ("lung_cancer", "copd", "emphysema")
 TRAINING = Training(
-    epochs=2, batch_size=4, learning_rate=0.003, weight_decay=0.01, warmup=0.1, augment=True, selection="last"
+    epochs=1, batch_size=4, learning_rate=0.003, weight_decay=0.01, warmup=0.1, augment=True, selection="last"
 )
 NAMES = [name for name in POLICIES if name != "CAGrad"]  # whose solver is no dependency
 SPELLINGS = [*NAMES, "PCD(at='parameters')", "ITW(PFLP(UW, period=1), start=0.7)", "PFLP(PCGrad, period=1)"]
