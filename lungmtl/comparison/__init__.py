@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = exports(
         "aucs": ["auc_table", "ensemble_table", "run_table"],
         "curves": ["reliability_table", "roc_table"],
         "differences": ["comparison_table", "ensemble_comparison_table", "seed_comparison_table", "verdicts"],
+        "parts": ["QUESTIONS", "parts_table"],
         "printed": ["PUBLISHED", "PUBLISHED_N", "format_table", "published_table", "seconds_table"],
         "screening": ["missing_runs", "screen"],
         "subgroups": ["subgroup_table"],

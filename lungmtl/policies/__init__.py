@@ -9,8 +9,8 @@ __getattr__, __dir__, __all__ = exports(
     __name__,
     {
         "contract": ["Decision", "Policy", "Progress", "Step", "Wrapper"],
-        "schedules": ["BW", "ITW", "PFLP"],
-        "catalogue": ["POLICIES", "Weighting", "build", "describe", "names"],
+        "schedules": ["Alone", "BW", "ITW", "PFLP"],
+        "catalogue": ["POLICIES", "Weighting", "build", "describe", "names", "with_setting"],
         "timelines": ["timeline"],
     },
 )
