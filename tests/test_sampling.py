@@ -1,6 +1,7 @@
 """Samplers: batches by label, the same number of them, restorable bit for bit."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -36,6 +37,10 @@ def batches_of(name, scans=None, *, seed=0, batch_size=BATCH):
 
 def epochs(batches, n=2):
     return [[list(batch) for batch in batches] for _ in range(n)]
+
+
+def flat(lists):
+    return list(itertools.chain.from_iterable(lists))
 
 
 def test_natural_batches_and_all_later_draws_are_those_of_torch():
@@ -100,7 +105,7 @@ def test_stop_and_go_equals_straight_through_with_a_generator_that_others_draw_f
 
 def test_each_batch_holds_a_labelled_scan_of_each_task():
     known = Scans().known
-    for batch in sum(epochs(batches_of("each")), []):
+    for batch in flat(epochs(batches_of("each"))):
         assert known[batch].any(dim=0).all()
 
 
@@ -116,7 +121,7 @@ def test_tasks_take_turns_in_proportion_to_their_labels():
 
 def test_batches_follow_the_task_in_focus_over_the_ends_of_epochs():
     known = Scans().known
-    batches = sum(epochs(batches_of("focus")), [])
+    batches = flat(epochs(batches_of("focus")))
     assert len(batches) == 20  # an epoch of 10 does not hold whole cycles of 6
     for step, batch in enumerate(batches):
         assert known[batch, step // PERIOD % 3].all()
@@ -133,7 +138,7 @@ def test_a_turn_of_nobody_draws_from_all_scans():
 def test_scans_of_a_task_all_come_before_one_comes_again():
     scans = Scans(80)
     batches = [batch for batch in batches_of("turns", scans) if scans.known[batch, 1].all()]
-    assert sorted(sum(batches, [])) == scans.known[:, 1].nonzero()[:, 0].tolist()
+    assert sorted(flat(batches)) == scans.known[:, 1].nonzero()[:, 0].tolist()
 
 
 def test_a_batch_holds_a_scan_twice_only_where_a_task_has_too_few():
@@ -144,7 +149,7 @@ def test_a_batch_holds_a_scan_twice_only_where_a_task_has_too_few():
 
 
 def test_where_every_scan_has_all_labels_none_comes_twice():
-    order = sum(epochs(batches_of("each", Scans(apart=False)), 1)[0], [])
+    order = flat(epochs(batches_of("each", Scans(apart=False)), 1)[0])
     assert len(set(order)) == len(order) == 40
 
 

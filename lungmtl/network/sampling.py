@@ -96,7 +96,7 @@ class _ByLabel(Natural):
 
 
 class Each(_ByLabel):
-    """Batches at random from all scans, but for the last scans where a task would have no label: they are of that task."""
+    """Scans at random from all, but for the last ones of a batch in which a task would have no label."""
 
     def _prepare(self, scans: Dataset) -> None:
         super()._prepare(scans)
