@@ -34,6 +34,7 @@ CONTRASTS = (  # part, experiment, the one subtracted; {} is any experiment, {st
     ("scale", "{}", "{}.keepmean"),
     ("rhythm", "STL-wave", "STL"),
     ("rhythm", "{}-alone", "STL"),
+    ("auxiliaries", "MTL0", "STL-wave"),
     ("auxiliaries", "{}", "{}-alone"),
     ("signal", "{}", "{}-shuffled"),
     ("transfer", "ITW1", "MTL"),
