@@ -8,6 +8,7 @@ and step.
 
 import copy
 import dataclasses
+import math
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -134,6 +135,11 @@ class GradientRule(Rule):
 def plain(values: Any) -> list:
     """A tensor, an array or a sequence as a list of numbers."""
     return values.tolist() if hasattr(values, "tolist") else list(values)
+
+
+def is_positive(value: float) -> bool:
+    """Whether this is a positive, finite number."""
+    return 0 < value < math.inf
 
 
 def drawn(seed: int, step: Progress) -> random.Random:

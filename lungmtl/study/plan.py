@@ -19,6 +19,7 @@ from lungmtl.study.grid import ALL_TRIALS, trials
 
 NOTEBOOKS = PROJECT / "notebooks"  # where every notebook runs, and what relative paths in params start from
 TABLE2_PARAMS = PROJECT / "params" / "table2"
+POLICY_PARAMS = PROJECT / "params" / "policies"  # rivals from the literature, for any study
 EXPERIMENT_NOTEBOOK = "02_experiment.ipynb"
 COMPARISON_NOTEBOOK = "03_comparison.ipynb"
 PREPARATION_FILE = "preparation.csv"  # in the study's folder, or the table's: what became of every scan
@@ -65,10 +66,11 @@ def plan_runs(
     """Expand a study's params file into its runs, seed by seed, experiments in the file's order.
 
     A run's parameters are RunConfig's defaults, then the study's file, then the experiment's, which wins; then the
-    seed. The experiment's file is `<study>/<experiment>.yaml` or `table2/<experiment>.yaml` next to the study's, or the
-    project's. A variant, `<base>.<change>`, and an arm, `<base>-<arm>`, have the base's parameters where their own file
-    says nothing; `<experiment>.*` stands for the experiment and its trials in `params/grid.csv`. Where a study
-    has tasks of its own, Table 2's weights are those of its first task and of every other one.
+    seed. The experiment's file is `<study>/<experiment>.yaml`, `table2/<experiment>.yaml` or
+    `policies/<experiment>.yaml` next to the study's, or the project's. A variant, `<base>.<change>`, and an arm,
+    `<base>-<arm>`, have the base's parameters where their own file says nothing; `<experiment>.*` stands for the
+    experiment and its trials in `params/grid.csv`. Where a study has tasks of its own, the project's experiments give
+    their weights to its first task and to every other one.
 
     Args:
         params: File with the lists `experiments` and `seeds` and any fields of RunConfig.
@@ -224,7 +226,7 @@ def _config(settings: Mapping[str, Any], experiment: str, path: Path) -> RunConf
     files = [found for name in family if (found := _experiment_file(name, path)).is_file()]
     merged = {**settings, **read_params(*files), "experiment": experiment}
     has_weights = [found for found in files if "weights" in read_params(found)]
-    if "tasks" in settings and has_weights and has_weights[-1].parent == TABLE2_PARAMS:
+    if "tasks" in settings and has_weights and has_weights[-1].parent in (TABLE2_PARAMS, POLICY_PARAMS):
         merged |= _table2_settings(merged["weights"], settings["tasks"])
     try:
         return RunConfig.from_mapping(merged)
@@ -246,7 +248,8 @@ def _with_weights(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _experiment_file(experiment: str, path: Path) -> Path:
-    folders = [path.parent / path.stem, path.parent / "table2", TABLE2_PARAMS]
+    own = [path.parent / name for name in (path.stem, "table2", "policies")]
+    folders = [*own, POLICY_PARAMS, TABLE2_PARAMS]
     files = [folder / f"{experiment}.yaml" for folder in folders]
     return next((file for file in files if file.is_file()), files[-1])
 
