@@ -131,6 +131,7 @@ class GradVac(Borrowed):
 
     def solve(self, rules: ModuleType, gramian: Any, seen: Seen) -> Any:
         """Weights of the sum of the vaccinated gradients; the averages move for pairs in the batch alone."""
+        gramian = gramian / gramian.diagonal().mean()  # TorchJD adds 1e-8 to norms, which short gradients would feel
         weighting = rules.GradVacWeighting(beta=self.beta)
         weighting._ensure_state(len(seen.rows), gramian.dtype)
         kept = self.state["cosines"]
