@@ -295,8 +295,8 @@ def test_famo_is_that_of_torchjd_told_the_next_batch():
     for step, losses in enumerate(CURVES):
         if step:
             scalarizer.update(torch.tensor(losses, dtype=torch.float64))
-        # TorchJD adds 1e-8 to every loss, of which the smallest is 1e-4
-        assert ask(rule, losses=losses, step=step) == pytest.approx(slopes(scalarizer, losses), rel=1e-4)
+        # TorchJD adds 1e-8 to every loss, of which the smallest is 3e-5
+        assert ask(rule, losses=losses, step=step) == pytest.approx(slopes(scalarizer, losses), rel=1e-3)
 
 
 def test_famo_gives_more_to_the_task_that_fell_less():

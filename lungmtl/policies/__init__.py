@@ -4,15 +4,16 @@ Schedules and loss rules need nothing but Python, `gramian` torch, `timeline` pa
 """
 
 from lungmtl.lazy import exports
+from lungmtl.policies.catalogue import POLICIES
 
 __getattr__, __dir__, __all__ = exports(
     __name__,
     {
         "contract": ["Decision", "Policy", "Progress", "Step", "Wrapper"],
-        "schedules": ["Alone", "BW", "ITW", "PFLP"],
         "rules": ["GradientRule", "Rule", "Seen"],
         "gramians": ["gramian"],
         "catalogue": ["POLICIES", "Weighting", "build", "describe", "names", "with_setting"],
         "timelines": ["timeline"],
+        **{file: [name for name, home in POLICIES.items() if home == file] for file in POLICIES.values()},
     },
 )
