@@ -73,7 +73,9 @@ def test_papermill_sees_every_parameter_with_the_help_of_its_field():
 
 @pytest.mark.parametrize("path", PARAMS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_params_file_has_only_fields_with_valid_values(path):
-    content = {name: value for name, value in read_params(path).items() if name not in STUDY_KEYS}
+    study = path.parent.with_suffix(".yaml")  # an arm of a study may set what stands on the study's own settings
+    content = read_params(*([study] if study.is_file() else []), path)
+    content = {name: value for name, value in content.items() if name not in STUDY_KEYS}
 
     RunConfig.from_mapping(content)
 
@@ -99,8 +101,7 @@ def test_study_names_itself_and_experiments_that_exist(path):
     content = read_params(path)
 
     assert content["study"] == path.stem
-    assert {name for name in content["experiments"] if "." not in name} <= set(EXPERIMENTS) | RIVALS
-    assert plan_runs(path)
+    assert plan_runs(path)  # raises where an experiment has no file
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)

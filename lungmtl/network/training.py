@@ -14,7 +14,7 @@ import functools
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from lungmtl.network.augmentation import augmented
 from lungmtl.network.device import forward, pick_device
 from lungmtl.network.losses import task_losses
+from lungmtl.network.sampling import Natural
 from lungmtl.network.settings import Training
 from lungmtl.policies import Decision, Policy, Progress, Step, gramian
 
@@ -54,6 +55,7 @@ def fit(
     positive_weight: Tensor | None,
     precision: str,
     seed: int,
+    sampler: Callable[[Dataset, int, torch.Generator], Natural] = Natural,
 ) -> Fitted:
     """Train a network under a weighting policy and keep one epoch by one rule.
 
@@ -65,6 +67,7 @@ def fit(
         positive_weight: Weight of a positive scan per task, (T,), or None.
         precision: bf16 or fp32.
         seed: Seeds batch order and augmentation.
+        sampler: Makes the batches of every epoch.
     Returns:
         The model with the weights of the kept epoch, the steps, the history and that epoch.
     Raises:
@@ -75,7 +78,8 @@ def fit(
     device = pick_device()
     model.to(device, memory_format=torch.channels_last_3d)
     generator = torch.Generator().manual_seed(seed)
-    loader = DataLoader(train_set, training.batch_size, shuffle=True, drop_last=True, generator=generator)
+    batches = sampler(train_set, training.batch_size, generator)
+    loader = DataLoader(train_set, batch_sampler=batches, generator=generator)
     n_steps = training.epochs * len(loader)
     optimiser, schedule = _optimiser(model, n_steps, training)
     positive_weight = None if positive_weight is None else positive_weight.to(device)

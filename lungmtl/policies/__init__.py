@@ -12,7 +12,7 @@ __getattr__, __dir__, __all__ = exports(
         "contract": ["Decision", "Policy", "Progress", "Step", "Wrapper"],
         "rules": ["GradientRule", "Rule", "Seen"],
         "gramians": ["gramian"],
-        "catalogue": ["POLICIES", "Weighting", "build", "describe", "names"],
+        "catalogue": ["POLICIES", "Weighting", "build", "describe", "names", "with_setting"],
         "timelines": ["timeline"],
         **{file: [name for name, home in POLICIES.items() if home == file] for file in POLICIES.values()},
     },

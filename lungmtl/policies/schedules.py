@@ -67,7 +67,8 @@ class PFLP(Wrapper):
         factor: Multiplies the weight of every task not in focus, the central one included; inside [0, 1].
         period: Length of one focus, in `unit`, at least 1.
         unit: step or epoch.
-        order: Tasks in order of focus; a task may have several turns or none. Empty = order of `tasks`.
+        order: Tasks in order of focus; a task may have several turns or none, and "" is a turn of nobody. Empty = order
+            of `tasks`.
         keep_mean: Rescale, per task, to the base's mean over a cycle.
         shuffle_seed: Seeds a new random order of the turns in every cycle; None = always `order`. chosen by us: a
             control for the order of focus.
@@ -90,7 +91,7 @@ class PFLP(Wrapper):
         require(0 <= self.factor <= 1, "`factor` must be inside [0, 1]", self.factor)
         require(self.period >= 1 and self.period % 1 == 0, "`period` must be 1, 2, 3 ...", self.period)
         require(self.unit in ("step", "epoch"), "`unit` must be step or epoch", self.unit)
-        require(set(self.order) <= set(self.tasks), f"`order` must be names from {self.tasks}", self.order)
+        require(set(self.order) <= {*self.tasks, ""}, f"`order` must be names from {self.tasks}", self.order)
         require(
             not self.keep_mean or min(self._shares()) > 0,
             "`keep_mean` must have a turn or a factor above 0 for every task",
@@ -116,6 +117,23 @@ class PFLP(Wrapper):
         """Mean over a cycle of each task's factor: (turns + (K - turns) factor) / K."""
         turns = [self.order.count(task) / len(self.order) for task in self.tasks]
         return [turn + (1 - turn) * self.factor for turn in turns]
+
+
+@dataclasses.dataclass(frozen=True)
+class Alone(Wrapper):
+    """The central task alone: the weights of `before`, those of all other tasks 0; base weights stay for a later stage.
+
+    chosen by us: ITW(Alone) is the control for the warm-up of ITW.
+
+    Args:
+        before: Balanced weights, or any policy.
+    """
+
+    def __call__(self, step: Progress) -> Decision:
+        """The decision of `before` with the first weight alone."""
+        decision = self.before(step)
+        weights = (decision.weights[0], *[0.0] * (len(self.tasks) - 1))
+        return dataclasses.replace(decision, weights=weights, phase="alone")
 
 
 @dataclasses.dataclass(frozen=True)

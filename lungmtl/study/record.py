@@ -56,7 +56,8 @@ def write_run(
             may name people; `policy`, its name and settings; `tasks`, the central one first; `cohort`, the `sha256` of
             the table and `counts` per split and label, no patient; `environment`; `seconds` of at least `prepare`,
             `train` and `evaluate`; `selection`, `rule` and `epoch` of the checkpoint kept; `metrics`, split -> task ->
-            `auc`, `low`, `high`, `n`, `positives`, NaN where a split has one class only.
+            `auc`, `low`, `high`, `n`, `positives`, NaN where a split has one class only; in newer ones `cost`, steps,
+            passes through the network and seconds per step.
         steps: One row per optimiser step, columns as `step_columns` says.
         history: Columns `HISTORY_COLUMNS`, one row per epoch, split and task.
         predictions: Columns `PREDICTION_COLUMNS` of validation and test; target NaN = not known.
