@@ -12,6 +12,7 @@ import pandas as pd
 from lungmtl.experiments import CENTRAL_TASK, TASKS
 from lungmtl.sources.nlst_findings import FINDINGS, findings
 from lungmtl.sources.nlst_tables import DIAGNOSES, FOLLOW_UP, REPORTED, Table, numbers, optional
+from lungmtl.sources.table import highest
 
 ASTHMA = ("either", "adult", "childhood")
 EMPHYSEMA = ("report", "ct")
@@ -112,8 +113,7 @@ def _reported(people: Table, asthma: str) -> pd.DataFrame:
     answers = {task: optional(people, name, allowed=(0, 1)) for task, name in DIAGNOSES.items()}
     times = REPORTED if asthma == "either" else {asthma: REPORTED[asthma]}
     asked = pd.DataFrame({time: optional(people, name, allowed=(0, 1)) for time, name in times.items()})
-    highest = asked.max(axis=1)
-    return pd.DataFrame({"asthma": highest.mask((highest == 0) & asked.isna().any(axis=1)), **answers})
+    return pd.DataFrame({"asthma": highest(asked), **answers})
 
 
 def _check_meaning(horizon_years: float, asthma: str, emphysema: str, abnormalities: Table | None) -> None:

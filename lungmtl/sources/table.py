@@ -60,6 +60,12 @@ def warn_of_splits(rows: pd.DataFrame, tasks: Sequence[str]) -> None:
             _logger.warning("%s Leave that task out, or split otherwise.", error)
 
 
+def highest(answers: pd.DataFrame) -> pd.Series:
+    """One answer of several, row by row: 1 if one is, 0 if all are, else NaN, not known."""
+    most = answers.max(axis=1)
+    return most.mask((most == 0) & answers.isna().any(axis=1))
+
+
 def file_facts(files: Mapping[str, Path | None]) -> dict[str, dict[str, str]]:
     """Name and hash of every file that was given, without its path."""
     return {what: {"name": path.name, "sha256": sha256(path)} for what, path in files.items() if path}
