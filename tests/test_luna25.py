@@ -17,6 +17,7 @@ from lungmtl.sources.luna25 import read_luna25
 from lungmtl.sources.nlst_findings import AUXILIARIES, FINDINGS, findings, selected
 from lungmtl.sources.nlst_series import choose_series, read_index
 from lungmtl.sources.nlst_tables import read_abnormalities, read_participants
+from lungmtl.study.plan import plan_runs
 
 NODULE = {  # a row as LUNA25 publishes it
     **{"PatientID": "100001", "SeriesInstanceUID": "1.2.1", "StudyDate": "19990102", "CoordX": "-57.08"},
@@ -333,3 +334,10 @@ def test_auxiliaries_need_the_table_of_abnormalities(tmp_path, caplog):
 def test_labels_or_participants_must_be_given(tmp_path, caplog):
     assert cli.main(["nlst", "--out", str(tmp_path / "cohort.csv")]) == 2
     assert "`--participants TABLE` or `--labels luna25 CSV` must be given. Found neither." in caplog.text
+
+
+def test_the_params_file_is_a_study_of_the_tables_tasks():
+    runs = plan_runs(Path(__file__).parents[1] / "params" / "luna25.yaml")
+
+    assert len(runs) == 30
+    assert runs[3].tasks == ["lung_cancer", *AUXILIARIES]

@@ -57,7 +57,7 @@ def warn_of_splits(rows: pd.DataFrame, tasks: Sequence[str]) -> None:
         try:
             check_splits(wanted.assign(excluded=""), tasks=tasks)
         except ValueError as error:
-            _logger.warning("%s Leave that task out, or split otherwise.", error)
+            _logger.warning("A study would stop here: %s Leave that task out, or split otherwise.", error)
 
 
 def highest(answers: pd.DataFrame) -> pd.Series:
