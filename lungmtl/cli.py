@@ -1,8 +1,8 @@
 """Command line, `lungmtl study | report | check | prepare | verify | ...`: each command is imported when it is called.
 
 `study` and `report` are for people (`make study`, `make report`); `check`, `prepare` and `verify` take a cohort table
-(or a study's params file); the sources, `nlst` and `sample`, make such a table of real CT; the workflow's rules call
-`cohort`, `prepare`, `run` and `compare`.
+(or a study's params file); the sources, `nlst`, `cohort` and `sample`, make such a table of real CT; the workflow's
+rules call `phantom`, `prepare`, `run` and `compare`.
 Exit status: 0 done, 1 a run failed, or `check` or `verify` found something wrong, 2 bad input.
 """
 
@@ -21,8 +21,9 @@ COMMANDS = {  # name -> module that has `add_NAME(parser)` and `NAME(options)`, 
     "prepare": ("commands.cohort", "prepare every scan of a cohort that is not prepared yet"),
     "verify": ("commands.cohort", "verify that images and prepared scans are there and whole"),
     "nlst": ("sources.nlst", "make the cohort table of NLST from the official tables"),
+    "cohort": ("sources.cohort", "make a cohort table from any label tables and images"),
     "sample": ("sources.sample", "fetch a real chest CT and write a cohort table of one row"),
-    "cohort": ("commands.study", "a study's rule: generate the phantom cohort"),
+    "phantom": ("commands.study", "a study's rule: generate the phantom cohort"),
     "run": ("commands.study", "a study's rule: execute one run"),
     "compare": ("commands.study", "a study's rule: execute the comparison"),
 }

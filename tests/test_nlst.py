@@ -657,6 +657,9 @@ def test_without_the_index_the_headers_say_what_is_there(tiny, tmp_path, caplog)
         (["--index", "INDEX", "--slices", "80", "60"], "`--slices` must be two counts"),
         (["--index", "INDEX", "--round", "1", "--horizon-years", "-1"], "`--horizon-years` must be positive"),
         (["--index", "INDEX", "--patients", "3"], "`--patients` must be"),
+        (["--index", "INDEX", "--kernels", "STANDART"], "Found STANDART. Close to it: STANDARD."),
+        (["--index", "INDEX", "--kernels", "123"], "or any. Found 123. Some are STANDARD."),
+        (["--index", "INDEX", "--one-per-patient"], "`--labels luna25 CSV` must come with `--one-per-patient`"),
     ],
 )
 def test_bad_input_ends_with_status_2_and_a_sentence(tiny, caplog, options, message):

@@ -1,4 +1,4 @@
-"""Commands on a study: `study`, `report`, and the workflow's `cohort`, `run` and `compare`."""
+"""Commands on a study: `study`, `report`, and the workflow's `phantom`, `run` and `compare`."""
 
 import argparse
 import logging
@@ -47,20 +47,20 @@ def report(options: argparse.Namespace) -> int:
     return int(_log_problems(folder))
 
 
-def add_cohort(parser: argparse.ArgumentParser) -> None:
-    """Options of `cohort`."""
+def add_phantom(parser: argparse.ArgumentParser) -> None:
+    """Options of `phantom`."""
     add_planned(parser)
     parser.add_argument("--workers", type=int, default=n_cores(), help="processes, %(default)s")
 
 
-def cohort(options: argparse.Namespace) -> int:
+def phantom(options: argparse.Namespace) -> int:
     """Generate the phantom cohort, unless it is there."""
-    from lungmtl.sources import phantom
+    from lungmtl import sources
 
     config = planned(options.params, options)[0]
     folder = plan.cohort_path(config).parent
     with locked(folder.with_suffix(".lock"), "Another process generates this cohort: waiting for it."):
-        phantom.make_cohort(folder, config.phantom, workers=options.workers)
+        sources.phantom.make_cohort(folder, config.phantom, workers=options.workers)
     return 0
 
 

@@ -6,7 +6,10 @@ __getattr__, __dir__, __all__ = exports(
     __name__,
     {
         "checks": ["CHECKED_FILE", "check_cohort"],
-        "cohort": ["DOWNLOAD", "attributes", "exclude_failed", "included", "read_cohort"],
+        "cohort": [
+            *("ANSWERS", "ATTRIBUTES", "DOWNLOAD", "SCAN_NAME"),
+            *("attributes", "exclude_failed", "included", "read_cohort"),
+        ],
         "dataset": ["ScanDataset"],
         "grid": ["lung_grid", "middle_voxel", "to_grid"],
         "labels": ["ALL", "counts", "examples"],
@@ -15,11 +18,12 @@ __getattr__, __dir__, __all__ = exports(
         "patterns": ["labelled"],
         "preparation": ["Preparation", "prepared_folder"],
         "prepared": ["prepare_cohort"],
-        "reading": ["open_image", "read_mask", "read_volume"],
+        "images": ["stamp"],
+        "reading": ["check_complete", "open_image", "read_mask", "read_volume"],
         "splits": ["assign_splits", "check_splits", "split_if_possible", "without_failed"],
         "tensor": ["prepare", "prepare_scan", "seen_mask"],
         "thumbnails": ["gallery"],
         "verify": ["verify_images", "verify_prepared"],
-        "volume": ["ScanError", "Volume", "last_line"],
+        "volume": ["ScanError", "Volume", "last_line", "to_hu"],
     },
 )

@@ -131,8 +131,7 @@ def _check_shape(reader: sitk.ImageFileReader, path: Path) -> None:
 
 def _check_nifti(reader: sitk.ImageFileReader, path: Path) -> None:
     """Check a NIfTI file for what ITK makes up without a word: voxels that are cut off, spacing, orientation."""
-    n_bits = math.prod(reader.GetSize()) * int(reader.GetMetaData("bitpix"))  # of the file: memory may take more
-    head = _check_complete(path, int(float(reader.GetMetaData("vox_offset"))) + n_bits // 8)
+    head = check_complete(reader, path)
     spacing = _pixdim(head)
     if not all(math.isfinite(s) and s != 0 for s in spacing):
         raise refused("The voxel size must be positive", f"pixdim {spacing}", path)
@@ -142,8 +141,10 @@ def _check_nifti(reader: sitk.ImageFileReader, path: Path) -> None:
         raise refused("A scan must say its orientation", "neither qform nor sform", path)
 
 
-def _check_complete(path: Path, wanted: int) -> bytes:
-    """Check that a file holds all its bytes, unpacked: ITK fills what is cut off or damaged with 0. Return its head."""
+def check_complete(reader: sitk.ImageFileReader, path: Path) -> bytes:
+    """Check that a NIfTI file holds all its bytes, unpacked: ITK fills what is cut off with 0. Return its head."""
+    n_bits = math.prod(reader.GetSize()) * int(reader.GetMetaData("bitpix"))  # of the file: memory may take more
+    wanted = int(float(reader.GetMetaData("vox_offset"))) + n_bits // 8
     opener = gzip.open if path.name.lower().endswith(".gz") else open
     try:
         with opener(path, "rb") as stream:

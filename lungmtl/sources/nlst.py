@@ -1,9 +1,10 @@
-"""NLST: official tables and series index to a cohort table and a download manifest.
+"""NLST: official tables or LUNA25's labels, and the series index, to a cohort table and a download manifest.
 
-The order of a run: `read_index` (or `read_headers` of what is there) lists the series, `choose_series` keeps one per
-patient, `add_labels` joins the diagnoses, `draw` may thin the patients, `locate` finds and counts the files,
-`write_cohort` writes the table and a side file with every option. With the index, what is downloaded changes neither
-choice nor labels nor split: the same command makes the same table again, only with fewer scans excluded.
+The order of a run: `read_index` (or `read_headers` of what is there) lists the series; `choose_series` keeps one per
+patient and `add_labels` joins the diagnoses, or `find_series` keeps those that LUNA25 labels and `findings` joins what
+radiologists recorded; `draw` may thin the patients, `locate` finds and counts the files, `write_cohort` writes the
+table and a side file with every option. With the index, what is downloaded changes neither choice nor labels nor
+split: the same command makes the same table again, only with fewer scans excluded.
 
 Sources: NLST data dictionaries (Participant, Spiral CT Abnormalities), National Cancer Institute, cdas.cancer.gov/nlst;
 images: NLST Research Team 2013, doi 10.7937/TCIA.HMQ8-J677, CC BY 4.0, and their index in the package idc-index-data.
@@ -11,7 +12,6 @@ images: NLST Research Team 2013, doi 10.7937/TCIA.HMQ8-J677, CC BY 4.0, and thei
 
 import argparse
 import importlib.metadata
-import json
 import logging
 import os
 import shlex
@@ -24,7 +24,9 @@ import pandas as pd
 
 from lungmtl.data import DOWNLOAD, assign_splits
 from lungmtl.experiments import CENTRAL_TASK, TASKS
-from lungmtl.files import sha256, write
+from lungmtl.files import write
+from lungmtl.sources import luna25
+from lungmtl.sources.nlst_findings import AUXILIARIES, FINDINGS, findings, selected
 from lungmtl.sources.nlst_labels import ASTHMA, EMPHYSEMA, HORIZON_YEARS, add_labels, follow_up_column
 from lungmtl.sources.nlst_series import (
     MAX_THICKNESS_MM,
@@ -36,14 +38,17 @@ from lungmtl.sources.nlst_series import (
     read_headers,
     read_index,
 )
-from lungmtl.sources.nlst_tables import DIAGNOSES, REPORTED, Table, read_abnormalities, read_participants
+from lungmtl.sources.nlst_tables import DIAGNOSES, REPORTED, read_abnormalities, read_participants
+from lungmtl.sources.table import file_facts, place_in, warn_of_splits, write_cohort
 
 SPLIT_FRACTIONS = (0.7434, 0.0818, 0.1748)  # the paper's 2,517 / 277 / 592 of 3,386 patients
 COLLECTION = "NLST, images CC BY 4.0, doi 10.7937/TCIA.HMQ8-J677"
-OPTIONS = (  # of the command line; all are recorded next to the table
-    *("round", "kernels", "max_thickness_mm", "slices", "horizon_years"),
-    *("asthma", "emphysema", "patients", "seed", "split"),
-)
+CHOICES = {  # options of participant tables, which LUNA25's labels leave nothing to
+    **{"round": 0, "kernels": list(SOFT_KERNELS), "max_thickness_mm": MAX_THICKNESS_MM, "slices": list(SLICES)},
+    **{"horizon_years": HORIZON_YEARS, "asthma": "either", "emphysema": "report"},
+}
+OPTIONS = (*CHOICES, "patients", "seed", "split")  # recorded next to the table
+LUNA25_OPTIONS = ("auxiliaries", "one_per_patient", "patients", "seed", "split")
 
 _logger = logging.getLogger(__name__)
 
@@ -51,19 +56,24 @@ _logger = logging.getLogger(__name__)
 def add_nlst(parser: argparse.ArgumentParser) -> None:
     """Options of the command `nlst`."""
     add = parser.add_argument
-    add("--participants", type=Path, required=True, help="CDAS's Participant table, or IDC's nlst_prsn")
+    parser.set_defaults(**CHOICES)
+    add("--participants", type=Path, help="CDAS's Participant table, or IDC's nlst_prsn")
+    add("--labels", nargs=2, metavar=("luna25", "CSV"), help="label by nodules instead: LUNA25's table")
     add("--abnormalities", type=Path, help="CDAS's CT abnormalities, or IDC's nlst_ctab")
-    add("--images", type=Path, required=True, help="folder of the DICOM series, in the table's folder")
+    add("--images", type=Path, help="folder of the DICOM series, in the table's folder; images if not given")
     add("--out", type=Path, required=True, help="cohort.csv; a json file next to it says how it was made")
-    add("--index", nargs="?", const="", help="choose from the IDC index, not from what is there")
-    add("--manifest", type=Path, help="with --index: what is still to be downloaded, for s5cmd")
-    add("--round", type=int, choices=range(3), default=0, help="screening round of the scans")
-    add("--kernels", nargs="+", default=list(SOFT_KERNELS), help="kernels that fit, or any")
-    add("--max-thickness-mm", type=float, default=MAX_THICKNESS_MM, help="of a slice, %(default)s")
-    add("--slices", type=int, nargs=2, default=list(SLICES), help="fewest and most, %(default)s")
-    add("--horizon-years", type=float, default=HORIZON_YEARS, help="lung cancer within, %(default)s")
-    add("--asthma", choices=ASTHMA, default="either", help="diagnosed when, %(default)s")
-    add("--emphysema", choices=EMPHYSEMA, default="report", help="said by whom, %(default)s")
+    add("--index", nargs="?", const="", help="choose from the IDC index, not from what is there; LUNA25 always does")
+    add("--manifest", type=Path, help="with the index: what is still to be downloaded, for s5cmd")
+    add("--round", type=int, choices=range(3), help="screening round of the scans, %(default)s")
+    add("--kernels", nargs="+", help="kernels that fit, or any")
+    add("--max-thickness-mm", type=float, help="of a slice, %(default)s")
+    add("--slices", type=int, nargs=2, help="fewest and most, %(default)s")
+    add("--horizon-years", type=float, help="lung cancer within, %(default)s")
+    add("--asthma", choices=ASTHMA, help="diagnosed when, %(default)s")
+    add("--emphysema", choices=EMPHYSEMA, help="said by whom, %(default)s")
+    known = ", ".join(f"{name} {code}" for name, code in FINDINGS.items())
+    add("--auxiliaries", nargs="*", help=f"with LUNA25, names or codes of {known}; {' '.join(AUXILIARIES)}")
+    add("--one-per-patient", action="store_true", help="with LUNA25: the last scan alone, not all of a patient's")
     add("--patients", type=int, help="draw so many, with all lung cancers; all patients if not given")
     add("--seed", type=int, default=0, help="seeds the draw and the split")
     add("--no-split", dest="split", action="store_false", help="leave the split to the study")
@@ -71,27 +81,88 @@ def add_nlst(parser: argparse.ArgumentParser) -> None:
 
 def nlst(options: argparse.Namespace) -> int:
     """Make the cohort table of NLST from the official tables, and the manifest of what is still to be downloaded."""
-    if options.manifest and options.index is None:
-        raise ValueError("`--manifest` must come with `--index`. Found it alone.")
-    people = read_participants(options.participants, screen=options.round)
-    abnormalities = read_abnormalities(options.abnormalities) if options.abnormalities else None
-    has_index = options.index is not None
-    series = read_index(options.index or None) if has_index else read_headers(options.images)
-    choice = {"kernels": options.kernels, "max_thickness_mm": options.max_thickness_mm, "slices": options.slices}
-    meaning = {"horizon_years": options.horizon_years, "asthma": options.asthma, "emphysema": options.emphysema}
-    chosen = choose_series(series, screen=options.round, **choice)
-    rows = add_labels(chosen, people, abnormalities, screen=options.round, **meaning)
+    _check_options(options)
+    root = options.out.absolute().parent
+    images = options.images or root / "images"
+    rows, tasks, how = _from_luna25(options) if options.labels else _from_participants(options, images)
     if options.patients:
         rows = draw(rows, n_patients=options.patients, seed=options.seed)
     if options.split:
         rows = assign_splits(rows, fractions=SPLIT_FRACTIONS, seed=options.seed, stratify=CENTRAL_TASK)
-    rows = locate(rows, options.images, root=options.out.absolute().parent)
-    counts = write_cohort(rows, options.out, facts=facts(vars(options), people))
-    _logger.info("%s: %s", options.out.name, json.dumps(counts, indent=2))
+        warn_of_splits(rows, [task for task in tasks if rows[task].notna().any()])
+    rows = locate(name_scans(rows), images, root=root)
+    columns = [*SERIES_COLUMNS, *(name for name in luna25.ATTRIBUTES if name in rows)]
+    rows = rows.assign(n_slices=rows["n_slices"].astype("Int64"))
+    write_cohort(rows, options.out, tasks=tasks, columns=columns, facts=facts(vars(options)) | how)
     if options.manifest:
-        n_series = write_manifest(rows, options.images, options.manifest)
+        n_series = write_manifest(rows, images, options.manifest)
         _logger.info("%s: %d series to download", options.manifest.name, n_series)
     return 0
+
+
+def _check_options(options: argparse.Namespace) -> None:
+    if not (options.labels or options.participants):
+        raise ValueError("`--participants TABLE` or `--labels luna25 CSV` must be given. Found neither.")
+    if not options.labels:
+        given = [name for name in ("auxiliaries", "one_per_patient") if getattr(options, name) not in (None, False)]
+        if given:
+            raise ValueError(f"`--labels luna25 CSV` must come with {_spelled(given)}. Found none.")
+        if options.manifest and options.index is None:
+            raise ValueError("`--manifest` must come with `--index`. Found it alone.")
+        return
+    if options.labels[0] != "luna25":
+        raise ValueError(f"`--labels` must be luna25 and its table. Found {' '.join(options.labels)}.")
+    given = [name for name, default in CHOICES.items() if getattr(options, name) != default]
+    if given:
+        raise ValueError(f"`--labels luna25` says itself which series and label. Found {_spelled(given)} with it.")
+    if options.abnormalities is None and options.auxiliaries != []:
+        remedy = "for the auxiliaries, or `--auxiliaries` without a word for lung cancer alone"
+        raise ValueError(f"`--abnormalities` must be given {remedy}. Found neither.")
+
+
+def _spelled(names: list[str]) -> str:
+    return ", ".join(f"`--{name.replace('_', '-')}`" for name in names)
+
+
+def _from_participants(options: argparse.Namespace, images: Path) -> tuple[pd.DataFrame, list[str], dict[str, Any]]:
+    """One series per patient, with the diagnoses of a participant table; also tasks, and what the side file says."""
+    people = read_participants(options.participants, screen=options.round)
+    abnormalities = read_abnormalities(options.abnormalities) if options.abnormalities else None
+    has_index = options.index is not None
+    series = read_index(options.index or None) if has_index else read_headers(images)
+    choice = {"kernels": options.kernels, "max_thickness_mm": options.max_thickness_mm, "slices": options.slices}
+    meaning = {"horizon_years": options.horizon_years, "asthma": options.asthma, "emphysema": options.emphysema}
+    chosen = choose_series(series, screen=options.round, **choice)
+    missing = [name for name in (*REPORTED.values(), *DIAGNOSES.values()) if name not in people.rows]
+    how = {"follow_up": follow_up_column(people), "not_in_participants": missing}
+    return add_labels(chosen, people, abnormalities, screen=options.round, **meaning), list(TASKS), how
+
+
+def _from_luna25(options: argparse.Namespace) -> tuple[pd.DataFrame, list[str], dict[str, Any]]:
+    """The series that LUNA25 labels, with radiologists' findings; also tasks, and what the side file says."""
+    codes = selected(AUXILIARIES if options.auxiliaries is None else options.auxiliaries)
+    listed = luna25.read_luna25(options.labels[1])
+    rows = luna25.find_series(listed, read_index(options.index or None))
+    if options.one_per_patient:
+        rows = luna25.last_scans(rows)
+    people = read_participants(options.participants) if options.participants else None
+    if options.abnormalities:
+        rows = rows.join(findings(rows, read_abnormalities(options.abnormalities), people, codes=codes))
+    how = {
+        CENTRAL_TASK: "1 where LUNA25 has a malignant nodule in the scan, 0 where all its nodules are benign",
+        "findings": {task: f"sct_ab_desc {code} of that round" for task, code in codes.items()},
+        "finding_0": "the round has a row in the table of abnormalities, or a read result, and not this code",
+        "n_nodules": int(listed["n_nodules"].sum()),
+        "limit": "only patients with nodules are in it: its AUCs do not compare with those of screening",
+    }
+    return rows, [CENTRAL_TASK, *codes], how
+
+
+def name_scans(rows: pd.DataFrame) -> pd.DataFrame:
+    """Add `scan`, patient and round; a second series of a round gets a number. A new frame."""
+    name = rows["patient"] + "-T" + rows["round"]
+    number = name.groupby(name).cumcount() + 1
+    return rows.assign(scan=name.mask(number > 1, name + "-" + number.astype(str)))
 
 
 def draw(rows: pd.DataFrame, *, n_patients: int, seed: int) -> pd.DataFrame:
@@ -103,13 +174,14 @@ def draw(rows: pd.DataFrame, *, n_patients: int, seed: int) -> pd.DataFrame:
     Raises:
         ValueError: If there are fewer patients, or more with lung cancer.
     """
-    usable = rows["excluded"] == ""
-    positive, negative = (rows[usable & (rows[CENTRAL_TASK] == answer)] for answer in (1, 0))
+    by_patient = rows[rows["excluded"] == ""].groupby("patient")[CENTRAL_TASK].max()
+    positive, negative = (by_patient.index[by_patient == answer] for answer in (1, 0))
     least, most = len(positive), len(positive) + len(negative)
     if not least <= n_patients <= most:
         raise ValueError(f"`--patients` must be {least} (all with lung cancer) to {most}. Found {n_patients}.")
-    others = np.random.default_rng(seed).choice(negative.index, n_patients - len(positive), replace=False)
-    return rows.loc[sorted([*rows.index[~usable], *positive.index, *others])].reset_index(drop=True)
+    others = np.random.default_rng(seed).choice(negative, n_patients - len(positive), replace=False)
+    is_kept = (rows["excluded"] != "") | rows["patient"].isin([*positive, *others])
+    return rows[is_kept].reset_index(drop=True)
 
 
 def locate(rows: pd.DataFrame, images: str | Path, *, root: str | Path) -> pd.DataFrame:
@@ -124,19 +196,16 @@ def locate(rows: pd.DataFrame, images: str | Path, *, root: str | Path) -> pd.Da
     Raises:
         ValueError: If `images` is not inside `root`.
     """
-    place = os.path.relpath(images, root)
-    if place.startswith(os.pardir):
-        must = "`--images` must lie in the folder of `--out`; a link there will do."
-        raise ValueError(f"{must} Found {images}, outside {root}.")
+    place = place_in(root, images)
     n_files = {folder: len(files) for folder, files in folders_of(images).items()}
     by_uid = {os.path.basename(folder).rpartition("_")[2]: folder for folder in sorted(n_files, key=n_files.get)}
-    folder = rows["folder"].where(rows["folder"] != "", rows["series"].map(by_uid))
+    folder = rows["folder"].where(rows["folder"] != "", rows["series"].map(by_uid)).fillna("")
     n_found = folder.map(n_files).fillna(0).astype(int)
     n_wanted = rows["n_slices"].fillna(0).astype(int)
     is_short = (rows["excluded"] == "") & (n_found != n_wanted)
     missing = DOWNLOAD + ": " + n_found.astype(str) + " of " + n_wanted.astype(str) + " files"
-    image = folder.map(lambda name: os.path.normpath(os.path.join(place, name)), na_action="ignore")
-    return rows.assign(image=image.fillna(""), excluded=rows["excluded"].mask(is_short, missing))
+    image = [os.path.normpath(os.path.join(place, name)) if name else "" for name in folder]
+    return rows.assign(image=image, excluded=rows["excluded"].mask(is_short, missing))
 
 
 def write_manifest(rows: pd.DataFrame, images: str | Path, path: str | Path) -> int:
@@ -152,31 +221,16 @@ def write_manifest(rows: pd.DataFrame, images: str | Path, path: str | Path) -> 
     return len(lines)
 
 
-def write_cohort(rows: pd.DataFrame, path: str | Path, *, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Write the cohort table of `locate` and next to it a json file, with the same name, that says how it was made.
-
-    The json file holds `facts` as they are, and the counts of scans, reasons, labels and splits that are returned.
-    """
-    path = Path(path)
-    table = rows.assign(scan=rows["patient"] + "-T" + rows["round"])
-    whole = {name: table[name].astype("Int64") for name in (*TASKS, "n_slices")}
-    columns = ["scan", "patient", "image", *TASKS, "split", "excluded", *SERIES_COLUMNS]
-    write(path, table.assign(**whole)[columns].to_csv(index=False))
-    counts = _summary(table)
-    write(path.with_suffix(".json"), json.dumps({**facts, **counts}, indent=2) + "\n")
-    return counts
-
-
-def facts(options: Mapping[str, Any], people: Table) -> dict[str, Any]:
-    """How a table was made: options of the command line, names and hashes of files (no paths), and what these lack."""
-    files = {name: options[name] for name in ("participants", "abnormalities") if options[name]}
+def facts(options: Mapping[str, Any]) -> dict[str, Any]:
+    """How a table was made: options of the command line, names and hashes of files (no paths)."""
+    labels = Path(options["labels"][1]) if options["labels"] else None
+    files = {"labels": labels, **{name: options[name] for name in ("participants", "abnormalities")}}
+    index = options["index"] or "" if labels else options["index"]
     return {
         "collection": COLLECTION,
-        "options": {name: options[name] for name in OPTIONS},
-        "files": {name: {"name": path.name, "sha256": sha256(path)} for name, path in files.items()},
-        "series": _series_source(options["index"]),
-        "follow_up": follow_up_column(people),
-        "not_in_participants": [name for name in (*REPORTED.values(), *DIAGNOSES.values()) if name not in people.rows],
+        "options": {name: options[name] for name in (LUNA25_OPTIONS if labels else OPTIONS)},
+        "files": file_facts(files),
+        "series": _series_source(index),
     }
 
 
@@ -184,19 +238,3 @@ def _series_source(index: str | None) -> str:
     if index is None:
         return "headers of the images"
     return Path(index).name if index else f"idc-index-data {importlib.metadata.version('idc-index-data')}"
-
-
-def _summary(table: pd.DataFrame) -> dict[str, Any]:
-    """Count scans and reasons, and labels and splits of the scans that are there or still to be downloaded."""
-    is_missing = table["excluded"].str.startswith(DOWNLOAD)
-    wanted = table[(table["excluded"] == "") | is_missing]
-    reasons = table.loc[(table["excluded"] != "") & ~is_missing, "excluded"]
-    answers = {1.0: "positive", 0.0: "negative"}
-    labels = {task: wanted[task].map(answers).fillna("unknown").value_counts().to_dict() for task in TASKS}
-    return {
-        "n_scans": int((table["excluded"] == "").sum()),
-        "n_to_download": int(is_missing.sum()),
-        "excluded": reasons.value_counts().to_dict(),
-        "labels": labels,
-        "splits": wanted["split"].value_counts().to_dict(),
-    }

@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 
 from lungmtl.experiments import CENTRAL_TASK, TASKS
-from lungmtl.sources.nlst_tables import DIAGNOSES, FOLLOW_UP, REPORTED, Table, check_columns, numbers, optional
+from lungmtl.sources.nlst_findings import FINDINGS, findings
+from lungmtl.sources.nlst_tables import DIAGNOSES, FOLLOW_UP, REPORTED, Table, numbers, optional
+from lungmtl.sources.table import highest
 
 ASTHMA = ("either", "adult", "childhood")
 EMPHYSEMA = ("report", "ct")
 HORIZON_YEARS = 1.0  # chosen by us: a cancer found within a year of the scan is likely to be seen on it
 DAYS_PER_YEAR = 365.25
-EMPHYSEMA_FINDING = 59  # sct_ab_desc
-READ_RESULTS = (1, 6)  # scr_res of a screen that was read; from 10 on there is none
 NOT_LISTED = "not in the participant table"
 AFTER_DIAGNOSIS = "scan after the diagnosis of lung cancer"
 _logger = logging.getLogger(__name__)
@@ -52,7 +52,9 @@ def add_labels(
     labels = lung_cancer(people, screen=screen, horizon_years=horizon_years)
     labels = labels.join(_reported(people, asthma))
     if emphysema == "ct":
-        labels["emphysema"] = _finding(people, abnormalities, screen)
+        screens = pd.DataFrame({"patient": people.rows["pid"], "round": str(screen)})
+        codes = {"emphysema": FINDINGS["emphysema"]}
+        labels["emphysema"] = findings(screens, abnormalities, people, codes=codes)["emphysema"]
     labels = labels.set_index(people.rows["pid"])
     is_listed = chosen["patient"].isin(labels.index)
     if not is_listed.any():
@@ -111,18 +113,7 @@ def _reported(people: Table, asthma: str) -> pd.DataFrame:
     answers = {task: optional(people, name, allowed=(0, 1)) for task, name in DIAGNOSES.items()}
     times = REPORTED if asthma == "either" else {asthma: REPORTED[asthma]}
     asked = pd.DataFrame({time: optional(people, name, allowed=(0, 1)) for time, name in times.items()})
-    highest = asked.max(axis=1)
-    return pd.DataFrame({"asthma": highest.mask((highest == 0) & asked.isna().any(axis=1)), **answers})
-
-
-def _finding(people: Table, abnormalities: Table, screen: int) -> pd.Series:
-    """Emphysema as a radiologist recorded it: 0 only where the screen was read and the finding is not listed."""
-    check_columns(people.rows, [f"scr_res{screen}"], people.path)
-    is_emphysema = numbers(abnormalities, "sct_ab_desc") == EMPHYSEMA_FINDING
-    is_found = is_emphysema & (numbers(abnormalities, "study_yr") == screen)
-    is_read = numbers(people, f"scr_res{screen}").between(*READ_RESULTS)
-    label = pd.Series(np.nan, index=people.rows.index).mask(is_read, 0.0)
-    return label.mask(people.rows["pid"].isin(abnormalities.rows["pid"][is_found]), 1.0)
+    return pd.DataFrame({"asthma": highest(asked), **answers})
 
 
 def _check_meaning(horizon_years: float, asthma: str, emphysema: str, abnormalities: Table | None) -> None:

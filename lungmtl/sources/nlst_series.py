@@ -12,16 +12,25 @@ from tqdm import tqdm
 
 from lungmtl.data import open_image
 from lungmtl.sources.nlst_tables import check_columns, existing, query
+from lungmtl.sources.table import close_to
 
 # reconstructions that show soft tissue; the others sharpen edges and noise
 SOFT_KERNELS = ("STANDARD", "B30f", "B31f", "B30s", "B31s", "C", "FC01", "FC02", "FC10", "FC11", "B20f", "SOFT")
 ANY_KERNEL = "any"
 MAX_THICKNESS_MM = 3.3  # chosen by us: keeps 2.5 mm and 3.2 mm, leaves 5 mm out
 SLICES = (60, 800)  # fewer are localizers and parts, more are overlapping reconstructions
+VENDORS = {"GE": "GE", "SE": "Siemens", "PH": "Philips", "TO": "Toshiba"}  # in descriptions
 INDEX_COLUMNS = ("PatientID", "SeriesInstanceUID", "SeriesDescription", "instanceCount", "series_aws_url")
 FOLDER_DEPTH = 6  # below the images' folder; deeper ones are not searched
 NLST_TAGS = {"PatientID": "0010|0020", "SeriesInstanceUID": "0020|000e", "SeriesDescription": "0008|103e"}
-SERIES_COLUMNS = ("series", "round", "kernel", "thickness_mm", "n_slices")  # ride along in the cohort table
+SERIES_COLUMNS = (
+    "series",
+    "round",
+    "kernel",
+    "thickness_mm",
+    "n_slices",
+    "manufacturer",
+)  # ride along in the cohort table
 _NLST_CT = "collection_id = 'nlst' and Modality = 'CT' and analysis_result_id is null"
 _logger = logging.getLogger(__name__)
 
@@ -90,7 +99,8 @@ def choose_series(
         ValueError: If an option is outside its range.
     """
     _check_choice(screen, max_thickness_mm, slices)
-    left = _described(series)
+    left = described(series)
+    _check_kernels(kernels, left["kernel"])
     patients = left["patient"].drop_duplicates().sort_values()
     excluded = pd.Series("", index=patients)
     for reason, fits in (
@@ -105,6 +115,18 @@ def choose_series(
     best = left.sort_values(["thickness_mm", "n_slices", "series"], ascending=[True, False, True])
     best = best.drop_duplicates("patient").set_index("patient")[[*SERIES_COLUMNS, "url", "folder"]]
     return best.reindex(patients).assign(round=str(screen), excluded=excluded).rename_axis("patient").reset_index()
+
+
+def described(series: pd.DataFrame) -> pd.DataFrame:
+    """Take what the description says: comma-separated words, the thickness fifth from the end."""
+    names = {"PatientID": "patient", "SeriesInstanceUID": "series", "instanceCount": "n_slices"}
+    words = [text.split(",") for text in series["SeriesDescription"]]
+    words = [parts if len(parts) >= 11 else [""] * 11 for parts in words]
+    places = {"round": 0, "type": 1, "kernel": 4, "thickness_mm": -5, "vendor": 2}
+    found = {name: [parts[place] for parts in words] for name, place in places.items()}
+    found["thickness_mm"] = pd.to_numeric(found["thickness_mm"], errors="coerce")
+    found["manufacturer"] = [VENDORS.get(vendor, vendor) for vendor in found.pop("vendor")]
+    return series.rename(columns={**names, "series_aws_url": "url"}).assign(**found)
 
 
 def _index_file() -> Path:
@@ -141,17 +163,6 @@ def _as_in_index(images: Path, place: str, files: Sequence[str]) -> dict[str, An
     return {**said, "instanceCount": len(files), "series_aws_url": "", "folder": place}
 
 
-def _described(series: pd.DataFrame) -> pd.DataFrame:
-    """Take round, type, kernel and thickness from the description: comma-separated, thickness fifth from the end."""
-    names = {"PatientID": "patient", "SeriesInstanceUID": "series", "instanceCount": "n_slices"}
-    words = [text.split(",") for text in series["SeriesDescription"]]
-    words = [parts if len(parts) >= 11 else [""] * 11 for parts in words]
-    places = {"round": 0, "type": 1, "kernel": 4, "thickness_mm": -5}
-    found = {name: [parts[place] for parts in words] for name, place in places.items()}
-    found["thickness_mm"] = pd.to_numeric(found["thickness_mm"], errors="coerce")
-    return series.rename(columns={**names, "series_aws_url": "url"}).assign(**found)
-
-
 def _check_choice(screen: int, max_thickness_mm: float, slices: Sequence[int]) -> None:
     if screen not in (0, 1, 2):
         raise ValueError(f"`--round` must be 0, 1 or 2. Found {screen}.")
@@ -159,3 +170,11 @@ def _check_choice(screen: int, max_thickness_mm: float, slices: Sequence[int]) -
         raise ValueError(f"`--max-thickness-mm` must be positive. Found {max_thickness_mm}.")
     if not 1 < slices[0] <= slices[1]:
         raise ValueError(f"`--slices` must be two counts above 1, the smaller first. Found {tuple(slices)}.")
+
+
+def _check_kernels(kernels: Sequence[str], there: pd.Series) -> None:
+    known = {*SOFT_KERNELS, *there.unique()} - {""}
+    for kernel in kernels:
+        if kernel not in known | {ANY_KERNEL}:
+            near = close_to(kernel, known) or f" Some are {', '.join(there.value_counts().index[:6])}."
+            raise ValueError(f"`--kernels` must be kernels of the series, or {ANY_KERNEL}. Found {kernel}.{near}")

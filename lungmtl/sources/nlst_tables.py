@@ -12,10 +12,14 @@ import pandas as pd
 DIAGNOSES = {"chronic_bronchitis": "diagchro", "copd": "diagcopd", "emphysema": "diagemph"}
 FOLLOW_UP = ("fup_days", "canc_free_days")  # the first is meant for it; public tables have the second alone
 REPORTED = {"adult": "diagadas", "childhood": "diagchas"}
+LUNA25_COLUMNS = (  # in lower case, as all names are read
+    *("patientid", "seriesinstanceuid", "studydate", "label"),
+    *("annotationid", "age_at_studydate", "gender"),
+)
 TABLE_COLUMNS = {  # all that is ever read of the official tables
     *("pid", "candx_days", "cancyr", "can_scr", "conflc", "study_yr", "sct_ab_desc", *FOLLOW_UP),
     *(f"{name}{screen}" for name in ("scr_days", "scr_res") for screen in range(3)),
-    *(*REPORTED.values(), *DIAGNOSES.values()),
+    *(*REPORTED.values(), *DIAGNOSES.values(), *LUNA25_COLUMNS),
 }
 MISSING = r"(\.[A-Z_]?)?"  # how SAS writes a missing number
 
@@ -127,3 +131,13 @@ def numbers(table: Table, name: str, *, allowed: Sequence[int] | None = None) ->
 def optional(table: Table, name: str, *, allowed: Sequence[int] | None = None) -> pd.Series:
     """As `numbers`, and all NaN where the table does not have the column."""
     return numbers(table, name, allowed=allowed) if name in table.rows else pd.Series(np.nan, index=table.rows.index)
+
+
+def check_cells(table: Table, name: str, pattern: str, what: str, *, is_secret: bool = False) -> None:
+    """Check that every cell of a column matches; what is found is not shown of a column that may name a patient."""
+    text = table.rows[name]
+    wrong = text.index[~text.str.fullmatch(pattern)]
+    if len(wrong):
+        found = "another value" if is_secret else repr(text[wrong[0]])
+        case = f"{found} in row {wrong[0]} of {table.path} ({len(wrong)} rows)"
+        raise ValueError(f"`{name}` must be {what}. Found {case}.")
