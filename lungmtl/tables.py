@@ -34,7 +34,9 @@ def csv_text(frame: pd.DataFrame, *, float_format: str | None = None, index_labe
     guarded = frame.assign(**{name: frame[name].map(_guard) for name in _texts(frame)})
     has_index = index_label is not None
     guarded = guarded.rename(columns=_guard, index=_guard if has_index else None)
-    return guarded.to_csv(index=has_index, index_label=index_label, float_format=float_format, lineterminator="\n")
+    has_return = any(frame[name].astype(str).str.contains("\r").any() for name in _texts(frame))
+    end = "\r\n" if has_return else "\n"  # a cell is quoted where it holds a part of the line's end
+    return guarded.to_csv(index=has_index, index_label=index_label, float_format=float_format, lineterminator=end)
 
 
 def unguarded(frame: pd.DataFrame) -> pd.DataFrame:

@@ -13,7 +13,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813
-from chests import chest, small_ct
+from chests import chest, small_ct, write_slice
 from pydicom import uid
 
 from lungmtl.data.preparation import Preparation
@@ -34,40 +34,6 @@ def write_series(folder: Path, **tags: str) -> Path:
     return folder
 
 
-def write_slice(
-    file: Path,
-    index: int,
-    *,
-    hu: np.ndarray | None = None,
-    pixel: tuple[float, float] = (0.5, 0.75),
-    z_mm: float | None = None,
-    y_mm: float = 0.0,
-    **tags: str,
-) -> None:
-    """Write a slice of `chest` or of `hu`; `pixel` is its spacing (x, y) in mm, tags are named t0008_0060."""
-    image = sitk.GetImageFromArray(chest().hu[index + 4] if hu is None else hu)
-    image.SetSpacing(pixel)
-    header = {
-        "0008|0060": "CT",
-        "0010|0020": "P1",
-        "0018|1210": "B30f",
-        "0020|000d": "1.2.3",
-        "0020|000e": "1.2.3.4",
-        "0008|0018": f"1.2.3.4.1{file.stem}",
-        "0020|0032": f"0\\{y_mm}\\{3.0 * index if z_mm is None else z_mm}",
-        "0020|0037": "1\\0\\0\\0\\1\\0",
-        "0018|0050": "3.0",
-        "0028|1052": "0",
-        "0028|1053": "1",
-    }
-    for key, value in (header | {name.replace("_", "|"): value for name, value in tags.items()}).items():
-        image.SetMetaData(key.lstrip("t"), value)
-    writer = sitk.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
-    writer.SetFileName(str(file))
-    writer.Execute(image)
-
-
 def test_a_series_is_read_in_the_order_of_its_positions(tmp_path):
     volume = read_volume(write_series(tmp_path / "series"))
     np.testing.assert_array_equal(volume.hu, chest().hu[4 : 4 + N_SLICES])
@@ -79,6 +45,49 @@ def test_files_that_are_not_dicom_are_passed_over(tmp_path):
     (folder / "LICENSE.txt").write_text("text")
     (folder / "DICOMDIR").write_bytes(b"\0" * 128 + b"DICM")
     assert read_volume(folder).hu.shape[0] == N_SLICES
+
+
+@pytest.mark.parametrize("below", ["series", "study/series", "patient/study/series"])
+def test_the_one_series_below_a_folder_is_found(tmp_path, below):
+    """As archives export patients, with reports and other modalities in folders of their own."""
+    (tmp_path / below).mkdir(parents=True)
+    folder = write_series(tmp_path / below)
+    write_series(folder.parent / "mr", t0008_0060="MR")
+    (folder.parent / "notes").mkdir()
+    (folder.parent / "notes" / "letter.txt").write_text("text")
+    (tmp_path / "DICOMDIR").write_bytes(b"\0" * 128 + b"DICM")
+    np.testing.assert_array_equal(read_volume(tmp_path).hu, chest().hu[4 : 4 + N_SLICES])
+
+
+def test_several_series_below_a_folder_are_counted_and_none_is_chosen(tmp_path):
+    write_series(tmp_path / "a")
+    write_series(tmp_path / "b")
+    (tmp_path / "b" / "001.dcm").unlink()
+    with pytest.raises(ScanError, match=r"one series. Found 2 folders with CT below it, of 8, 7 files: name one"):
+        read_volume(tmp_path)
+
+
+def test_folders_beside_slices_are_passed_over(tmp_path):
+    folder = write_series(tmp_path / "series")
+    write_series(folder / "other")
+    assert read_volume(folder).hu.shape[0] == N_SLICES
+
+
+@pytest.mark.parametrize(
+    ("tags", "technique"),
+    [
+        ({}, (120.0, "B30F", 3.0, "")),
+        ({"t0018_1210": "Br40d\\3", "t0018_0060": "80"}, (80.0, "BR40D 3", 3.0, "")),
+        ({"t0018_1210": "STANDARD", "t0018_0010": "Omnipaque 300"}, (120.0, "STANDARD", 3.0, "yes")),
+        ({"t0018_1210": "FC51", "t0018_0010": "NONE"}, (120.0, "FC51", 3.0, "no")),
+        ({"t0018_1210": "JOHN DOE", "t0018_0060": "none", "t0018_0050": ""}, (math.nan, "other", math.nan, "")),
+        ({"t0018_1210": "19470813", "t0018_0060": "19470813"}, (math.nan, "other", 3.0, "")),
+        ({"t0018_1210": "=B30f"}, (120.0, "other", 3.0, "")),
+    ],
+)
+def test_how_a_scan_was_made_is_told_in_words_that_name_nobody(tmp_path, tags, technique):
+    found = read_volume(write_series(tmp_path / "series", **{"t0018_0060": "120", **tags})).technique
+    assert found == pytest.approx(technique, nan_ok=True)
 
 
 def drop_two(folder):

@@ -22,6 +22,7 @@ GROUPS = {  # functional group -> element of it -> the element of a slice that i
     "CTImageFrameTypeSequence": {"FrameType": "ImageType"},
     "CTReconstructionSequence": {"ConvolutionKernel": "ConvolutionKernel"},
     "CTXRayDetailsSequence": {"KVP": "KVP"},
+    "ContrastBolusUsageSequence": {"ContrastBolusAgentAdministered": "ContrastBolusAgent"},
 }
 OF_A_FRAME = {name for group in GROUPS.values() for name in group.values()} - {"ImageType"}
 KINDS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
