@@ -56,7 +56,7 @@ def test_our_own_readers_take_the_guard_off(tmp_path):
     scans = pd.DataFrame({"scan": ["a", "b"], "manufacturer": ["=1+1", "-x"]})
     write_scans(tmp_path, scans)
     assert read_scans(tmp_path)["manufacturer"].tolist() == ["=1+1", "-x"]
-    table = pd.DataFrame({"scan": ["a"], "patient": ["=1+1"], "image": ["a.nii"], **dict.fromkeys(TASKS, [""])})
+    table = pd.DataFrame({"scan": ["a"], "patient": ["=1+1"], "image": ["a.nii"], **{task: [""] for task in TASKS}})
     read = read_cohort(write_csv(table, tmp_path / "cohort.csv"), allow_missing=True)
     assert read["patient"].tolist() == ["=1+1"]
 
