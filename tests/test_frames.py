@@ -196,7 +196,7 @@ POSITION, TRANSFORMATION = "PlanePositionSequence", "PixelValueTransformationSeq
         ),
         (setting(ImageType=["DERIVED", "SECONDARY", "VOLUME", "NONE"]), "8 derived images among 8 slices"),
         (setting(NumberOfFrames=9), "a functional group for each frame. Found 8 for 9 frames, slice 1 of 1"),
-        (setting(NumberOfFrames=100000000), "Found 8 for 100000000 frames"),
+        (setting(NumberOfFrames=100000000), "must have NumberOfFrames, a number. Found something else"),
         (setting(PerFrameFunctionalGroupsSequence=[]), "Found 0 for 8 frames"),
         (setting(Rows=14), "Pixels must be complete and as many as Rows x Columns. Found 16128 of 8064 bytes"),
         (setting(PixelData=b"\0\0"), "Pixels must be complete"),

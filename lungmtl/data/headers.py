@@ -26,6 +26,7 @@ TAGS = (
     *("RescaleSlope", "RescaleIntercept", "RescaleType", "KVP", "ConvolutionKernel", "ContrastBolusAgent"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 )
+MAX_NUMBER = 1e6  # no position, size or count of a CT is larger
 PIXEL_TAG = 0x7FE00010
 TERMS = (
     *("CT", "MR", "PT", "NM", "US", "CR", "DX", "MG", "XA", "RF", "OT", "SC", "SR", "PR", "KO", "SEG", "REG", "DOC"),
@@ -167,12 +168,12 @@ def term(header: Header, name: str) -> str:
 
 
 def numbers(header: Header, name: str, count: int) -> np.ndarray:
-    """Value of an element that must be so many finite numbers."""
+    """Value of an element that must be so many finite numbers, below any that could be a date of birth or a name."""
     try:
         numbers = np.array(value_of(header, name), dtype=float).reshape(-1)
     except (TypeError, ValueError):
         numbers = np.array([])
-    if len(numbers) != count or not np.isfinite(numbers).all():
+    if len(numbers) != count or not (np.abs(numbers) < MAX_NUMBER).all():
         what = f"{count} numbers" if count > 1 else "a number"
         found = "something else" if text(header, name) else "none"
         raise refused(f"A slice must have {name}, {what}", found, header.name)
