@@ -42,3 +42,37 @@ def save(array: np.ndarray, path: Path, *, spacing_mm=(10.0, 10.0, 10.0), orient
     image.SetSpacing(spacing_mm[::-1])
     sitk.WriteImage(sitk.DICOMOrient(image, orientation), str(path))
     return path
+
+
+def write_slice(
+    file: Path,
+    index: int,
+    *,
+    hu: np.ndarray | None = None,
+    pixel: tuple[float, float] = (0.5, 0.75),
+    z_mm: float | None = None,
+    y_mm: float = 0.0,
+    **tags: str,
+) -> None:
+    """Write a slice of `chest` or of `hu`; `pixel` is its spacing (x, y) in mm, tags are named t0008_0060."""
+    image = sitk.GetImageFromArray(chest().hu[index + 4] if hu is None else hu)
+    image.SetSpacing(pixel)
+    header = {
+        "0008|0060": "CT",
+        "0010|0020": "P1",
+        "0018|1210": "B30f",
+        "0020|000d": "1.2.3",
+        "0020|000e": "1.2.3.4",
+        "0008|0018": f"1.2.3.4.1{file.stem}",
+        "0020|0032": f"0\\{y_mm}\\{3.0 * index if z_mm is None else z_mm}",
+        "0020|0037": "1\\0\\0\\0\\1\\0",
+        "0018|0050": "3.0",
+        "0028|1052": "0",
+        "0028|1053": "1",
+    }
+    for key, value in (header | {name.replace("_", "|"): value for name, value in tags.items()}).items():
+        image.SetMetaData(key.lstrip("t"), value)
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    writer.SetFileName(str(file))
+    writer.Execute(image)

@@ -739,6 +739,17 @@ def wheel(tmp_path, monkeypatch) -> Path:
     return path
 
 
+def test_a_sample_never_overwrites_a_table(wheel, tmp_path, capsys, caplog):
+    table = tmp_path / "cohort.csv"
+    table.write_text("scan,patient\nmine,p1\n")
+    assert cli.main(["sample", str(tmp_path)]) == 2
+    assert "must go to a folder without another table. Found" in caplog.text
+    assert table.read_text() == "scan,patient\nmine,p1\n"
+    assert [path.name for path in tmp_path.glob("LIDC*")] == []  # nothing was fetched
+    table.unlink()
+    assert [cli.main(["sample", str(tmp_path)]) for _ in range(2)] == [0, 0]  # its own table is left as it is
+
+
 def test_a_sample_is_its_slices_a_table_and_its_attribution(wheel, tmp_path):
     assert cli.main(["sample", str(tmp_path / "sample")]) == 0
 

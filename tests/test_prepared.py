@@ -2,6 +2,8 @@
 
 import dataclasses
 import itertools
+import json
+import math
 import os
 import re
 import time
@@ -10,13 +12,15 @@ import jobs
 import numpy as np
 import pandas as pd
 import pytest
-from chests import chest, save
+import SimpleITK as sitk  # noqa: N813
+from chests import chest, save, write_slice
 
 from lungmtl.data import tensor
-from lungmtl.data.cohort import read_cohort
+from lungmtl.data.cohort import attributes, read_cohort
 from lungmtl.data.preparation import Preparation
 from lungmtl.data.prepared import _prepare_job, prepare_cohort
 from lungmtl.data.splits import assign_splits, check_splits
+from lungmtl.data.verify import verify_prepared
 from lungmtl.experiments import TASKS
 
 SPEC = Preparation(spacing_mm=(20.0, 20.0, 20.0), shape=(16, 16, 16), window_hu=(-1000.0, 400.0))
@@ -54,6 +58,70 @@ def test_a_prepared_scan_is_kept_until_its_image_changes(cohort, tmp_path, monke
     pd.testing.assert_frame_equal(first.drop(columns="seconds"), second.drop(columns="seconds"))
 
 
+@pytest.fixture
+def series(tmp_path) -> pd.DataFrame:
+    """A DICOM series below its folder, and an image whose voxels lie in a file of their own."""
+    write_slices(tmp_path / "a" / "study")
+    image = sitk.GetImageFromArray(chest().hu)
+    image.SetSpacing((10.0, 10.0, 10.0))
+    sitk.WriteImage(image, str(tmp_path / "b.mhd"))
+    return pd.DataFrame({"scan": ["a", "b"], "image": ["a", "b.mhd"]})
+
+
+def write_slices(folder):
+    folder.mkdir(parents=True)
+    for index, hu in enumerate(chest().hu):
+        write_slice(folder / f"{index}.dcm", index, hu=hu, pixel=(10.0, 10.0), z_mm=10.0 * index, t0018_0050="10")
+
+
+def flip(path, place):
+    """Change one byte, and keep the date."""
+    stat = path.stat()
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+@pytest.mark.parametrize(
+    ("scan", "file", "reason"),
+    [
+        ("a", "{folder}/a.npy", "the prepared file has changed since it was written"),
+        ("b", "{folder}/b.npy", "the prepared file has changed since it was written"),
+        ("a", "a/study/7.dcm", "the image has changed since it was prepared"),
+        ("b", "b.mhd", "the image has changed since it was prepared"),
+        ("b", "b.raw", "the image has changed since it was prepared"),
+    ],
+)
+@pytest.mark.parametrize("place", [-1, 300])
+def test_one_changed_byte_is_found(series, tmp_path, scan, file, reason, place):
+    folder, report = prepare(series, tmp_path)
+    assert report["status"].tolist() == ["ok", "ok"]
+    assert verify_prepared(series, tmp_path, folder, shape=SPEC.shape, progress=False) == []
+    path = tmp_path / file.format(folder=folder)
+    flip(path, place if path.stat().st_size > 300 else 20)
+    (found,) = verify_prepared(series, tmp_path, folder, shape=SPEC.shape, progress=False)
+    assert found.startswith(f"scan {scan}: {reason}")
+
+
+def test_what_was_prepared_without_hashes_is_listed_as_that(series, tmp_path):
+    folder, _ = prepare(series, tmp_path)
+    said = json.loads((folder / "a.json").read_text())
+    (folder / "a.json").write_text(json.dumps({name: said[name] for name in said if name != "tensor_sha256"}))
+    (found,) = verify_prepared(series, tmp_path, folder, shape=SPEC.shape, progress=False)
+    assert found.startswith("scan a: prepared without hashes")
+
+
+def test_how_scans_were_made_goes_to_the_report_and_the_subgroups(series, tmp_path):
+    _, report = prepare(series, tmp_path)
+    assert report["kernel"].tolist() == ["B30F", ""]
+    assert report["thickness_mm"].tolist() == pytest.approx([10, math.nan], nan_ok=True)
+    found = attributes(series, report=report)
+    assert found.columns.tolist() == ["scan", "thickness_mm", "kernel"]  # nobody said voltage or contrast
+    own = attributes(series.assign(kernel=["SOFT", "SOFT"]), report=report)
+    assert own["kernel"].tolist() == ["SOFT", "SOFT"]
+
+
 def test_other_settings_go_to_another_folder(cohort, tmp_path):
     assert (
         prepare(cohort, tmp_path)[0] != prepare(cohort, tmp_path, dataclasses.replace(SPEC, spacing_mm=(16, 20, 20)))[0]
@@ -66,7 +134,7 @@ def test_a_bad_scan_is_reported_and_the_others_go_on(cohort, tmp_path, caplog):
     folder, report = prepare(cohort, tmp_path)
     assert report["scan"].tolist() == ["a", "b", "c"]
     assert report["status"].tolist() == ["failed", "failed", "ok"]
-    assert "SimpleITK can read" in report["reason"][0]
+    assert "must be NIfTI where its name says so" in report["reason"][0]
     assert "not a chest" in report["reason"][1] or "no air in the body" in report["reason"][1]
     assert [file.name for file in folder.glob("*.npy")] == ["c.npy"]
     assert "2 of 3 scans cannot be used" in caplog.text

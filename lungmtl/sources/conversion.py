@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 
-from lungmtl.data import check_complete, last_line, open_image, stamp, to_hu
+from lungmtl.data import check_voxels, last_line, open_image, read_fields, stamp, to_hu
 from lungmtl.files import replacing
 
 AXES = "SPL"  # where axis 0, 1 and 2 of an array run: to the head, the back, the left, as arrays do here
@@ -83,7 +83,7 @@ def _image(source: Path, geometry: Geometry) -> sitk.Image:
         return _placed(_hu(_archived(source, geometry.key), geometry), geometry)
     reader = open_image(source)
     if reader.HasMetaDataKey("bitpix"):  # NIfTI
-        check_complete(reader, source)
+        check_voxels(source, read_fields(source))
     stored = reader.Execute()
     hu = _hu(sitk.GetArrayViewFromImage(stored), geometry)
     if geometry.spacing_mm is not None:

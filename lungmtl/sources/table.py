@@ -13,6 +13,7 @@ import pandas as pd
 from lungmtl.data import DOWNLOAD, check_splits
 from lungmtl.experiments import SPLITS
 from lungmtl.files import sha256, write
+from lungmtl.tables import write_csv
 
 _logger = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ def place_in(root: str | Path, images: str | Path) -> str:
     """
     place = os.path.relpath(images, root)
     if place.startswith(os.pardir):
-        must = "`--images` must lie in the folder of `--out`; a link there will do."
+        must = "`--images` must lie in the folder of `--out`; a link there will do, with `check --allow-outside`."
         raise ValueError(f"{must} Found {images}, outside {root}.")
     return place
 
@@ -43,7 +44,7 @@ def write_cohort(
     path = Path(path)
     whole = {name: rows[name].astype("Int64") for name in tasks}
     order = ["scan", "patient", "image", *tasks, "split", "excluded", *columns]
-    write(path, rows.assign(**whole)[order].to_csv(index=False))
+    write_csv(rows.assign(**whole)[order], path)
     counts = _summary(rows, tasks)
     write(path.with_suffix(".json"), json.dumps({**facts, **counts}, indent=2) + "\n")
     _logger.info("%s: %s", path.name, json.dumps(counts, indent=2))

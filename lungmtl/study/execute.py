@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from traitlets.config import Config
 from lungmtl.files import write
 from lungmtl.study.parameters import parameter_names, refuse_unknown
 from lungmtl.study.plan import NOTEBOOKS, RunError
+from lungmtl.study.record import PATHS
 
 PAPERMILL_PATHS = ("input_path", "output_path")  # in the metadata of an executed notebook
 PAPERMILL_LINES = ("Input Notebook:", "Output Notebook:", "Working directory:")  # in its log
@@ -52,7 +53,7 @@ def execute_notebook(
     with (
         tempfile.TemporaryDirectory(prefix="lungmtl-") as private,
         _variables(environment or {}),
-        _text_log(log),
+        _text_log(log, _folders(parameters)),
         contextlib.closing(_ProgressLines(name)) as lines,
     ):
         _check_parameters(notebook, parameters)
@@ -80,7 +81,7 @@ def execute_notebook(
             reason = "its kernel died, as when memory runs out"
             raise RunError(f"{name} failed: {reason}\n  log: {log}") from error
         finally:
-            _drop_folders(out)
+            _drop_folders(out, _folders(parameters))
 
 
 def _check_parameters(notebook: Path, parameters: Mapping[str, Any]) -> None:
@@ -104,13 +105,14 @@ def _variables(values: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _text_log(path: Path) -> Iterator[None]:
+def _text_log(path: Path, folders: Sequence[str]) -> Iterator[None]:
     logger = logging.getLogger("papermill")
     handler = logging.FileHandler(path, mode="w", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", datefmt="%H:%M:%S"))
     handler.terminator = ""
     handler.addFilter(_is_no_folder)
     handler.addFilter(_ends_in_one_newline)
+    handler.addFilter(lambda record: _drop_from(record, folders))
     level, propagate = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
@@ -124,14 +126,31 @@ def _text_log(path: Path) -> Iterator[None]:
         logger.propagate = propagate
 
 
-def _drop_folders(executed: Path) -> None:
-    """Take papermill's paths, which may name people, out of an executed notebook."""
+def _folders(parameters: Mapping[str, Any]) -> list[str]:
+    """Folders of the paths among parameters, as text: they may name people."""
+    places = [Path(parameters[name]) for name in PATHS if parameters.get(name)]
+    return sorted({f"{place.parent}/" for place in places if place.is_absolute()}, key=len, reverse=True)
+
+
+def _drop_folders(executed: Path, folders: Sequence[str]) -> None:
+    """Take paths, which may name people, out of an executed notebook."""
     if not executed.is_file():
         return
     notebook = json.loads(executed.read_text(encoding="utf-8"))
     for name in PAPERMILL_PATHS:
         notebook["metadata"].get("papermill", {}).pop(name, None)
-    write(executed, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
+    write(executed, _without(folders, json.dumps(notebook, indent=1, ensure_ascii=False)) + "\n")
+
+
+def _without(folders: Sequence[str], text: str) -> str:
+    for folder in folders:
+        text = text.replace(folder, "")
+    return text
+
+
+def _drop_from(record: logging.LogRecord, folders: Sequence[str]) -> bool:
+    record.msg = _without(folders, record.msg)
+    return True
 
 
 def _is_no_folder(record: logging.LogRecord) -> bool:
