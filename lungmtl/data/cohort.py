@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from lungmtl.data.images import place_of
+from lungmtl.data.masks import with_masks
 from lungmtl.experiments import SPLITS, TASKS
 
 ANSWERS = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "": np.nan}
@@ -46,10 +47,10 @@ def read_cohort(
     frame = _read_text(path, tasks)
     problems = _name_problems(frame)
     problems += [text for name in tasks for text in _unknown(frame, name, list(ANSWERS), "0, 1 or blank")]
-    problems += [*_split_problems(frame), *_place_problems(included(frame), path, allow_outside)]
+    problems += [*_split_problems(frame), *_place_problems(with_masks(included(frame)), path, allow_outside)]
     if problems:
         raise ValueError(_listed(problems, path))
-    missing = [] if allow_missing else _missing_images(included(frame), path)
+    missing = [] if allow_missing else _missing_images(with_masks(included(frame)), path)
     if missing:
         raise FileNotFoundError(_listed(missing, path))
     return frame.assign(**{name: frame[name].map(ANSWERS).astype(float) for name in tasks})
