@@ -1,5 +1,7 @@
 """Own masks: any tool's labels, laid on their CT and refused where they do not lie on it; they replace the region."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
@@ -104,11 +106,8 @@ def test_a_file_that_is_no_mask_is_named_by_its_scan_alone(tmp_path):
     assert str(tmp_path) not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["lidc_crop"])
-def test_a_mask_lies_on_a_dicom_series(name, tmp_path):
-    from pathlib import Path
-
-    folder = Path(__file__).parent / "data" / name
+def test_a_mask_lies_on_a_dicom_series(tmp_path):
+    folder = Path(__file__).parent / "data" / "lidc_crop" / "plain"
     names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder))
     image = sitk.ReadImage(names)
     sitk.WriteImage(sitk.DICOMOrient(image > -500, "RAS"), str(tmp_path / "mask.mha"))

@@ -67,7 +67,7 @@ def test_a_lobe_without_air(real, side, tmp_path):
 
 
 def test_two_white_lungs_are_no_usable_scan(real, tmp_path):
-    assert "Found 0.00 L: not a chest, or one without air." in said(filled(*real, 35), tmp_path)
+    assert ": not a chest, or one without air." in said(filled(*real, 35), tmp_path)
 
 
 @pytest.mark.parametrize("off_hu", [-100, 55, 100, 200])

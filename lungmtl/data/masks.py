@@ -78,6 +78,8 @@ def _grid(path: Path) -> _Grid:
     files = [str(path)]
     if path.is_dir():
         files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path), "", False, True)
+        if not files:
+            raise ScanError("the CT has no DICOM slices that can be placed")
     first, last = open_image(files[0]), open_image(files[-1])
     shape = np.array(first.GetSize())
     direction = np.reshape(first.GetDirection(), (3, 3))
@@ -109,4 +111,4 @@ def _difference(mask: _Grid, ct: _Grid) -> str:
 
 
 def _said(values: Sequence[float]) -> str:
-    return "(" + ", ".join(f"{value:.5g}" for value in values) + ")"
+    return "(" + ", ".join(f"{value + 0.0:.5g}" for value in values) + ")"  # + 0.0: no -0
