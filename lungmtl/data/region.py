@@ -37,6 +37,7 @@ ANGLES = 120  # rays from the middle of a lung, 3 degrees apart
 REACH_MM = 180.0  # chosen by us: no half of a chest is wider
 RIB_GAP_MM = 12.0  # chosen by us: half of what lies between two ribs in z
 MIRROR_MM = 15.0  # chosen by us: so far the mirrored lung may lie outside the ribs of an uneven chest
+DIFFERS_MM, UNSURE_MM = 10.0, 8.0  # chosen by us: where a lung is so much smaller than the mirrored, so much farther
 NEAR_MM = 15.0  # chosen by us: lungs whose sides come so close to the ribs fill the chest
 LEVEL_SHARE = 0.4  # chosen by us: where more of a lung's back is one plane, it is the level of fluid; found 0.1 to 0.2
 BEYOND_MM = 60.0  # chosen by us: fluid of 40 mm behind the lungs, seen at an angle
@@ -256,6 +257,7 @@ def _half(
     beyond_mm = np.where((sine > BACK) & (near | fluid), BEYOND_MM, np.where(near, WALL_MM, RIM_MM))
     reach = np.minimum(np.where(found, rib, hull), hull + beyond_mm / step)
     reach[:, middle] = hull[:, middle] + BEYOND_MM / step  # to the middle plane
+    reach += np.where(lung - own > DIFFERS_MM / step, UNSURE_MM / step, 0)
     smooth = ndimage.grey_opening(
         np.maximum(reach, own), size=(2 * int(RIB_GAP_MM / z_mm) + 1, 7), mode=("nearest", "wrap")
     )
