@@ -33,7 +33,7 @@ SPLITS = ["train", "train", "validation", "test"]
 @pytest.fixture(autouse=True)
 def thick_slices_are_usual(monkeypatch):
     """The slices of `chest` are 10 mm thick."""
-    monkeypatch.setattr("lungmtl.data.checks.MAX_SLICE_MM", 12)
+    monkeypatch.setattr("lungmtl.data.plausibility.MAX_SLICE_MM", 12)
 
 
 def table(*scans: str, **columns) -> pd.DataFrame:
@@ -88,7 +88,7 @@ def test_scans_that_cannot_be_used_are_named_and_never_stop_the_others(tmp_path)
     found = check(tmp_path, table("torn", "gone", "solid", "empty", "good"))
     assert found["verdict"].tolist() == ["failed", "failed", "failed", "failed", "ok"]
     assert re.search("must exist and be readable. Found none", found.loc["gone", "reason"])
-    assert re.search("at least 1 L of lung", found.loc["solid", "reason"])
+    assert re.search("at least 0.2 L of lung", found.loc["solid", "reason"])
     assert found.loc["solid", "n_slices"] == 24  # it was read, and its picture shows what it is
     assert sorted(file.stem for file in (tmp_path / "out" / "thumbnails").iterdir()) == ["good", "solid"]
 
@@ -124,7 +124,7 @@ def test_lungs_of_strange_density_are_worth_a_look(tmp_path):
 
 
 def test_thick_slices_are_worth_a_look(tmp_path, monkeypatch):
-    monkeypatch.setattr("lungmtl.data.checks.MAX_SLICE_MM", 5)
+    monkeypatch.setattr("lungmtl.data.plausibility.MAX_SLICE_MM", 5)
     save(chest().hu, tmp_path / "a.nii.gz")
     row = check(tmp_path, table("a")).loc["a"]
     assert (row.verdict, row.reason) == ("look", "Slices lie 10.0 mm apart, over 5 mm.")

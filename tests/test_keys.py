@@ -114,7 +114,12 @@ def test_a_new_module_redoes_nothing(copy, before):
         ("lungmtl/policies/schedules.py", "count // self.period", "count // (2 * self.period)", {"MTL2"}),
         ("lungmtl/policies/schedules.py", "- 1e-9), n_steps - 1)", "), n_steps - 1)", {"ITW1"}),
         ("lungmtl/data/lungs.py", "CLOSING_MM = 10.0", "CLOSING_MM = 5.0", {*EXPERIMENTS, "prepared", "checked"}),
-        ("lungmtl/data/region.py", "class Region(Lungs):", "class Region(Lungs, object):", set()),  # wide alone
+        (
+            "lungmtl/data/region.py",
+            "class Region(Lungs):",
+            "class Region(Lungs, object):",
+            {*EXPERIMENTS, "prepared", "checked"},
+        ),
         ("lungmtl/data/pixels.py", "DARK_HU = -500", "DARK_HU = -400", {*EXPERIMENTS, "prepared", "checked"}),
         ("lungmtl/data/thumbnails.py", "THUMBNAIL_MM = 2.5", "THUMBNAIL_MM = 3.0", {"checked"}),
         ("lungmtl/comparison/printed.py", "PUBLISHED_N = 592", "PUBLISHED_N = 593", {"compared"}),
@@ -148,16 +153,16 @@ def test_a_rival_is_part_of_its_own_runs_alone(copy, file, old, new, expected):
     assert {name for name in first if first[name] != after[name]} == expected
 
 
-def test_the_wide_region_is_part_of_the_runs_that_see_it(copy):
+def test_the_wide_region_is_no_part_of_the_runs_that_do_not_see_it(copy):
     params, region = copy / "params" / "smoke.yaml", copy / "lungmtl" / "data" / "region.py"
     texts = params.read_text(encoding="utf-8"), region.read_text(encoding="utf-8")
-    params.write_text(texts[0] + "region: wide\n", encoding="utf-8")
-    wide = keys(copy)
+    params.write_text(texts[0] + "region: tight\n", encoding="utf-8")
+    tight = keys(copy)
     region.write_text(texts[1].replace("class Region(Lungs):", "class Region(Lungs, object):"), encoding="utf-8")
     changed = keys(copy)
     for path, text in zip((params, region), texts, strict=True):
         path.write_text(text, encoding="utf-8")
-    assert {name for name in wide if wide[name] != changed[name]} == {*EXPERIMENTS, "prepared"}
+    assert {name for name in tight if tight[name] != changed[name]} == {"checked"}
 
 
 def test_a_weights_file_that_a_run_starts_from_counts_by_its_content(copy):

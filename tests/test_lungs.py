@@ -8,6 +8,7 @@ from chests import chest, fine_chest, finer
 
 from lungmtl.data.lungs import _block_means, lung_mask
 from lungmtl.data.reading import read_volume
+from lungmtl.data.region import find_region
 from lungmtl.data.volume import ScanError, Volume
 from lungmtl.sources.phantom import make_volume
 
@@ -94,18 +95,30 @@ def test_a_hollow_table_that_the_body_lies_on_is_not_lung():
     np.testing.assert_array_equal(lung_mask(volume), lungs)
 
 
-def test_one_lung_is_enough_but_less_than_a_litre_is_not_a_chest():
+def test_one_lung_or_a_childs_are_enough_but_not_what_an_abdomen_shows_of_lungs():
     volume = chest()
     volume.hu[6:18, 9:19, 6:16] = 40
     np.testing.assert_array_equal(lung_mask(volume), volume.hu == -850)
     volume.hu[6:10, 9:19, 20:30] = 40
-    with pytest.raises(ScanError, match=r"at least 1 L of lung. Found 0.80 L: not a chest"):
+    np.testing.assert_array_equal(lung_mask(volume), volume.hu == -850)  # 0.8 L
+    with pytest.raises(ScanError, match=r"and 1 L where it is cut off. Found 0.80 L, with 100 cm2 in the first"):
+        lung_mask(Volume(volume.hu[:18], volume.spacing_mm))
+    volume.hu[6:17, 9:19, 20:30] = 40
+    with pytest.raises(ScanError, match=r"at least 0.2 L of lung. Found 0.00 L: not a chest"):
         lung_mask(volume)
+
+
+@pytest.mark.parametrize("find", [lung_mask, find_region])
+def test_gas_in_the_bowel_is_no_lung(find):
+    volume = chest()
+    volume.hu[volume.hu == -850] = -995
+    with pytest.raises(ScanError, match=r"Found 0.00 L and 2.40 L of gas, as in bowel"):
+        find(volume)
 
 
 @pytest.mark.parametrize("value", [-1000, 40])
 def test_nothing_but_air_or_tissue_is_not_a_chest(value):
-    with pytest.raises(ScanError, match=r"at least 1 L of lung"):
+    with pytest.raises(ScanError, match=r"at least 0.2 L of lung"):
         lung_mask(Volume(np.full((16, 16, 16), value, dtype=np.int16), (20.0, 20.0, 20.0)))
 
 

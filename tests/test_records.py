@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from lungmtl.study.collection import collect, read_scans, write_scans
+from lungmtl.study.collection import collect, config_of, read_scans, write_scans
 from lungmtl.study.machine import PROJECT, environment
 from lungmtl.study.plan import FILES
 from lungmtl.study.record import HISTORY_COLUMNS, PREDICTION_COLUMNS, read_model, read_record, write_run
@@ -219,3 +219,8 @@ def test_a_record_holds_no_absolute_path(tmp_path):
 
     kept = read_record(tmp_path / "MTL-s0")["config"]
     assert kept == {"cohort": "cohort.csv", "results_dir": "../results", "cache_dir": tmp_path.name}
+
+
+@pytest.mark.parametrize(("said", "region"), [({}, "tight"), ({"region": "wide"}, "wide")])
+def test_records_older_than_the_region_saw_the_tight_mask(said, region):
+    assert config_of({"config": {"epochs": 2, **said}}).region == region

@@ -18,11 +18,12 @@ from lungmtl.sources.phantom import make_volume
 
 REAL_CT = Path(__file__).parent / "data" / "lidc_idri_0001_4mm.nii.gz"
 SPEC = Preparation(spacing_mm=(20.0, 20.0, 20.0), shape=(16, 16, 16), window_hu=(-1000.0, 400.0))
+TIGHT = dataclasses.replace(SPEC, region="tight")
 
 
 def test_a_prepared_scan_is_windowed_lung_on_the_asked_grid():
     volume = chest()
-    tensor = prepare(volume, Preparation(spacing_mm=(10, 10, 10), shape=(16, 14, 28), window_hu=(-1000, 400)))
+    tensor = prepare(volume, dataclasses.replace(TIGHT, spacing_mm=(10, 10, 10), shape=(16, 14, 28)))
     assert tensor.dtype == np.float16
     np.testing.assert_allclose(tensor[2:14, 2:12, 2:12], 150 / 1400, atol=1e-3)  # float16
     np.testing.assert_allclose(tensor[2:14, 2:12, 16:26], 150 / 1400, atol=1e-3)
@@ -58,17 +59,17 @@ def peak_bytes(call):
 
 
 def test_lungs_that_stick_out_of_the_grid_are_measured():
-    whole = prepare_scan(chest(), SPEC)
+    whole = prepare_scan(chest(), TIGHT)
     assert whole.cropped_fraction == 0
     assert whole.lung_volume_l == pytest.approx(2.4)
-    half = prepare_scan(chest(), Preparation(spacing_mm=(10, 10, 10), shape=(6, 28, 36), window_hu=(-1000, 400)))
+    half = prepare_scan(chest(), dataclasses.replace(TIGHT, spacing_mm=(10, 10, 10), shape=(6, 28, 36)))
     assert half.cropped_fraction == pytest.approx(0.5)
 
 
 def test_the_real_ct_prepares_to_the_same_lungs_at_every_orientation(tmp_path):
     image = sitk.ReadImage(str(REAL_CT))
     sitk.WriteImage(sitk.DICOMOrient(image, "RAS"), str(tmp_path / "ras.nii.gz"))
-    spec = Preparation(spacing_mm=(8, 8, 8), shape=(32, 32, 40), window_hu=(-1000, 400))
+    spec = Preparation(spacing_mm=(8, 8, 8), shape=(40, 32, 40), window_hu=(-1000, 400))
     first, second = (prepare_scan(read_volume(p), spec) for p in (REAL_CT, tmp_path / "ras.nii.gz"))
     np.testing.assert_array_equal(first.tensor, second.tensor)
     assert first.cropped_fraction < 0.001

@@ -16,12 +16,16 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from lungmtl.data.air import aerated
 from lungmtl.data.cohort import included, numbers_of
 from lungmtl.data.images import place_of, reason, stamp
 from lungmtl.data.inventory import class_notes, leak_notes, mix, shared
 from lungmtl.data.labels import cooccurrence, label_table
-from lungmtl.data.lungs import LUNG_GRID_MM, lung_mask
+from lungmtl.data.lungs import Lungs
+from lungmtl.data.masks import mask_state, masks_of, own_lungs
+from lungmtl.data.plausibility import air_hu, remarks, tissue_off_hu
 from lungmtl.data.reading import read_volume
+from lungmtl.data.region import find_region
 from lungmtl.data.splits import without_failed
 from lungmtl.data.thumbnails import THUMBNAILS, thumbnail, thumbnail_file
 from lungmtl.data.volume import Technique, Volume
@@ -37,14 +41,11 @@ CHECK_MEASURES = (
     *("n_slices", "n_rows", "n_columns", "slice_mm", "pixel_mm", "length_mm"),
     *("hu_min", "hu_p01", "hu_p05", "hu_p50", "hu_p95", "hu_p99", "hu_max"),
     *("lung_volume_l", "lung_p05", "lung_p50", "lung_p95", "lung_z_mm", "lung_y_mm", "lung_x_mm"),
-    *("below_mm", "above_mm"),
+    *("below_mm", "above_mm", "below_cm2", "above_cm2"),
+    *("left_l", "right_l", "gas_l", "dark_l", "cut_cm2", "air_hu", "tissue_off_hu", "left_out"),
 )
 HU_PERCENTILES = (1, 5, 50, 95, 99)
 LUNG_PERCENTILES = (5, 50, 95)
-# chosen by us: what is usable and still worth a look
-MAX_LUNGS_L = 9.0  # total lung capacity is seldom more
-LUNG_HU = (-960, -500)  # the lungs' median; outside it the HU may have a wrong offset, or the mask is wrong
-MAX_SLICE_MM = 5.0  # a nodule of 8 mm is in one slice or two
 BYTES_PER_WORKER = 64e6  # chosen by us: images that take as long to check as a process takes to start
 
 
@@ -106,10 +107,15 @@ def check_scans(
     used, out = included(frame), Path(out)
     images = {scan: place_of(root, image) for scan, image in zip(used["scan"], used["image"], strict=True)}
     (out / THUMBNAILS).mkdir(parents=True, exist_ok=True)
-    stamps = {scan: stamp(image) for scan, image in images.items()}
+    masks = dict(zip(used["scan"], masks_of(used, root), strict=True))
+    stamps = {scan: [*stamp(image), mask_state(masks[scan])] for scan, image in images.items()}
     rows = _kept(out, stamps)
     write(out / JOURNAL, "".join(json.dumps(row) + "\n" for row in rows.values()))
-    todo = [(scan, str(image), str(thumbnail_file(out, scan))) for scan, image in images.items() if scan not in rows]
+    todo = [
+        (scan, str(image), str(thumbnail_file(out, scan)), masks[scan])
+        for scan, image in images.items()
+        if scan not in rows
+    ]
     n_bytes = sum(stamps[scan][1] for scan, *_ in todo)
     results = run_jobs(check_file, todo, workers=min(workers, len(todo), int(n_bytes / BYTES_PER_WORKER)))
     with (
@@ -126,17 +132,18 @@ def check_scans(
 
 def check_file(job: tuple) -> dict:
     """Check one scan; one that cannot be used becomes a row with its reason, and what was measured before."""
-    scan, image, thumbnail_file = job
+    scan, image, thumbnail_file, mask = job
     row = {"scan": scan, "status": "ok", "reason": ""}
     Path(thumbnail_file).unlink(missing_ok=True)
     try:
         volume = read_volume(image)
         row |= _voxel_measures(volume) | volume.technique._asdict()
+        lungs = None
         try:
-            lungs = lung_mask(volume)
-            row |= _lung_measures(volume, lungs)
+            lungs, found = find_shown(volume, own_lungs(mask, image, scan) if mask else None)
+            row |= found
         finally:  # a thumbnail shows what a scan is that holds no lungs
-            write(Path(thumbnail_file), thumbnail(volume, lungs if "lung_volume_l" in row else None))
+            write(Path(thumbnail_file), thumbnail(volume, lungs))
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         row |= {"status": "failed", "reason": reason(error)}
     return row
@@ -154,18 +161,41 @@ def _voxel_measures(volume: Volume) -> dict:
     }
 
 
+def find_shown(volume: Volume, own: Lungs | None) -> tuple[np.ndarray, dict]:
+    """The lungs that a check shows, bool (Z, Y, X): their air, or an own mask; and their measures.
+
+    Raises:
+        ScanError: If it is not a chest.
+    """
+    region = find_region(volume)
+    lungs, dark_l = aerated(volume, region)
+    lungs = lungs.whole(volume)
+    hu = volume.hu[:, ::2, ::2]
+    found = {"air_hu": air_hu(hu, lungs[:, ::2, ::2]), "tissue_off_hu": tissue_off_hu(hu), "left_out": 0.0}
+    found["dark_l"] = round(dark_l, 3)
+    found |= {name: round(float(getattr(region, name)), 3) for name in ("left_l", "right_l", "gas_l", "cut_cm2")}
+    if own is not None:
+        shown = own.whole(volume)
+        found["left_out"] = round(1 - np.count_nonzero(lungs & shown) / np.count_nonzero(lungs), 3)
+        lungs = shown
+    return lungs, found | _lung_measures(volume, lungs)
+
+
 def _lung_measures(volume: Volume, lungs: np.ndarray) -> dict:
     """Volume, HU and box of the lungs, and how far they end from the first and the last slice."""
     litres = float(np.count_nonzero(lungs)) * math.prod(volume.spacing_mm) * 1e-6
     ends = [lungs.any(axis=tuple({0, 1, 2} - {axis})).nonzero()[0][[0, -1]] for axis in range(3)]
     box_mm = [float((last - first + 1) * mm) for (first, last), mm in zip(ends, volume.spacing_mm, strict=True)]
     slice_mm, n_slices = volume.spacing_mm[0], volume.hu.shape[0]
+    pixel_cm2 = volume.spacing_mm[1] * volume.spacing_mm[2] / 100
+    areas_cm2 = [round(float(np.count_nonzero(lungs[z])) * pixel_cm2, 1) for z in ends[0]]
     return {
         "lung_volume_l": round(litres, 3),
         **_percentiles("lung", volume.hu[lungs], LUNG_PERCENTILES),
         **{f"lung_{axis}_mm": round(mm, 1) for axis, mm in zip("zyx", box_mm, strict=True)},
         "below_mm": round(float(ends[0][0] * slice_mm), 1),
         "above_mm": round(float((n_slices - 1 - ends[0][1]) * slice_mm), 1),
+        **dict(zip(("below_cm2", "above_cm2"), areas_cm2, strict=True)),
     }
 
 
@@ -177,28 +207,13 @@ def _percentiles(name: str, hu: np.ndarray, percentiles: Sequence[int]) -> dict[
 def _judged(rows: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
     """Turn status into verdict: a scan that was read may still be worth a look."""
     pairs = zip(rows.itertuples(), numbers_of(frame, "n_slices"), strict=True)
-    remarks = [" ".join(_remarks(row, n_wanted)) if row.status == "ok" else "" for row, n_wanted in pairs]
-    looks = pd.Series(remarks, index=rows.index, dtype=str)
+    texts = [" ".join(remarks(row, n_wanted)) if row.status == "ok" else "" for row, n_wanted in pairs]
+    looks = pd.Series(texts, index=rows.index, dtype=str)
     rows = rows.rename(columns={"status": "verdict"})
     verdict, reasons = (rows[name].mask(looks != "", to) for name, to in (("verdict", "look"), ("reason", looks)))
     rows = rows.assign(verdict=verdict, reason=reasons)
     counts = [name for name in CHECK_MEASURES if name.startswith(("n_", "hu_", "lung_p"))]
     return rows.astype(dict.fromkeys(counts, "Int64"))
-
-
-def _remarks(row: tuple, n_wanted: float) -> list[str]:
-    """Sentences on one scan that was read."""
-    low, high = LUNG_HU
-    block_mm = max(1, int(LUNG_GRID_MM / row.slice_mm)) * row.slice_mm  # the mask is found on such blocks
-    rules = [
-        (row.n_slices != n_wanted, f"The table says {n_wanted:g} slices, the image has {row.n_slices:g}."),
-        (row.below_mm < block_mm, "The lungs reach the lowest slice: their bases may be cut off."),
-        (row.above_mm < block_mm, "The lungs reach the highest slice: their tops may be cut off."),
-        (row.lung_volume_l > MAX_LUNGS_L, f"The lungs hold {row.lung_volume_l:.1f} L, over {MAX_LUNGS_L:g} L."),
-        (not low <= row.lung_p50 <= high, f"The lungs' median is {row.lung_p50:.0f} HU, not {low} to {high}."),
-        (row.slice_mm > MAX_SLICE_MM, f"Slices lie {row.slice_mm:.1f} mm apart, over {MAX_SLICE_MM:g} mm."),
-    ]
-    return [text for holds, text in (rules if not math.isnan(n_wanted) else rules[1:]) if holds]
 
 
 def _kept(out: Path, stamps: dict[str, list[int]]) -> dict[str, dict]:

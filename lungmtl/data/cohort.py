@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from lungmtl.data.images import outside, place_of
+from lungmtl.data.masks import with_masks
 from lungmtl.data.volume import Technique
 from lungmtl.experiments import SPLITS, TASKS
 from lungmtl.tables import unguard
@@ -53,10 +54,10 @@ def read_cohort(
     frame = _read_text(path, tasks)
     texts = [text for name in tasks for text in _unknown(frame, name, list(ANSWERS), "0, 1 or blank")]
     texts = [*_name_problems(frame), *texts, *_split_problems(frame)]
-    problems = [*((text, "") for text in texts), *_place_problems(included(frame), path, allow_outside)]
+    problems = [*((text, "") for text in texts), *_place_problems(with_masks(included(frame)), path, allow_outside)]
     if problems:
         raise _listed(ValueError, problems, path)
-    missing = [] if allow_missing else _missing_images(included(frame), path)
+    missing = [] if allow_missing else _missing_images(with_masks(included(frame)), path)
     if missing:
         raise _listed(FileNotFoundError, missing, path)
     return frame.assign(**{name: frame[name].map(ANSWERS).astype(float) for name in tasks})

@@ -18,13 +18,14 @@ class Preparation:
         spacing_mm: Voxel size of the result in mm, (z, y, x).
         shape: Voxels of the result, (z, y, x).
         window_hu: HU mapped to 0 and to 1.
-        region: tight = the air of the lungs, closed by 10 mm; wide = the space inside the ribs, with what is not air.
+        region: wide = the space inside the ribs, with what is not air; tight = the air of the lungs, closed by 10 mm.
+            Chosen by us: the paper masks by a segmentation and does not say what that does with disease at the wall.
     """
 
     spacing_mm: Sequence[float]
     shape: Sequence[int]
     window_hu: Sequence[float]
-    region: str = "tight"
+    region: str = "wide"
 
     @property
     def unused(self) -> tuple[str, ...]:

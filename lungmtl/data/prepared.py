@@ -13,6 +13,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from lungmtl.data.images import digest, is_current, place_of, reason
+from lungmtl.data.masks import mask_state, masks_of, own_lungs
 from lungmtl.data.preparation import Preparation, prepared_folder
 from lungmtl.data.reading import read_volume
 from lungmtl.data.tensor import prepare_scan
@@ -37,13 +38,15 @@ def prepare_cohort(
 ) -> tuple[Path, pd.DataFrame]:
     """Prepare every scan of a cohort that is not prepared yet; one file per scan, and a report.
 
-    A file is kept while it is newer than its image; its folder is named by settings, code and `root`. A scan that
-    cannot be used is reported with its reason, which names no path, and never stops the others, even if it ends its
-    worker: later calls then report it so, too, until its image changes or the file that the reason names is removed.
+    A file is kept while it is newer than its image and its mask is the same; its folder is named by settings, code and
+    `root`. A scan that cannot be used is reported with its reason, which names no path, and never stops the others,
+    even if it ends its worker: later calls then report it so, too, until its image changes or the file that the reason
+    names is removed.
 
     Args:
-        frame: Columns `scan` and `image`; rows with a reason in `excluded` are left out.
-        root: Folder that `image` is relative to.
+        frame: Columns `scan`, `image` and, for scans with own masks, `mask`; rows with a reason in `excluded` are
+            left out.
+        root: Folder that `image` and `mask` are relative to.
         preparation: Grid and window.
         cache_dir: Folder for prepared scans of all cohorts.
     Returns:
@@ -57,8 +60,8 @@ def prepare_cohort(
     folder = prepared_folder(preparation, cache_dir, root)
     folder.mkdir(parents=True, exist_ok=True)
     used = frame[frame["excluded"].fillna("") == ""] if "excluded" in frame else frame
-    images = zip(used["scan"], used["image"], strict=True)
-    jobs = [(scan, str(place_of(root, image)), str(folder), preparation) for scan, image in images]
+    images = zip(used["scan"], used["image"], masks_of(used, root), strict=True)
+    jobs = [(scan, str(place_of(root, image)), str(folder), preparation, mask) for scan, image, mask in images]
     rows = {}
     with tqdm(total=len(jobs), desc="preparing", unit="scan", disable=not progress) as bar:
         for row in _run_jobs(jobs, workers):
@@ -72,7 +75,7 @@ def prepare_cohort(
 def _run_jobs(jobs: Sequence[tuple], workers: int) -> Iterator[dict]:
     """Yield a report row per job, in the order in which they finish."""
     present = {entry.name for folder in {job[2] for job in jobs} for entry in os.scandir(folder)}
-    kept = {job[0]: _kept(*job[:3], present) for job in jobs}
+    kept = {job[0]: _kept(job, present) for job in jobs}
     yield from filter(None, kept.values())
     todo = [job for job in jobs if kept[job[0]] is None]
     workers = min(workers, len(todo) // SCANS_PER_WORKER)
@@ -82,14 +85,16 @@ def _run_jobs(jobs: Sequence[tuple], workers: int) -> Iterator[dict]:
         yield from run_apart(_prepare_job, todo, workers=max(1, workers), lost=_lost)
 
 
-def _kept(scan: str, image: str, folder: str, present: set[str]) -> dict | None:
-    """Report row of a scan that was prepared or given up since its image changed, else None; `present`: file names."""
+def _kept(job: tuple, present: set[str]) -> dict | None:
+    """Report row of a scan that was prepared or given up since its images changed, else None; `present`: file names."""
+    scan, image, folder, _, mask = job
     tensor, marker = Path(folder) / f"{scan}.npy", _marker(scan, folder)
     try:
         if tensor.name in present and is_current(tensor, Path(image)):
             measured = json.loads(tensor.with_suffix(".json").read_text(encoding="utf-8"))
-            return {"scan": scan, "status": "ok", "reason": "", **measured, "seconds": math.nan}
-        if marker.name in present and is_current(marker, Path(image)):
+            is_same = measured.pop("mask", "") == mask_state(mask)
+            return {"scan": scan, "status": "ok", "reason": "", **measured, "seconds": math.nan} if is_same else None
+        if marker.name in present and all(is_current(marker, Path(path)) for path in (image, mask or image)):
             text = marker.read_text(encoding="utf-8")
             return _failed(scan, text, math.nan) if text else None
     except (FileNotFoundError, json.JSONDecodeError):
@@ -104,7 +109,7 @@ def _marker(scan: str, folder: str) -> Path:
 
 def _lost(job: tuple, found: str) -> dict:
     """Give up a scan for this call and later ones, so that all runs of a study use the same scans."""
-    scan, _, folder, _ = job
+    scan, _, folder, *_ = job
     marker = _marker(scan, folder)
     (Path(folder) / f"{scan}.npy").unlink(missing_ok=True)
     again = f"Remove {marker.name}, next to the prepared scans, to try again."
@@ -119,7 +124,7 @@ def _failed(scan: str, text: str, seconds: float) -> dict:
 
 def _prepare_job(job: tuple) -> dict:
     """Prepare one scan and write it; a scan that cannot be used becomes a row with its reason."""
-    scan, _, folder, _ = job
+    scan, _, folder, *_ = job
     marker = _marker(scan, folder)
     marker.write_bytes(b"")  # not `touch`: it may hold an old reason
     start = time.perf_counter()
@@ -133,17 +138,21 @@ def _prepare_job(job: tuple) -> dict:
     return {"scan": scan, "status": "ok", "reason": "", **measured, "seconds": time.perf_counter() - start}
 
 
-def prepare_file(scan: str, image: str, folder: str, preparation: Preparation) -> dict[str, float]:
-    """Read, prepare and write one scan; return what the report says of it, and the hashes that `verify` compares."""
-    volume = read_volume(image)
-    prepared = prepare_scan(volume, preparation)
+def prepare_file(scan: str, image: str, folder: str, preparation: Preparation, mask: str = "") -> dict[str, float]:
+    """Read, prepare and write one scan, seen through its own mask if it has one.
+
+    Returns:
+        What the report says of it, and the hashes that `verify` compares.
+    """
+    volume, state = read_volume(image), mask_state(mask)
+    prepared = prepare_scan(volume, preparation, own_lungs(mask, image, scan) if mask else None)
     found = (volume.spacing_mm[0], max(volume.spacing_mm[1:]), prepared.lung_volume_l, prepared.cropped_fraction)
     technique = {name: None if value != value else value for name, value in volume.technique._asdict().items()}
     measured = dict(zip(MEASURES, found, strict=True)) | technique | {"image_digest": digest(Path(image))}
     with replacing(Path(folder) / f"{scan}.npy") as beside:
         np.save(beside, prepared.tensor, allow_pickle=False)
         measured["tensor_sha256"] = sha256(beside)
-        write(Path(folder) / f"{scan}.json", json.dumps(measured))
+        write(Path(folder) / f"{scan}.json", json.dumps(measured | {"mask": state}))
     return measured
 
 

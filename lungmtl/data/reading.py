@@ -19,6 +19,7 @@ from lungmtl.data.detached import first_bytes
 from lungmtl.data.dicom import read_series
 from lungmtl.data.headers import is_dicom
 from lungmtl.data.nifti import check_voxels, read_nifti
+from lungmtl.data.plausibility import raw_values
 from lungmtl.data.volume import DIRECTION_TOLERANCE, MAX_VOXELS, ScanError, Stored, Volume, refused, to_hu
 
 TISSUE_HU = (-200, 300)  # fat, water and muscle: some of it is in every CT
@@ -177,6 +178,8 @@ def _to_labels(array: np.ndarray) -> np.ndarray:
 def _check_hu(hu: np.ndarray) -> None:
     """Check that values are plausible HU: some air, some tissue, and hardly anything brighter than metal."""
     sample = hu[tuple(slice(None, None, max(1, n // 64)) for n in hu.shape)]  # enough to tell, and fast
+    if raw := raw_values(sample):
+        raise refused("A CT must be in HU", raw)
     air = float((sample < -500).mean())
     tissue = float(((sample > TISSUE_HU[0]) & (sample < TISSUE_HU[1])).mean())
     if air < 0.01 or tissue < 0.01:

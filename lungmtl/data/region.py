@@ -14,13 +14,22 @@ import numpy as np
 from scipy import ndimage
 
 from lungmtl.data.grid import box_around
-from lungmtl.data.lungs import BODY_HU, IN_PLANE, LUNG_GRID_MM, MIN_LUNGS_L, Lungs, _airways, _block_means, _within
-from lungmtl.data.volume import ScanError, Volume
+from lungmtl.data.lungs import (
+    BODY_HU,
+    Lungs,
+    airways,
+    blocks_of,
+    check_chest,
+    grown,
+    is_gas,
+    within,
+)
+from lungmtl.data.volume import Volume
 
 OUTSIDE_HU = -950  # chosen by us: between air and the darkest blocks of lung, at the border of a slice
-GREY_SHARE = 0.4  # chosen by us: where more of the border is lighter air, HU are shifted and all of it is outside
-GAS_HU = -960  # chosen by us: a piece of air whose median is darker is bowel gas or a hollow table, not lung
+BONES = (2, 98)  # percentiles of the rows with bone: a piece of air whose median lies beyond them is in the table
 MIN_PIECE_L = 0.02  # chosen by us: smaller pieces of air say nothing about the cavity
+AROUND_MM = 15.0  # chosen by us: air with less tissue on a side is not in the body
 OVERLAP = 0.4  # chosen by us: so much of a piece of lung lies where the other lung's mirror image lies, of gas less
 BONE_HU = 150  # of blocks: ribs, vertebrae, and contrast in vessels
 TILTS = np.arange(-10, 11, 2.0)  # degrees by which a patient may lie turned
@@ -28,6 +37,7 @@ ANGLES = 120  # rays from the middle of a lung, 3 degrees apart
 REACH_MM = 180.0  # chosen by us: no half of a chest is wider
 RIB_GAP_MM = 12.0  # chosen by us: half of what lies between two ribs in z
 MIRROR_MM = 15.0  # chosen by us: so far the mirrored lung may lie outside the ribs of an uneven chest
+DIFFERS_MM, UNSURE_MM = 10.0, 8.0  # chosen by us: where a lung is so much smaller than the mirrored, so much farther
 NEAR_MM = 15.0  # chosen by us: lungs whose sides come so close to the ribs fill the chest
 LEVEL_SHARE = 0.4  # chosen by us: where more of a lung's back is one plane, it is the level of fluid; found 0.1 to 0.2
 BEYOND_MM = 60.0  # chosen by us: fluid of 40 mm behind the lungs, seen at an angle
@@ -38,16 +48,24 @@ BASE_MM = 30.0  # chosen by us: radius of a mass on the diaphragm that its surro
 DOWN_MM = 15.0  # chosen by us: the right dome stands about so much higher than the left
 RECESS_MM, SHELL_MM = 30.0, 30.0  # chosen by us: so far below, and so near the ribs, a full recess may lie
 UP_MM = 12.0  # chosen by us: one apex may stand so much higher
-UNEQUAL = 0.5  # chosen by us: healthy left lungs hold 0.8 to 0.9 of the right
-CUT_CM2 = 2.0  # chosen by us: less at the image's border is a voxel's width
 
 
 @dataclasses.dataclass(frozen=True)
 class Region(Lungs):
-    """The chest cavity as `Lungs`; air seen on each side, L; surface at which the image ends, cm2."""
+    """The chest cavity as `Lungs`, and the air in it.
 
+    Attributes:
+        air: Air of the lungs, bool, on the volume's blocks.
+        left_l: Of that on the patient's left, in litres.
+        right_l: And on the right.
+        gas_l: Air in the body that is not the lungs'.
+        cut_cm2: Surface of the lungs at which the image ends.
+    """
+
+    air: np.ndarray
     left_l: float
     right_l: float
+    gas_l: float
     cut_cm2: float
 
 
@@ -62,36 +80,20 @@ def find_region(volume: Volume) -> Region:
     """Find the chest cavity: both lungs with what disease took of them, and the mediastinum between them.
 
     Raises:
-        ScanError: If there is less than 1 L of air in the lungs: not a chest.
+        ScanError: If it is not a chest: see `check_chest`.
     """
-    factors = tuple(max(1, int(LUNG_GRID_MM / s)) for s in volume.spacing_mm)
-    spacing_mm = tuple(s * f for s, f in zip(volume.spacing_mm, factors, strict=True))
-    hu = _block_means(volume.hu, factors)
+    hu, factors, spacing_mm, _ = blocks_of(volume)
     outside, mirror = _outside(hu), _mirror_plane(hu)
-    air = _lung_air(hu, outside, mirror, spacing_mm)
+    air, other = _lung_air(hu, outside, mirror, spacing_mm)
     block_l = math.prod(spacing_mm) * 1e-6
     left_l, right_l = (float(np.count_nonzero(air[:, half])) * block_l for half in (mirror.left, ~mirror.left))
-    if left_l + right_l < MIN_LUNGS_L:
-        found = f"{left_l + right_l:.2f} L: not a chest"
-        raise ScanError(f"A chest CT must hold at least {MIN_LUNGS_L:.0f} L of lung. Found {found}.")
+    gas_l = _in_body(other, hu, spacing_mm) * block_l
+    check_chest(air, spacing_mm, gas_l=gas_l)
     cavity = _cavity(air, hu, mirror, spacing_mm)
     blocks = box_around(cavity)
     mask = cavity[blocks].repeat(factors[0], axis=0).repeat(factors[1], axis=1).repeat(factors[2], axis=2)
     box = tuple(slice(int(b.start) * f, int(b.stop) * f) for b, f in zip(blocks, factors, strict=True))
-    return Region(box, mask, left_l, right_l, _cut_cm2(air, outside, spacing_mm))
-
-
-def region_remarks(region: Region) -> list[str]:
-    """What looks wrong, in words with figures: lungs of very unequal size, and lung that the image cuts."""
-    remarks = []
-    (small, side), (large, _) = sorted([(region.left_l, "left"), (region.right_l, "right")])
-    if small < UNEQUAL * large:
-        found = f"{region.left_l:.2f} L of air on the left and {region.right_l:.2f} L on the right"
-        remarks.append(f"The lungs are very unequal: {found}. The {side} lung is white, collapsed or missing in part.")
-    if region.cut_cm2 > CUT_CM2:
-        found = f"{region.cut_cm2:.0f} cm2 of its surface lie at the image's border or at air outside the body"
-        remarks.append(f"Lung is cut: {found}, without chest wall.")
-    return remarks
+    return Region(box, mask, air, left_l, right_l, gas_l, _cut_cm2(air, outside, spacing_mm))
 
 
 def _outside(hu: np.ndarray) -> np.ndarray:
@@ -99,14 +101,12 @@ def _outside(hu: np.ndarray) -> np.ndarray:
     frame = np.ones(hu.shape[1:], dtype=bool)
     frame[1:-1, 1:-1] = False
     dark = hu < OUTSIDE_HU
-    if np.mean((hu < BODY_HU)[:, frame] & ~dark[:, frame]) > GREY_SHARE:
-        dark = hu < BODY_HU
-    dark = ndimage.binary_erosion(dark, IN_PLANE, border_value=1, brute_force=True)  # emphysema hangs by threads
+    dark = ~grown(~dark)  # emphysema hangs by threads
     labels, n = ndimage.label(dark)
     touching = np.zeros(n + 1, dtype=bool)
     touching[labels[:, frame]] = True
     touching[0] = False
-    return ndimage.binary_dilation(touching[labels], IN_PLANE, iterations=2)
+    return grown(grown(touching[labels]))
 
 
 def _mirror_plane(hu: np.ndarray) -> _Mirror:
@@ -132,22 +132,50 @@ def _reflected(mask: np.ndarray, mirror: _Mirror) -> np.ndarray:
     return mask[:, mirror.y, mirror.x] & mirror.inside
 
 
-def _lung_air(hu: np.ndarray, outside: np.ndarray, mirror: _Mirror, spacing_mm: Sequence[float]) -> np.ndarray:
-    """Air of the lungs: the largest piece that is not gas, and pieces that lie where its mirror image lies."""
+def _lung_air(
+    hu: np.ndarray, outside: np.ndarray, mirror: _Mirror, spacing_mm: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Air of the lungs: the largest piece that is not gas, and pieces that fit its mirror image; and other pieces."""
     air = (hu < BODY_HU) & ~outside
-    air &= ~_airways(air, hu, float((~mirror.left).sum(axis=1).mean()), spacing_mm)
+    air &= ~airways(air, hu, float((~mirror.left).sum(axis=1).mean()), spacing_mm)
     labels, n = ndimage.label(air)
     sizes = np.bincount(labels.ravel(), minlength=n + 1)
     sizes[0] = 0
     large = np.nonzero(sizes * (math.prod(spacing_mm) * 1e-6) >= MIN_PIECE_L)[0]
-    gas = np.bincount(labels[hu <= GAS_HU], minlength=n + 1) > sizes / 2
-    large = sorted(large[~gas[large]], key=lambda k: -sizes[k])
-    keep = np.zeros(n + 1, dtype=bool)
+    other, keep = np.zeros((2, n + 1), dtype=bool)
+    other[large] = True
+    large = large[~(is_gas(labels, hu)[large] | _beyond_bones(labels, large, hu))]
+    large = sorted(large, key=lambda k: -sizes[k])
     keep[large[:1]] = True
     for _ in range(2 if len(large) > 1 else 0):  # what fits the largest piece, then what fits them all
         share = np.bincount(labels[_reflected(keep[labels], mirror)], minlength=n + 1) / np.maximum(sizes, 1)
         keep[large] |= share[large] >= OVERLAP
-    return keep[labels]
+    return keep[labels], (other & ~keep)[labels]
+
+
+def _beyond_bones(labels: np.ndarray, pieces: np.ndarray, hu: np.ndarray) -> np.ndarray:
+    """Which of the labelled pieces lie in front of or behind the bones: air of a table, or above a blanket."""
+    rows = np.count_nonzero(hu > BONE_HU, axis=(0, 2)).cumsum()
+    if rows[-1] == 0:
+        return np.zeros(len(pieces), dtype=bool)
+    first, last = np.searchsorted(rows, np.multiply(BONES, rows[-1] / 100))
+    some = labels[::2, :, ::2]  # tell as much, and faster
+    counts = (np.count_nonzero(some == piece, axis=(0, 2)).cumsum() for piece in pieces)
+    middles = [np.searchsorted(count, count[-1] / 2) for count in counts]
+    return np.array([not first <= middle <= last for middle in middles], dtype=bool)
+
+
+def _in_body(air: np.ndarray, hu: np.ndarray, spacing_mm: Sequence[float]) -> int:
+    """Voxels of air with tissue on all four sides in their slice: neither a table's nor in a fold of the skin."""
+    if not air.any():
+        return 0
+    planes = box_around(air)[0]
+    inside, tissue = air[planes, ::2, ::2].copy(), hu[planes, ::2, ::2] >= BODY_HU  # every fourth tells as much
+    for axis in (1, 2):
+        before = np.cumsum(tissue, axis=axis, dtype=np.int16)
+        after = np.take(before, [-1], axis=axis) - before
+        inside &= np.minimum(before, after) * (2 * spacing_mm[axis]) >= AROUND_MM
+    return 4 * int(np.count_nonzero(inside))
 
 
 def _cut_cm2(air: np.ndarray, outside: np.ndarray, spacing_mm: Sequence[float]) -> float:
@@ -169,7 +197,7 @@ def _cavity(air: np.ndarray, hu: np.ndarray, mirror: _Mirror, spacing_mm: Sequen
     slices = slice(max(0, int(seen[0] - DOWN_MM / z_mm)), int(seen[-1] + UP_MM / z_mm) + 1)
     bone = ndimage.maximum_filter1d((hu[slices] > BONE_HU).view(np.uint8), 2 * int(RIB_GAP_MM / z_mm) + 1, axis=0)
     height = np.arange(len(hu))[slices, None, None] - base
-    cavity = _within(air, RIM_MM, spacing_mm)
+    cavity = within(air, RIM_MM, spacing_mm)
     for half, medial in ((mirror.left, -1), (~mirror.left, 1)):
         if (both[slices] & half).any():
             columns = half.any(axis=0).nonzero()[0]
@@ -229,6 +257,7 @@ def _half(
     beyond_mm = np.where((sine > BACK) & (near | fluid), BEYOND_MM, np.where(near, WALL_MM, RIM_MM))
     reach = np.minimum(np.where(found, rib, hull), hull + beyond_mm / step)
     reach[:, middle] = hull[:, middle] + BEYOND_MM / step  # to the middle plane
+    reach += np.where(lung - own > DIFFERS_MM / step, UNSURE_MM / step, 0)
     smooth = ndimage.grey_opening(
         np.maximum(reach, own), size=(2 * int(RIB_GAP_MM / z_mm) + 1, 7), mode=("nearest", "wrap")
     )

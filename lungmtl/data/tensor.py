@@ -37,9 +37,9 @@ def prepare(volume: Volume, preparation: Preparation) -> np.ndarray:
     return prepare_scan(volume, preparation).tensor
 
 
-def prepare_scan(volume: Volume, preparation: Preparation) -> Prepared:
-    """Prepare a CT as `prepare` does, and measure its lungs."""
-    seen = _seen(volume, preparation)
+def prepare_scan(volume: Volume, preparation: Preparation, own: Lungs | None = None) -> Prepared:
+    """Prepare a CT as `prepare` does, or with an own mask in place of the region, and measure its lungs."""
+    seen = own or _seen(volume, preparation)
     prepared = resample_lungs(volume, seen, preparation)
     if isinstance(seen, Region):  # which holds more than air
         prepared = dataclasses.replace(prepared, lung_volume_l=seen.left_l + seen.right_l)

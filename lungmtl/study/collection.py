@@ -15,6 +15,7 @@ from lungmtl.study.record import HISTORY_COLUMNS, METRIC_KEYS, PREDICTION_COLUMN
 from lungmtl.tables import unguarded, write_csv
 
 SCANS_FILE = "scans.csv"  # in the study's folder
+EARLIER = {"region": "tight"}  # what runs did that are older than the field
 
 
 class Collection(NamedTuple):
@@ -26,7 +27,7 @@ class Collection(NamedTuple):
     history: pd.DataFrame  # the columns of history.csv
     steps: pd.DataFrame  # the columns of steps.csv; NaN where a run has not that task
     incomplete: list[str]  # names of run directories without a record
-    configs: dict[str, RunConfig]  # of every run; settings that a record lacks have their default
+    configs: dict[str, RunConfig]  # of every run, as `config_of` reads them
 
 
 def collect(study_dir: str | Path) -> Collection:
@@ -74,9 +75,10 @@ def read_scans(study_dir: str | Path) -> pd.DataFrame:
 
 
 def config_of(record: Mapping[str, Any]) -> RunConfig:
-    """Settings of a run; those that its record lacks have their default, those that no longer exist are left out."""
+    """Settings of a run; what its record lacks is `EARLIER` or default, what no longer exists is left out."""
     fields = {field.name for field in dataclasses.fields(RunConfig)}
-    return RunConfig.from_mapping({name: value for name, value in record["config"].items() if name in fields})
+    said = EARLIER | record["config"]
+    return RunConfig.from_mapping({name: value for name, value in said.items() if name in fields})
 
 
 def _run_row(record: dict[str, Any], config: RunConfig) -> pd.DataFrame:

@@ -53,7 +53,7 @@ class RunConfig:
     spacing_mm: list[float] = dataclasses.field(default_factory=lambda: [8.0, 8.0, 8.0])  # voxel size in mm, (z, y, x)
     shape: list[int] = dataclasses.field(default_factory=lambda: [32, 32, 40])  # model grid in voxels, (z, y, x)
     window_hu: list[float] = dataclasses.field(default_factory=lambda: [-1000.0, 400.0])  # HU mapped to 0 and 1
-    region: str = "tight"  # what the network sees: tight (the lungs' air), or wide (all inside the ribs)
+    region: str = "wide"  # what the network sees: wide (all inside the ribs), or tight (the lungs' air)
     # tasks and weighting policy
     tasks: list[str] = dataclasses.field(default_factory=lambda: list(TASKS))  # central task first
     weights: list[float] = dataclasses.field(default_factory=lambda: [3.0] * 5)  # base loss weight per task
@@ -230,7 +230,7 @@ def _rules(config: RunConfig) -> list[tuple[str, bool, str]]:
         ("spacing_mm", len(c.spacing_mm) == 3 and min(c.spacing_mm) > 0, "three positive numbers (z, y, x)"),
         ("shape", len(c.shape) == 3 and min(c.shape) >= 16, "three counts of at least 16 (z, y, x)"),
         ("window_hu", len(c.window_hu) == 2 and c.window_hu[0] < c.window_hu[1], "two numbers, low before high"),
-        ("region", c.region in ("tight", "wide"), "tight or wide"),
+        ("region", c.region in ("wide", "tight"), "wide or tight"),
         ("tasks", bool(c.tasks) and len(set(c.tasks)) == len(c.tasks), "a list of different names"),
         ("weights", len(c.weights) == len(c.tasks), f"one weight per task, {len(c.tasks)} in all"),
         ("weights", all(w >= 0 for w in c.weights) and sum(c.weights) > 0, "at least 0, and not all 0"),

@@ -1,0 +1,114 @@
+"""Own masks: label images of any tool that a cohort's column `mask` names, laid on their CT in place of our region."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import SimpleITK as sitk  # noqa: N813
+
+from lungmtl.data.grid import box_around
+from lungmtl.data.headers import slice_files
+from lungmtl.data.images import place_of, reason, stamp
+from lungmtl.data.lungs import Lungs
+from lungmtl.data.reading import open_image, read_mask
+from lungmtl.data.volume import DIRECTION_TOLERANCE, ScanError
+from lungmtl.keys import key
+
+PLACE_TOLERANCE = 0.1  # chosen by us: of a voxel; what is rounded in a header is less, half a voxel is another grid
+
+
+class _Grid(NamedTuple):
+    """Voxels turned to LPS: `shape` (x, y, z); `steps`, (3, 3), mm from voxel to voxel; `origin`, mm of the first."""
+
+    shape: np.ndarray
+    steps: np.ndarray
+    origin: np.ndarray
+
+
+def with_masks(frame: pd.DataFrame) -> pd.DataFrame:
+    """`scan` and `image` of all images of a cohort, its masks among them: they keep the same rules."""
+    images = frame[["scan", "image"]]
+    if "mask" not in frame:
+        return images
+    masks = frame.loc[frame["mask"] != "", ["scan", "mask"]]
+    masks = masks.rename(columns={"mask": "image"}).assign(scan=masks["scan"] + " (mask)")
+    return pd.concat([images, masks], ignore_index=True)
+
+
+def masks_of(frame: pd.DataFrame, root: str | Path) -> list[str]:
+    """Absolute path of the mask of every scan, "" where it has none; `root` is the folder they are relative to."""
+    if "mask" not in frame:
+        return [""] * len(frame)
+    return [str(place_of(root, mask)) if mask else "" for mask in frame["mask"].fillna("")]
+
+
+def mask_state(mask: str) -> str:
+    """Changes when a scan's mask is another file, or its file changes; "" without a mask."""
+    return key(mask, json.dumps(stamp(Path(mask)))) if mask else ""
+
+
+def own_lungs(mask: str, image: str | Path, scan: str) -> Lungs:
+    """Read the mask of a scan as what the network sees of its CT: all that is not 0.
+
+    Args:
+        mask: NIfTI, MHA or NRRD file of whole labels.
+        image: The CT, a file or a DICOM folder.
+        scan: Name, for errors.
+    Raises:
+        ScanError: If the file cannot be read, is empty, or does not lie voxel by voxel on the CT.
+    """
+    try:
+        labels = read_mask(mask)
+        ours, theirs = _grid(Path(mask)), _grid(Path(image))
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ScanError(f"The mask of scan {scan} must be a label image. Found this: {reason(error)}") from error
+    if differs := _difference(ours, theirs):
+        raise ScanError(f"A mask must lie on the voxels of its CT. Found {differs}, in scan {scan}.")
+    if not labels.any():
+        raise ScanError(f"A mask must mark some voxels with another label than 0. Found none, in scan {scan}.")
+    box = box_around(labels)
+    return Lungs(box, labels[box] != 0)
+
+
+def _grid(path: Path) -> _Grid:
+    """Where the voxels of an image file or of the DICOM series in a folder lie."""
+    files = [str(path)]
+    if path.is_dir():
+        files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(slice_files(path)[0].parent), "", False, True)
+        if not files:
+            raise ScanError("the CT has no DICOM slices that can be placed")
+    first, last = open_image(files[0]), open_image(files[-1])
+    shape = np.array(first.GetSize())
+    direction = np.reshape(first.GetDirection(), (3, 3))
+    steps, origin = direction * first.GetSpacing(), np.array(first.GetOrigin())
+    if len(files) > 1:
+        shape[2] = len(files)
+        steps[:, 2] = (last.GetOrigin() - origin) / (len(files) - 1)
+    axes = np.abs(direction).argmax(axis=0)
+    turned = direction[axes, range(3)] < 0
+    origin = origin + (steps[:, turned] * (shape[turned] - 1)).sum(axis=1)
+    order = np.argsort(axes)
+    return _Grid(shape[order], (steps * np.where(turned, -1, 1))[:, order], origin)
+
+
+def _difference(mask: _Grid, ct: _Grid) -> str:
+    """In what two grids differ, with both values; "" if they are the same."""
+    spacings = [np.linalg.norm(grid.steps, axis=0) for grid in (mask, ct)]
+    directions = [grid.steps / spacing for grid, spacing in zip((mask, ct), spacings, strict=True)]
+    tolerance_mm = PLACE_TOLERANCE * spacings[1]
+    if (mask.shape != ct.shape).any():
+        return f"a size of {_said(mask.shape)} voxels where the CT has {_said(ct.shape)}"
+    if (np.abs(spacings[0] - spacings[1]) * (ct.shape - 1) > tolerance_mm).any():
+        return f"voxels of {_said(spacings[0])} mm where the CT has {_said(spacings[1])}"
+    if np.abs(directions[0] - directions[1]).max() > DIRECTION_TOLERANCE:
+        return f"directions of {_said(directions[0].T.ravel())} where the CT has {_said(directions[1].T.ravel())}"
+    if (np.abs(mask.origin - ct.origin) > tolerance_mm).any():
+        return f"an origin of {_said(mask.origin)} mm where the CT has {_said(ct.origin)}"
+    return ""
+
+
+def _said(values: Sequence[float]) -> str:
+    return "(" + ", ".join(f"{value + 0.0:.5g}" for value in values) + ")"  # + 0.0: no -0
