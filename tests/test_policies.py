@@ -284,7 +284,7 @@ def test_a_spelled_setting_wins_over_the_flat_key():
 @pytest.mark.parametrize(
     ("spelling", "message"),
     [
-        ("PCGRAD", "A policy must be one of BW, PFLP, ITW, RLW, UW"),
+        ("PCGRAD", "A policy must be one of BW, PFLP, ITW, Alone, RLW, UW"),
         ("ITW(PFLP", "`policy` must be a call such as"),
         ("ITW(PFLP, BW)", "`policy` must be a call such as"),
         ("3", "`policy` must be a call such as"),

@@ -15,7 +15,7 @@ from lungmtl.policies import BW, ITW, PFLP, Seen, Step, gramian
 from lungmtl.policies.catalogue import POLICIES, Weighting, build, describe, find
 
 TASKS = ("central", "first", "second", "third")
-SCHEDULES = ("BW", "PFLP", "ITW")
+SCHEDULES = ("BW", "PFLP", "ITW", "Alone")
 MISSING_SOLVER = ("CAGrad",)  # CVXPY is no dependency
 RULES = [name for name in POLICIES if name not in (*SCHEDULES, *MISSING_SOLVER)]
 GRADIENT_RULES = [name for name in RULES if "at" in find(name).__dataclass_fields__]
