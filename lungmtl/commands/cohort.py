@@ -190,7 +190,7 @@ def _write_page(config: RunConfig, tasks: Sequence[str], table: Path, folder: Pa
     from lungmtl.report import write_html
 
     parameters = {"cohort": str(table), "check_dir": str(folder), "allow_outside": allow_outside, "tasks": list(tasks)}
-    names = ("split_fractions", "split_seed", "spacing_mm", "shape", "window_hu")
+    names = ("split_fractions", "split_seed", "spacing_mm", "shape", "window_hu", "region")
     parameters |= {"cache_dir": str(plan.cache_dir(config)), **{name: getattr(config, name) for name in names}}
     with tempfile.TemporaryDirectory(prefix="lungmtl-") as place:
         executed, log = Path(place) / CHECK_NOTEBOOK, Path(place) / PAGE_LOG
