@@ -117,7 +117,7 @@ def test_prepare_of_a_table_goes_on_past_bad_scans_and_names_them(user, capsys):
     assert f"What became of every scan: {user / 'cohort-check' / 'preparation.csv'}" in output
     report = pd.read_csv(user / "cohort-check" / "preparation.csv").set_index("scan")
     assert report["status"].to_dict() == {"one": "ok", "torn": "failed", "gone": "failed", "two": "ok"}
-    assert "scan torn" in report.loc["torn", "reason"]
+    assert report.loc["torn", "reason"] == "A scan must be complete. Found a damaged file (EOFError)."
     assert str(user) not in (user / "cohort-check" / "preparation.csv").read_text()
 
 
