@@ -31,7 +31,7 @@ def run_jobs(function: Job, jobs: Sequence[tuple], *, workers: int) -> Iterator[
 
 
 def _stop(job: tuple, found: str) -> dict:
-    raise RuntimeError(f"Every job must be completed; call again to go on. Found {found}, job {job}.")
+    raise RuntimeError(f"Every job must be completed; call again to go on. Found {found}, job {job[0]}.")
 
 
 def run_apart(

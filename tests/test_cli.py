@@ -83,7 +83,8 @@ def test_a_bad_table_is_told_with_all_its_problems(user, caplog):
         "  - Every scan must have a patient. Found none in scan one.",
         "  - `lung_cancer` must be 0, 1 or blank. Found 'yes' in scan two.",
         "  - `split` must be train, validation, test or blank. Found 'tset' in scan two.",
-        "  - An image must lie in the table's folder. Found ../torn.nii.gz in scan torn.",
+        "  - An image must lie in the table's folder with all its files, unless `--allow-outside` is given. "
+        "Found another place in scan torn. It is ../torn.nii.gz.",
     ]
 
 
@@ -100,7 +101,7 @@ def test_a_table_cannot_reach_outside_its_folder_unless_told_to(user, caplog, co
     write(user, "one", image=["../outside.nii.gz"])
     options = {"check": ["--no-page"], "prepare": [*GRID, "--cache-dir", str(user / "cache")], "verify": []}[command]
     assert cli.main([command, "cohort.csv", *options]) == 2
-    assert "An image must lie in the table's folder. Found ../outside.nii.gz in scan one." in caplog.text
+    assert "unless `--allow-outside` is given. Found another place in scan one. It is ../outside.nii.gz." in caplog.text
     assert cli.main([command, "cohort.csv", "--allow-outside", *options]) == 0
 
 
@@ -116,7 +117,7 @@ def test_prepare_of_a_table_goes_on_past_bad_scans_and_names_them(user, capsys):
     assert f"What became of every scan: {user / 'cohort-check' / 'preparation.csv'}" in output
     report = pd.read_csv(user / "cohort-check" / "preparation.csv").set_index("scan")
     assert report["status"].to_dict() == {"one": "ok", "torn": "failed", "gone": "failed", "two": "ok"}
-    assert "scan torn" in report.loc["torn", "reason"]
+    assert report.loc["torn", "reason"] == "A scan must be complete. Found a damaged file (EOFError)."
     assert str(user) not in (user / "cohort-check" / "preparation.csv").read_text()
 
 

@@ -177,6 +177,7 @@ def header_of(name, text):
         header_of("scan.mhd", "NDims = 3\nElementDataFile: {outside}/scan.raw\n"),
         header_of("scan.mha", "NDims = 3\r\nElementDataFile = {outside}/scan.raw\r\n"),
         header_of("scan.mhd", "ElementDataFile = LIST\nscan1.raw\n{up}/scan2.raw\n"),
+        header_of("scan.mhd", "ElementDataFile = LISTED/../{up}/scan.raw\n"),
         header_of("scan.mhd", "ElementDataFile = {up}/scan%03d.raw 1 9 1\n"),
         header_of("scan.mhd", "ElementDataFile = {outside}/%s 1 9 1\n"),
         header_of("scan.mhd", "Comment = " + "x" * 70000 + "\nElementDataFile = {up}/scan.raw\n"),

@@ -13,6 +13,7 @@ HEAD_BYTES = (1 << 16, 1 << 24)  # of a text header: nearly all are shorter than
 _META = re.compile(rb"(?ims)^\s*ElementDataFile\s*[=:][ \t]*([^\r\n]*)(.*)")
 _NRRD = re.compile(rb"(?ims)^data ?file\s*:[ \t]*([^\r\n]*)(.*)")
 DETACHED = {".mha": _META, ".mhd": _META, ".nrrd": _NRRD, ".nhdr": _NRRD}  # where a header names files of voxels
+MAX_FILES = 10_000  # that a pattern may name
 PATTERN = re.compile(r"[^%]*%0?\d?d[^%]*")
 
 
@@ -42,12 +43,12 @@ def _named(first: str, others: Sequence[str]) -> list[str]:
     """File names that a header gives: none, one, a list with a line for each, or a pattern with its numbers."""
     if first.upper() == "LOCAL":
         return []
-    if first.upper().startswith("LIST"):
-        return [name for name in others if name]
+    if first.upper().startswith("LIST"):  # a number may follow; MetaIO takes any word that begins so for it
+        return [name for name in (*others, "" if re.fullmatch(r"LIST( \d+)?", first.upper()) else first) if name]
     if "%" not in first:
         return [first]
     pattern, *numbers = first.split()
     if not PATTERN.fullmatch(pattern) or not 2 <= len(numbers) <= 4 or not all(n.isdecimal() for n in numbers):
         return ["/"]
     start, stop, step = [*map(int, numbers[:3]), 1][:3]
-    return [pattern % number for number in range(start, stop + 1, max(1, step))][:10000]
+    return [pattern % number for number in range(start, stop + 1, max(1, step))[:MAX_FILES]]

@@ -159,7 +159,9 @@ def prepare_file(scan: str, image: str, folder: str, preparation: Preparation, m
 def _warn_of(report: pd.DataFrame) -> None:
     failed = report[report["status"] == "failed"]
     if len(failed):
-        _logger.warning("%d of %d scans cannot be used, first: %s", len(failed), len(report), failed.iloc[0]["reason"])
+        first = failed.iloc[0]
+        text = "%d of %d scans cannot be used, first %s: %s"
+        _logger.warning(text, len(failed), len(report), first["scan"], first["reason"])
     cut = report[report["cropped_fraction"] > 0.01]
     if len(cut):
         _logger.warning("%d of %d scans have over 1 %% of their lungs outside the grid", len(cut), len(report))
