@@ -123,7 +123,7 @@ def write_wide(folder: Path) -> Path:
         (write_4d, "3D with one channel"),
         (write_colour, "3D with one channel. Found .* 3 channels"),
         (write_nan, "Found NaN or infinity"),
-        (write_unsigned, "in HU and hold air and soft tissue. Found 0.0% air"),
+        (write_unsigned, "as if 1000 or 1024 were added"),
         (write_wide, "voxel size must be positive and below 50 mm. Found .*80"),
         (write_one_slice, "at least two slices"),
         (write_unknown_kind, "one of .nii, .* or a DICOM folder. Found another kind of file"),

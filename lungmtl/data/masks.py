@@ -10,7 +10,7 @@ import pandas as pd
 import SimpleITK as sitk  # noqa: N813
 
 from lungmtl.data.grid import box_around
-from lungmtl.data.headers import slice_files
+from lungmtl.data.headers import series_folder
 from lungmtl.data.images import place_of, reason, stamp
 from lungmtl.data.lungs import Lungs
 from lungmtl.data.reading import open_image, read_mask
@@ -77,7 +77,7 @@ def _grid(path: Path) -> _Grid:
     """Where the voxels of an image file or of the DICOM series in a folder lie."""
     files = [str(path)]
     if path.is_dir():
-        files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(slice_files(path)[0].parent), "", False, True)
+        files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(series_folder(path)), "", False, True)
         if not files:
             raise ScanError("the CT has no DICOM slices that can be placed")
     first, last = open_image(files[0]), open_image(files[-1])
