@@ -54,7 +54,7 @@ def _status(command: object, options: argparse.Namespace) -> int:
 
     try:
         return command(options)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         _logger.error("error: %s", error)
         return BAD_INPUT
     except plan.RunError as error:

@@ -4,7 +4,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from lungmtl.commands.options import add_planned, n_cores, places, planned, seeds
+from lungmtl.commands.options import add_planned, add_workers, at_least_one, n_cores, places, planned, seeds
 from lungmtl.files import locked
 from lungmtl.study import compare_runs, execute_run, plan, progress_bar, run_study
 
@@ -16,7 +16,7 @@ _logger = logging.getLogger(__name__)
 def add_study(parser: argparse.ArgumentParser) -> None:
     """Options of `study`."""
     add_planned(parser)
-    parser.add_argument("--cores", type=int, default=n_cores(), help="CPU cores to use at a time, %(default)s")
+    parser.add_argument("--cores", type=at_least_one, default=n_cores(), help="CPU cores to use at a time, %(default)s")
     parser.add_argument("--profile", default="local", help="local, slurm, or a folder with a Snakemake profile")
     parser.epilog = "Options after -- go to Snakemake, e.g. -- --dry-run"
 
@@ -50,7 +50,7 @@ def report(options: argparse.Namespace) -> int:
 def add_cohort(parser: argparse.ArgumentParser) -> None:
     """Options of `cohort`."""
     add_planned(parser)
-    parser.add_argument("--workers", type=int, default=n_cores(), help="processes, %(default)s")
+    add_workers(parser)
 
 
 def cohort(options: argparse.Namespace) -> int:

@@ -4,7 +4,6 @@ One row of `cohort.csv` is one scan. A diagnosis is 0, 1 or blank, which means n
 a reason in `excluded` stays in the table and is used nowhere.
 """
 
-import csv
 import os
 import re
 from collections.abc import Sequence
@@ -14,12 +13,14 @@ import numpy as np
 import pandas as pd
 
 from lungmtl.data.images import place_of
+from lungmtl.data.tables import read_rows
 from lungmtl.experiments import SPLITS, TASKS
 
 ANSWERS = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "": np.nan}
 DOWNLOAD = "download"  # begins the reason of a scan that is still to be downloaded; followed by what is there of it
 MAX_LISTED = 20  # problems of a table named at once
 ATTRIBUTES = ("nodule_mm", "noise_hu", "thickness_mm", "n_slices", "kernel", "manufacturer", "sex", "age_years")
+NODULE_MASK = "nodule_mask"  # optional column: a label file on the image's grid, placed by the same rules as the image
 SCAN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # it becomes a file name
 
 
@@ -41,15 +42,13 @@ def read_cohort(
         ValueError: If a column is missing, or values of rows are not what their columns must hold: all are named.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"A cohort must be an existing csv file. Found nothing at {path}.")
     frame = _read_text(path, tasks)
     problems = _name_problems(frame)
     problems += [text for name in tasks for text in _unknown(frame, name, list(ANSWERS), "0, 1 or blank")]
-    problems += [*_split_problems(frame), *_place_problems(included(frame), path, allow_outside)]
+    problems += [*_split_problems(frame), *_place_problems(_files(frame), path, allow_outside)]
     if problems:
         raise ValueError(_listed(problems, path))
-    missing = [] if allow_missing else _missing_images(included(frame), path)
+    missing = [] if allow_missing else missing_images(frame, path)
     if missing:
         raise FileNotFoundError(_listed(missing, path))
     return frame.assign(**{name: frame[name].map(ANSWERS).astype(float) for name in tasks})
@@ -61,8 +60,12 @@ def included(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def exclude_failed(frame: pd.DataFrame, report: pd.DataFrame) -> pd.DataFrame:
-    """Exclude the scans that failed, with the reason of the report (`scan`, `status`, `reason`); a new frame."""
-    failed = report.loc[report["status"] != "ok"].set_index("scan")["reason"]
+    """Exclude the scans that failed, with the reason of the report; a new frame.
+
+    The report is of `prepare_cohort` or of `check_cohort`: `scan`, `reason`, and `status` or `verdict`.
+    """
+    state = report["status" if "status" in report else "verdict"]
+    failed = report[state == "failed"].set_index("scan")["reason"]
     reasons = frame["scan"].map(failed)
     return frame.assign(excluded=reasons.where(reasons.notna(), frame["excluded"]))
 
@@ -70,6 +73,14 @@ def exclude_failed(frame: pd.DataFrame, report: pd.DataFrame) -> pd.DataFrame:
 def numbers_of(frame: pd.DataFrame, name: str) -> pd.Series:
     """A column that may not be there as float, NaN where there is no number."""
     return pd.to_numeric(frame[name] if name in frame else pd.Series(np.nan, index=frame.index), errors="coerce")
+
+
+def missing_images(frame: pd.DataFrame, path: str | Path) -> list[str]:
+    """A sentence with the full path for every file that a table at `path` names and that is not there."""
+    rows = zip(*(_files(frame)[name] for name in ("image", "scan")), strict=True)
+    places = [(place_of(Path(path).parent, image), scan) for image, scan in rows]
+    missing = [(place, scan) for place, scan in places if not os.path.exists(place)]
+    return [f"Every image must exist. Found nothing at {place}, scan {scan}." for place, scan in missing]
 
 
 def attributes(frame: pd.DataFrame, truth: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -96,12 +107,8 @@ def attributes(frame: pd.DataFrame, truth: pd.DataFrame | None = None) -> pd.Dat
 
 def _read_text(path: Path, tasks: Sequence[str]) -> pd.DataFrame:
     """Read every cell as stripped text and check the columns."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            rows = [[cell.strip() for cell in row] for row in csv.reader(stream, strict=True) if row]
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"A cohort must be a csv table in UTF-8. Found in {path}: {error}") from error
-    header = rows[0] if rows else []
+    rows = read_rows(path)
+    header = rows[0]
     if ragged := [number for number, row in enumerate(rows, start=1) if len(row) != len(header)]:
         raise ValueError(
             f"Every row must have as many cells as the header. Found another count in row {ragged[0]} of {path}."
@@ -131,6 +138,13 @@ def _unknown(frame: pd.DataFrame, name: str, known: Sequence[str], what: str) ->
     return [f"`{name}` must be {what}. Found {value!r} in scan {scan}." for value, scan in pairs]
 
 
+def _files(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows that are not excluded, and once more, with the mask in `image`, those that name a nodule mask."""
+    used = included(frame)
+    masked = used[used[NODULE_MASK] != ""] if NODULE_MASK in used else used.iloc[:0]
+    return pd.concat([used, masked.assign(image=masked[NODULE_MASK])]) if len(masked) else used
+
+
 def _name_problems(frame: pd.DataFrame) -> list[str]:
     must = "A scan's name must be letters, digits, dot, dash and underscore."
     rows = enumerate(frame["scan"], start=2)  # the header is row 1
@@ -158,9 +172,3 @@ def _place_problems(frame: pd.DataFrame, path: Path, allow_outside: bool) -> lis
         elif not allow_outside and root not in place_of(root, image).parents:
             problems.append(f"An image must lie in the table's folder. Found {image} in scan {scan}.")
     return problems
-
-
-def _missing_images(frame: pd.DataFrame, path: Path) -> list[str]:
-    places = [(place_of(path.parent, image), scan) for image, scan in zip(frame["image"], frame["scan"], strict=True)]
-    missing = [(place, scan) for place, scan in places if not os.path.exists(place)]
-    return [f"Every image must exist. Found nothing at {place}, scan {scan}." for place, scan in missing]

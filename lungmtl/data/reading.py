@@ -51,16 +51,22 @@ def read_volume(path: str | Path) -> Volume:
     return Volume(hu, spacing_mm)
 
 
-def read_mask(path: str | Path) -> np.ndarray:
+def read_mask(path: str | Path, *, of: Volume | None = None) -> np.ndarray:
     """Read a label file, uint8 (Z, Y, X), oriented as `read_volume` does.
 
+    Args:
+        of: The scan that it must have the voxels of.
     Raises:
-        ScanError: If the file cannot be read as a 3D image of labels 0 to 255.
+        ScanError: If the file cannot be read as a 3D image of labels 0 to 255, or has other voxels than the scan.
         FileNotFoundError: If there is nothing at `path`.
     """
     path = _existing(path)
     with _quiet():
-        return _oriented(_read_file(path, _to_labels), path)[0]
+        mask, spacing_mm = _oriented(_read_file(path, _to_labels), path)
+    if of and (mask.shape != of.hu.shape or not np.allclose(spacing_mm, of.spacing_mm, rtol=1e-3)):
+        found = f"{mask.shape} of {spacing_mm} mm for {of.hu.shape} of {of.spacing_mm} mm (z, y, x)"
+        raise refused("A mask must have its scan's voxels", found, path)
+    return mask
 
 
 def _existing(path: str | Path) -> Path:

@@ -10,7 +10,7 @@ from lungmtl.experiments import SPLITS, in_order
 from lungmtl.report.words import counted, recorded, render, shown
 
 # settings that are places and names, or that `methods.md.j2` says in its own way
-NOT_METHODS = r"study|experiment|seed|results_dir|cache_dir|cohort|threads|tasks|weights|phantom_\w+"
+NOT_METHODS = r"study|experiment|seed|results_dir|cache_dir|cohort|allow_outside|threads|tasks|weights|phantom_\w+"
 
 
 def methods(runs: pd.DataFrame) -> str:

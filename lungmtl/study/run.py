@@ -100,21 +100,18 @@ def gather(config: RunConfig) -> Cohort:
     """Read the cohort, or make the phantom one, split it, and prepare what is not prepared yet.
 
     Raises:
-        ValueError: If the table is wrong, or a split lacks a class of a task.
+        ValueError: If the table is wrong, or `data.judge_splits` finds what stops a study.
     """
     start = time.perf_counter()
     path = Path(config.cohort)
     if not config.cohort:
         path = phantom.make_cohort(config.phantom.folder(config.cache_dir), config.phantom, progress=False)
-    table = data.read_cohort(path, tasks=config.tasks)
-    table = data.assign_splits(
-        table, fractions=config.split_fractions, seed=config.split_seed, stratify=config.tasks[0]
-    )
+    table = data.read_cohort(path, tasks=config.tasks, allow_outside=config.allow_outside)
+    data.check_splits(table, **config.splitting)  # before anything is computed
     folder, report = data.prepare_cohort(
         table, path.parent, config.preparation, cache_dir=config.cache_dir, progress=False
     )
-    table = data.included(data.exclude_failed(table, report))
-    data.check_splits(table, tasks=config.tasks)
+    table = data.included(data.check_splits(table, **config.splitting, failed=report))
     return Cohort(path, table, folder, data.counts(table, tasks=config.tasks), time.perf_counter() - start)
 
 
