@@ -69,7 +69,8 @@ def check(options: argparse.Namespace) -> int:
         checked = data.check_cohort(
             split, table.parent, out=out, tasks=tasks, workers=options.workers, progress=sys.stderr.isatty()
         )
-        stops = [*data.missing_images(frame, table), *data.judge_splits(frame, **rules, failed=checked.scans)[1]]
+        stops = data.missing_images(frame, table)[:N_SHOWN]
+        stops += filter(None, [" ".join(data.judge_splits(frame, **rules, failed=checked.scans)[1])])
         _print_verdicts(checked, stops)
         if options.page:
             _write_page(config, tasks, table, out)

@@ -26,7 +26,8 @@ def mix(frame: pd.DataFrame, scans: pd.DataFrame) -> pd.DataFrame:
     table = long.pivot_table(index=["what", "value"], columns="split", aggfunc="size", fill_value=0)
     table = table.reindex(columns=[ALL, *SPLITS], fill_value=0).reset_index()
     order = table["what"].map({name: place for place, name in enumerate(names)})
-    return table.assign(order=order).sort_values(["order", ALL], ascending=[True, False]).drop(columns="order")
+    rows = table.assign(order=order).sort_values(["order", ALL], ascending=[True, False], ignore_index=True)
+    return rows.drop(columns="order").rename_axis(columns=None)
 
 
 def shared(frame: pd.DataFrame, scans: pd.DataFrame, root: str | Path) -> pd.DataFrame:

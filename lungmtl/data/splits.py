@@ -10,6 +10,7 @@ from lungmtl.data.cohort import exclude_failed, included
 from lungmtl.data.labels import counts
 from lungmtl.experiments import CENTRAL_TASK, SPLITS
 
+AUXILIARY = "an auxiliary task"
 TRIED_SEEDS = range(50)  # chosen by us: where no seed of so many does, the fractions or the table must change
 TRIED_FRACTIONS = ([0.6, 0.2, 0.2], [0.5, 0.25, 0.25], [0.4, 0.3, 0.3])
 
@@ -93,7 +94,7 @@ def judge_splits(
     for others in TRIED_FRACTIONS if (frame["split"] == "").any() else ():
         if not tried(others, seed)[1]:
             return split, [*stops, f"To mend it: set `split_fractions: {others}` in the params file."]
-    or_without = ", or leave an auxiliary task out of `tasks`" if len(tasks) > 1 else ""
+    or_without = ", or leave that auxiliary task out of `tasks`" if AUXILIARY in " ".join(stops) else ""
     return split, [*stops, f"To mend it: add patients, or move some between splits in the column `split`{or_without}."]
 
 
@@ -105,7 +106,7 @@ def _stops(frame: pd.DataFrame, tasks: Sequence[str], batch_size: int) -> list[s
         where = SPLITS if is_central else SPLITS[:1]
         lacks = [f"{_counted(found[split][task])} in {split}" for split in where if _is_one_class(found[split][task])]
         if lacks:
-            must = "in every split for the central task" if is_central else "in train for an auxiliary task"
+            must = "in every split for the central task" if is_central else f"in train for {AUXILIARY}"
             stops.append(f"There must be positive and negative scans {must}. Found of `{task}` {'; '.join(lacks)}.")
     n_train = int((included(frame)["split"] == SPLITS[0]).sum())
     if n_train < batch_size:

@@ -101,8 +101,8 @@ def _link_files(folder: Path, printed: str) -> str:
 def _dress_table(page: BeautifulSoup, table: Tag, links: Links) -> None:
     """Give a table its scroll box, one row of heads, its sorting and its links."""
     table.attrs = {}
-    label = f"Table: {_heading_before(table)}"
-    table.wrap(page.new_tag("div", attrs={"class": "table", "tabindex": "0", "role": "region", "aria-label": label}))
+    label, kind = f"Table: {_heading_before(table)}", "table cards" if table.find("img") else "table"
+    table.wrap(page.new_tag("div", attrs={"class": kind, "tabindex": "0", "role": "region", "aria-label": label}))
     heads = _heads(table)
     rows = [row.find_all(["th", "td"]) for row in table.select("tbody tr")]
     if not rows:
