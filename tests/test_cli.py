@@ -34,7 +34,7 @@ def user(tmp_path, monkeypatch):
 def write(folder, *scans, **columns):
     frame = pd.DataFrame({"scan": scans, "patient": [f"patient-{scan}" for scan in scans]})
     frame["image"] = [f"ct/{scan}.nii.gz" for scan in scans]
-    frame = frame.assign(**dict.fromkeys(TASKS, ""), **columns)
+    frame = frame.assign(**dict.fromkeys(TASKS, "") | columns)
     frame.to_csv(folder / "cohort.csv", index=False)
 
 
@@ -119,8 +119,10 @@ def test_check_says_where_a_missing_image_should_be_and_the_files_do_not(user, c
 
 def test_check_of_a_study_leaves_the_studys_files_alone(user):
     write(user, "one")
-    (user / "own.yaml").write_text(f"experiments: [STL]\nseeds: [0]\ncohort: {user}/cohort.csv\n")
-    assert cli.main(["check", "own.yaml", "--no-page", "--workers", "1", "--results-dir", str(user / "results")]) == 1
+    (user / "own.yaml").write_text(
+        f"experiments: [STL]\nseeds: [0]\ncohort: {user}/cohort.csv\nresults_dir: {user}/results\n"
+    )
+    assert cli.main(["check", "own.yaml", "--no-page", "--workers", "1"]) == 1
     assert [path.name for path in (user / "results" / "own").iterdir()] == ["check"]
 
 
