@@ -307,8 +307,8 @@ def test_the_tables_are_written_and_name_what_is_in_the_way(tmp_path):
     found = check_cohort(frame, tmp_path, out=tmp_path / "out", tasks=TASKS[:2], progress=False)
     assert found.notes == [
         "Leakage: identical voxels in 4 scans (a b c d), under 4 patient name(s), in test and train and validation.",
-        "The figures of `asthma` stay blank in validation: 0 positive, 1 negative and 0 unknown.",
-        "The figures of `asthma` stay blank in test: 1 positive, 0 negative and 0 unknown.",
+        "Figures stay blank in validation, for want of positive or negative scans: asthma.",
+        "Figures stay blank in test, for want of positive or negative scans: asthma.",
     ]
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert written >= {"scans.csv", "labels.csv", "cooccurrence.csv", "mix.csv", "shared.csv"}

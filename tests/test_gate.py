@@ -37,8 +37,8 @@ def test_another_task_needs_them_in_training_alone_and_is_named_where_it_stays_b
     frame, stops = judge_splits(table(copd=[0, 1, 0, 1, 1, 1, 0, np.nan]), **RULES)
     assert stops == []
     assert blank_figures(frame, tasks=RULES["tasks"]) == [
-        "The figures of `copd` stay blank in validation: 2 positive, 0 negative and 0 unknown.",
-        "The figures of `copd` stay blank in test: 0 positive, 1 negative and 1 unknown.",
+        "Figures stay blank in validation, for want of positive or negative scans: copd.",
+        "Figures stay blank in test, for want of positive or negative scans: copd.",
     ]
     _, stops = judge_splits(table(copd=[0, 0, 0, np.nan, 1, 0, 1, 0]), **RULES)
     assert "in train for an auxiliary task. Found of `copd` 0 positive, 3 negative and 1 unknown in train." in stops[0]

@@ -12,19 +12,19 @@ from chests import chest, save
 from test_privacy import write_series
 
 from lungmtl import cli
-from lungmtl.study import execute_notebook
+from lungmtl.study import collect, execute_notebook, load_run
 from lungmtl.study.plan import NOTEBOOKS, PROJECT
 
 TINY = {  # what README says to change in params/own.yaml, and a grid that takes no time
     **{
         "study": "mine",
         "tasks": ["nodule", "emphysema"],
-        "experiments": ["STL", "MTL"],
+        "experiments": ["STL", "ITW2"],
         "seeds": [0],
         "precision": "fp32",
     },
     **{"split_fractions": [0.5, 0.25, 0.25], "split_seed": 1, "spacing_mm": [20.0, 20.0, 20.0], "shape": [16, 16, 20]},
-    **{"width": 4, "epochs": 1, "batch_size": 4, "region": "tight"},
+    **{"width": 4, "epochs": 1, "batch_size": 4, "region": "tight", "pflp_period": 1},
 }
 N_SCANS = 18
 
@@ -75,10 +75,24 @@ def text_of(page):
 def test_every_command_does_its_part(studied):
     study, status = studied
     assert status == [1, 0, 0, 0]  # check names the torn scan
-    assert sorted(path.name for path in (study / "runs").iterdir()) == ["MTL-s0", "STL-s0"]
-    record = json.loads((study / "runs" / "MTL-s0" / "record.json").read_text())
+    assert sorted(path.name for path in (study / "runs").iterdir()) == ["ITW2-s0", "STL-s0"]
+    record = json.loads((study / "runs" / "ITW2-s0" / "record.json").read_text())
     assert record["metrics"]["validation"]["emphysema"]["auc"] is None
     assert record["metrics"]["validation"]["nodule"]["auc"] is not None
+
+
+def test_tables_and_networks_have_the_tasks_of_the_params_file(studied, user):
+    study, _ = studied
+    found, (network, config, record) = collect(study), load_run(study / "runs" / "ITW2-s0")
+    labels = pd.read_csv(user / "table" / "cohort-check" / "labels.csv")
+    assert labels["task"].unique().tolist() == TINY["tasks"]
+    assert found.runs["tasks"].tolist() == [TINY["tasks"], TINY["tasks"][:1]]
+    assert found.configs["ITW2-s0"].weights == [3, 1]
+    assert set(pd.read_csv(study / "tables" / "auc.csv")["task"]) == set(TINY["tasks"])
+    assert pd.read_csv(study / "tables" / "comparisons.csv")["experiment"].tolist() == ["ITW2"]
+    assert network.tasks == tuple(TINY["tasks"])
+    assert not network.training
+    assert (config.experiment, record["policy"]["name"]) == ("ITW2", "ITW(PFLP(BW))")
 
 
 def test_the_flow_counts_scans_and_patients_to_the_splits(studied):
@@ -105,7 +119,7 @@ def test_the_report_has_the_flow_names_what_is_blank_and_speaks_of_no_phantom(st
 
 
 def test_where_it_looks_is_drawn_and_scored_where_a_nodule_is_marked(studied, user, tmp_path):
-    places = {"run_dir": studied[0] / "runs" / "MTL-s0", "cohort": user / "table" / "cohort.csv"}
+    places = {"run_dir": studied[0] / "runs" / "ITW2-s0", "cohort": user / "table" / "cohort.csv"}
     places = {name: str(place) for name, place in (places | {"cache_dir": user / "cache"}).items()}
     executed = tmp_path / "out.ipynb"
     execute_notebook(NOTEBOOKS / "05_attention.ipynb", executed, places, log=tmp_path / "log", name="attention")

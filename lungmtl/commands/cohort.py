@@ -114,6 +114,18 @@ def prepare(options: argparse.Namespace) -> int:
     return 0
 
 
+def refuse(runs: Sequence[RunConfig]) -> None:
+    """Refuse a study of a cohort table that would stop, before its workflow starts.
+
+    Raises:
+        ValueError: If `data.judge_splits` finds what stops it, or the table is wrong.
+        FileNotFoundError: If the table or an image is missing.
+    """
+    tasks = plan.tasks_of(runs)
+    frame = _read_table(runs[0], plan.cohort_path(runs[0]), tasks, is_study=True)
+    data.check_splits(frame, **runs[0].splitting | {"tasks": tasks})
+
+
 def add_verify(parser: argparse.ArgumentParser) -> None:
     """Options of `verify`."""
     _add_table(parser)

@@ -27,6 +27,10 @@ def study(options: argparse.Namespace) -> int:
     settings = {"params": str(options.params.resolve()), **places(options)}
     if options.seeds:
         settings["seeds"] = " ".join(map(str, seeds(options.seeds)))
+    if runs[0].cohort and plan.incomplete(runs):
+        from lungmtl.commands.cohort import refuse
+
+        refuse(runs)
     done = run_study(runs, settings, profile=options.profile, cores=options.cores, options=options.snakemake)
     if done and not plan.incomplete(runs):
         _print_results(plan.study_dir(runs[0]))

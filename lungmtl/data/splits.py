@@ -115,13 +115,13 @@ def _stops(frame: pd.DataFrame, tasks: Sequence[str], batch_size: int) -> list[s
 
 
 def blank_figures(frame: pd.DataFrame, *, tasks: Sequence[str]) -> list[str]:
-    """A sentence for every task without both classes in validation or test, where its figures stay blank."""
+    """Name the auxiliary tasks without both classes in validation or test, where their figures stay blank."""
     found = counts(frame, tasks=tasks)
+    blank = {split: [task for task in tasks[1:] if _is_one_class(found[split][task])] for split in SPLITS[1:]}
     return [
-        f"The figures of `{task}` stay blank in {split}: {_counted(found[split][task])}."
-        for task in tasks[1:]
-        for split in SPLITS[1:]
-        if _is_one_class(found[split][task])
+        f"Figures stay blank in {split}, for want of positive or negative scans: {', '.join(names)}."
+        for split, names in blank.items()
+        if names
     ]
 
 
