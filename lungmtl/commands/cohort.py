@@ -18,7 +18,6 @@ from lungmtl.study import FLOW_FILE, NOTE_FILE, PAGE_FILE, RunConfig, execute_no
 
 CHECK_NOTEBOOK = "01_cohort.ipynb"
 PAGE_LOG = "report.log"  # only where the page could not be made
-NOTHING = "Nothing is in the way of a study."
 N_SHOWN = 10  # reasons and problems printed at the end
 
 
@@ -71,7 +70,7 @@ def check(options: argparse.Namespace) -> int:
         )
         stops = data.missing_images(frame, table)[:N_SHOWN]
         stops += filter(None, [" ".join(data.judge_splits(frame, **rules, failed=checked.scans)[1])])
-        _print_verdicts(checked, stops)
+        _print_verdicts(checked.scans, [*checked.notes, *(f"A study would stop: {text}" for text in stops)])
         if options.page:
             _write_page(config, tasks, table, out)
     print(f"Report: {out / (PAGE_FILE if options.page else data.CHECKED_FILE)}")
@@ -183,8 +182,7 @@ def _print_prepared(outcome: pd.DataFrame, path: Path) -> None:
     print(f"What became of every scan: {path}")
 
 
-def _print_verdicts(checked: data.Checked, stops: Sequence[str]) -> None:
-    scans = checked.scans
+def _print_verdicts(scans: pd.DataFrame, notes: Sequence[str]) -> None:
     counts = [f"{(scans['verdict'] == verdict).sum()} {verdict}" for verdict in ("ok", "look", "failed")]
     unusual = scans[scans["verdict"] != "ok"].sort_values("verdict", kind="stable")
     print(f"{len(scans)} scans: {', '.join(counts)}")
@@ -192,7 +190,7 @@ def _print_verdicts(checked: data.Checked, stops: Sequence[str]) -> None:
         print(f"  {row.verdict:6}  {row.scan}: {row.reason}")
     if len(unusual) > N_SHOWN:
         print(f"  ... and {len(unusual) - N_SHOWN} more")
-    print("\n".join([*checked.notes, *(f"A study would stop: {text}" for text in stops)]) or NOTHING)
+    print("\n".join(notes) or "Nothing is in the way of a study.")
 
 
 def _write_page(config: RunConfig, tasks: Sequence[str], table: Path, out: Path) -> None:

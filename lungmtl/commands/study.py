@@ -27,7 +27,7 @@ def study(options: argparse.Namespace) -> int:
     settings = {"params": str(options.params.resolve()), **places(options)}
     if options.seeds:
         settings["seeds"] = " ".join(map(str, seeds(options.seeds)))
-    if runs[0].cohort and plan.incomplete(runs):
+    if runs[0].cohort and plan.incomplete(runs) and not options.snakemake:
         from lungmtl.commands.cohort import refuse
 
         refuse(runs)

@@ -5,7 +5,7 @@ from lungmtl.lazy import exports
 __getattr__, __dir__, __all__ = exports(
     __name__,
     {
-        "checks": ["CHECKED_FILE", "Checked", "check_cohort"],
+        "checks": ["CHECKED_FILE", "check_cohort"],
         "cohort": [
             *("DOWNLOAD", "NODULE_MASK", "attributes", "exclude_failed", "included", "missing_images", "read_cohort"),
         ],
