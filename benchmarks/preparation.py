@@ -46,7 +46,7 @@ from lungmtl.data.preparation import Preparation
 from lungmtl.data.prepared import prepare_cohort
 from lungmtl.data.reading import read_mask, read_volume
 from lungmtl.data.region import find_region
-from lungmtl.data.splits import assign_splits, check_splits
+from lungmtl.data.splits import check_splits
 from lungmtl.data.tensor import resample_lungs
 from lungmtl.data.volume import ScanError, Volume
 from lungmtl.experiments import TASKS
@@ -291,8 +291,8 @@ def _table(series: Path, place: Path, rows: int) -> float:
             os.link(prepared / f"{scans[0]}.{end}", prepared / f"{scan}.{end}")
     seconds: dict[str, float] = {}
     frame = _timed(seconds, "check", lambda: read_cohort(place / "many.csv", allow_outside=True))
-    frame = _timed(seconds, "split", lambda: assign_splits(frame, fractions=(0.7, 0.1, 0.2), seed=0))
-    _timed(seconds, "split", lambda: check_splits(frame, tasks=TASKS))
+    rules = {"tasks": TASKS, "fractions": (0.7, 0.1, 0.2), "seed": 0, "batch_size": 8}
+    frame = _timed(seconds, "split", lambda: check_splits(frame, **rules))
     _timed(seconds, "resume", lambda: prepare_cohort(frame, place, coarse, cache_dir=place, progress=False))
     total_s = sum(seconds.values())
     found = "   ".join(f"{stage} {value:.2f}" for stage, value in seconds.items())

@@ -11,6 +11,7 @@ import importlib
 import logging
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from lungmtl import __version__
 
@@ -50,12 +51,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _status(getattr(module, name), options)
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say in one line what is wrong with the command line, without its usage."""
+        self.exit(BAD_INPUT, f"{self.prog}: error: {message}\n")
+
+
 def _status(command: object, options: argparse.Namespace) -> int:
     from lungmtl.study import plan
 
     try:
         return command(options)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         _logger.error("error: %s", getattr(error, "shown", error))  # with places, which no file may name
         return BAD_INPUT
     except plan.RunError as error:
@@ -67,7 +74,7 @@ def _status(command: object, options: argparse.Namespace) -> int:
 
 
 def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
-    parser = argparse.ArgumentParser(prog="lungmtl", description="Run a study, or one part of it.")
+    parser = _Parser(prog="lungmtl", description="Run a study, or one part of it.")
     parser.add_argument("--version", action="version", version=f"lungmtl {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND")
     return parser, {name: commands.add_parser(name, help=text) for name, (_, text) in COMMANDS.items()}

@@ -28,12 +28,16 @@ STUB_MODULES = {
             return frame
         def attributes(frame, truth, report):
             return frame
+        def missing_images(frame, path):
+            return []
     """,
     "data/splits.py": """
-        def assign_splits(frame, **settings):
-            return frame
         def check_splits(frame, **settings):
-            return None
+            return frame
+    """,
+    "data/flow.py": """
+        def patient_flow(frame, report, **settings):
+            return frame
     """,
     "comparison/printed.py": """
         def format_table(frame):

@@ -219,7 +219,7 @@ def test_ct_rate_becomes_a_cohort_that_passes_the_check(rate):
     assert frame["patient"].nunique() == 8
     assert (frame["split"] == "test").tolist() == frame["scan"].str.startswith("valid").tolist()
     assert frame["sex"].unique().tolist() == ["F"]
-    check_splits(frame.assign(excluded=""), tasks=["nodule", "emphysema"])
+    check_splits(frame.assign(excluded=""), tasks=["nodule", "emphysema"], fractions=(), seed=0, batch_size=1)
     assert frame.groupby("patient")["split"].nunique().max() == 1
     scans = checked(rate, "nodule, emphysema")
     assert set(scans["verdict"]) <= {"ok", "look"}

@@ -1,6 +1,7 @@
 """What `check`, `prepare`, `verify` and `report` write, print and return."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -33,7 +34,7 @@ def user(tmp_path, monkeypatch):
 def write(folder, *scans, **columns):
     frame = pd.DataFrame({"scan": scans, "patient": [f"patient-{scan}" for scan in scans]})
     frame["image"] = [f"ct/{scan}.nii.gz" for scan in scans]
-    frame = frame.assign(**dict.fromkeys(TASKS, ""), **columns)
+    frame = frame.assign(**dict.fromkeys(TASKS, "") | columns)
     frame.to_csv(folder / "cohort.csv", index=False)
 
 
@@ -60,8 +61,13 @@ def test_check_writes_the_report_beside_the_table_and_says_what_failed(user, cap
 
 
 def test_check_of_good_scans_returns_0(user, capsys):
-    write(user, "one", "two")
-    assert cli.main(["check", "cohort.csv", "--no-page", "--out", "elsewhere"]) == 0
+    for index in range(8):
+        save(chest().hu + np.int16(index), user / "ct" / f"s{index}.nii.gz")
+    labels = dict.fromkeys(TASKS, [0, 1] * 4) | {"split": ["train"] * 4 + ["validation"] * 2 + ["test"] * 2}
+    write(user, *(f"s{index}" for index in range(8)), **labels)
+    (user / "own.yaml").write_text("experiments: [MTL]\nseeds: [0]\nbatch_size: 4\n")
+    assert cli.main(["check", "cohort.csv", "--params", "own.yaml", "--no-page", "--out", "elsewhere"]) == 0
+    assert "Nothing is in the way of a study." in capsys.readouterr().out
     assert (user / "elsewhere" / "scans.csv").is_file()
     assert not (user / "cohort-check").exists()
 
@@ -102,7 +108,47 @@ def test_a_table_cannot_reach_outside_its_folder_unless_told_to(user, caplog, co
     options = {"check": ["--no-page"], "prepare": [*GRID, "--cache-dir", str(user / "cache")], "verify": []}[command]
     assert cli.main([command, "cohort.csv", *options]) == 2
     assert "unless `--allow-outside` is given. Found another place in scan one. It is ../outside.nii.gz." in caplog.text
-    assert cli.main([command, "cohort.csv", "--allow-outside", *options]) == 0
+    assert cli.main([command, "cohort.csv", "--allow-outside", *options]) == (command == "check")  # no labels: no study
+
+
+def test_check_says_where_a_missing_image_should_be_and_the_files_do_not(user, capsys):
+    write(user, "one", "gone")
+    assert cli.main(["check", "cohort.csv", "--no-page", "--workers", "1"]) == 1
+    assert f"Found none for scan gone. It should be {user / 'ct' / 'gone.nii.gz'}." in capsys.readouterr().out
+    assert str(user) not in (user / "cohort-check" / "scans.csv").read_text()
+
+
+def test_check_of_a_study_leaves_the_studys_files_alone(user):
+    write(user, "one")
+    (user / "own.yaml").write_text(
+        f"experiments: [STL]\nseeds: [0]\ncohort: {user}/cohort.csv\nresults_dir: {user}/results\n"
+    )
+    assert cli.main(["check", "own.yaml", "--no-page", "--workers", "1"]) == 1
+    assert [path.name for path in (user / "results" / "own").iterdir()] == ["check"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.xlsx", b"PK\x03\x04"),
+        ("a.ods", b"PK\x03\x04"),
+        ("a.tsv", b"scan\tpatient"),
+        ("own.yaml", b"tasks: [a\nb: : :"),
+    ],
+)
+def test_what_is_no_table_or_params_file_is_told_in_one_sentence(user, caplog, name, content):
+    (user / name).write_bytes(content)
+    assert cli.main(["check", name]) == 2
+    assert len(caplog.messages[-1].splitlines()) == 1
+    assert name in caplog.messages[-1]
+
+
+@pytest.mark.parametrize("options", [["--out", "cohort.csv"], ["--cache-dir", "cohort.csv"], ["--workers", "0"]])
+def test_a_file_as_folder_and_no_worker_are_refused(user, capsys, options):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["check", "cohort.csv", *options])
+    assert stopped.value.code == 2
+    assert re.search("a folder is required. Found a file|at least 1 is required. Found '0'", capsys.readouterr().err)
 
 
 # ---------------------------------------------------------------- prepare
@@ -198,7 +244,7 @@ def test_verify_lists_every_problem_and_returns_1(user, capsys):
 def test_verify_names_what_is_still_to_be_downloaded(user, capsys):
     write(user, "one", "gone", excluded=["", "download: 0 of 153 files"], n_slices=["24", "153"])
     assert cli.main(["verify", "cohort.csv"]) == 1
-    assert "scan gone: the image is not there" in capsys.readouterr().out
+    assert f"scan gone: the image is not there, {user / 'ct' / 'gone.nii.gz'}" in capsys.readouterr().out
 
 
 # ---------------------------------------------------------------- report

@@ -95,6 +95,7 @@ def test_every_rule_has_a_bad_value():
         "results_dir",
         "cache_dir",
         "cohort",
+        "allow_outside",
         "pflp",
         "pflp_keep_mean",
         "pflp_shuffle",

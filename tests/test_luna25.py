@@ -123,7 +123,7 @@ def test_the_split_is_by_patient_seeded_and_has_both_classes(source):
         splits.append(pd.read_csv(folder / "cohort.csv", dtype=str)["split"])
     frame = read_cohort(folder / "cohort.csv", tasks=["lung_cancer"])
 
-    check_splits(frame.assign(excluded=""), tasks=["lung_cancer"])
+    check_splits(frame.assign(excluded=""), tasks=["lung_cancer"], fractions=(), seed=0, batch_size=1)
     assert frame.groupby("patient")["split"].nunique().max() == 1
     pd.testing.assert_series_equal(splits[0], splits[1])
     assert not splits[0].equals(splits[2])

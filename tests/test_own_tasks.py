@@ -11,7 +11,7 @@ from lungmtl.data.dataset import ScanDataset
 from lungmtl.data.labels import counts, examples, label_table
 from lungmtl.data.preparation import Preparation
 from lungmtl.data.prepared import prepare_cohort
-from lungmtl.data.splits import assign_splits, check_splits, split_if_possible
+from lungmtl.data.splits import assign_splits, check_splits
 
 TASKS = ("nodule", "emphysema")
 FRACTIONS = (0.5, 0.25, 0.25)
@@ -35,13 +35,11 @@ def test_a_cohort_with_two_tasks_of_its_own_is_read_split_checked_and_prepared(o
     frame = read_cohort(own / "cohort.csv", tasks=TASKS)
     assert "lung_cancer" not in frame
 
-    frame, notes = split_if_possible(frame, fractions=FRACTIONS, seed=0, stratify=TASKS[0])
-    check_splits(frame, tasks=TASKS[:1])
+    frame = check_splits(frame, tasks=TASKS[:1], fractions=FRACTIONS, seed=0, batch_size=8)
     checked = check_cohort(frame, own, out=own / "out", tasks=TASKS, progress=False)
     folder, report = prepare_cohort(frame, own, GRID, cache_dir=own / "cache", progress=False)
     scans = ScanDataset(frame[frame["split"] == "train"], folder, tasks=TASKS)
 
-    assert notes == []
     assert [found["nodule"] for found in counts(frame, tasks=TASKS).values()] == [
         {"n": 8, "positives": 4, "unknown": 0},
         {"n": 4, "positives": 2, "unknown": 0},

@@ -19,7 +19,7 @@ from lungmtl.data import tensor
 from lungmtl.data.cohort import attributes, read_cohort
 from lungmtl.data.preparation import Preparation
 from lungmtl.data.prepared import _prepare_job, prepare_cohort
-from lungmtl.data.splits import assign_splits, check_splits
+from lungmtl.data.splits import check_splits
 from lungmtl.data.verify import verify_prepared
 from lungmtl.experiments import TASKS
 
@@ -208,8 +208,7 @@ def test_a_table_of_10000_scans_is_checked_split_and_resumed_in_seconds(cohort, 
 
     start = time.process_time()
     frame = read_cohort(tmp_path / "cohort.csv")
-    frame = assign_splits(frame, fractions=(0.7, 0.1, 0.2), seed=0)
-    check_splits(frame, tasks=TASKS)
+    frame = check_splits(frame, tasks=TASKS, fractions=(0.7, 0.1, 0.2), seed=0, batch_size=8)
     again, report = prepare(frame, tmp_path)
     seconds = time.process_time() - start
 

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import pandas as pd
 
 from lungmtl import data
-from lungmtl.commands.options import n_cores, places, planned
+from lungmtl.commands.options import add_allow_outside, add_workers, folder, places, planned
 from lungmtl.files import PROJECT, locked, write
-from lungmtl.study import NOTE_FILE, PAGE_FILE, RunConfig, execute_notebook, plan, write_scans
+from lungmtl.study import FLOW_FILE, NOTE_FILE, PAGE_FILE, RunConfig, execute_notebook, plan, write_scans
 from lungmtl.tables import write_csv
 
 CHECK_NOTEBOOK = "01_cohort.ipynb"
@@ -40,49 +40,51 @@ def source(options: argparse.Namespace) -> Source:
     """
     given = {name: getattr(options, name, None) for name in ("spacing_mm", "shape", "window_hu", "region")}
     given = {name: value for name, value in given.items() if value is not None}
-    if options.source.suffix.lower() != ".csv":
+    if options.source.suffix.lower() in (".yaml", ".yml"):
         if given:
             raise ValueError(f"The grid must come from the params file. Found {', '.join(given)} next to it.")
         runs = planned(options.source, options)
         return Source(runs[0], plan.tasks_of(runs), plan.cohort_path(runs[0]), plan.study_dir(runs[0]), is_study=True)
     runs = planned(options.study, options) if options.study else [RunConfig.from_mapping(places(options))]
     table = options.source.absolute()
-    folder = (options.out or table.parent / f"{table.stem}-check").absolute()
+    out = (options.out or table.parent / f"{table.stem}-check").absolute()
     config = RunConfig.from_mapping(runs[0].to_dict() | given)
-    return Source(config, plan.tasks_of(runs), table, folder, is_study=False)
+    return Source(config, plan.tasks_of(runs), table, out, is_study=False)
 
 
 def add_check(parser: argparse.ArgumentParser) -> None:
     """Options of `check`."""
     _add_table(parser)
-    _add_workers(parser)
+    add_workers(parser)
     parser.add_argument("--no-page", dest="page", action="store_false", help="tables and thumbnails alone, no page")
 
 
 def check(options: argparse.Namespace) -> int:
     """Check a cohort table and every image of it: tables, thumbnails and a page, next to the table."""
-    config, tasks, table, folder, _ = source(options)
-    frame = _read_table(options, table, tasks)
-    split = {"fractions": config.split_fractions, "seed": config.split_seed, "stratify": tasks[0]}
-    frame, notes = data.split_if_possible(frame, **split)
-    with locked(folder / ".check.lock", "Another process checks this cohort: waiting for it."):
+    config, tasks, table, out, is_study = source(options)
+    out = out / "check" if is_study else out  # the study's own page and scans.csv lie above
+    frame, rules = _read_table(config, table, tasks), config.splitting | {"tasks": tasks}
+    with locked(out / ".check.lock", "Another process checks this cohort: waiting for it."):
+        split, _ = data.judge_splits(frame, **rules)
         checked = data.check_cohort(
-            frame, table.parent, out=folder, tasks=tasks, workers=options.workers, progress=sys.stderr.isatty()
+            split, table.parent, out=out, tasks=tasks, workers=options.workers, progress=sys.stderr.isatty()
         )
-        _print_verdicts(checked.scans, [*notes, *checked.notes])
+        stops = [*map(" ".join, data.missing_images(frame, table)[:N_SHOWN])]
+        stops += filter(None, [" ".join(data.judge_splits(frame, **rules, failed=checked.scans)[1])])
+        _print_verdicts(checked.scans, [*checked.notes, *(f"A study would stop: {text}" for text in stops)])
         if options.page:
-            _write_page(config, tasks, table, folder, allow_outside=options.allow_outside)
-    print(f"Report: {folder / (PAGE_FILE if options.page else data.CHECKED_FILE)}")
-    return int((checked.scans["verdict"] == "failed").any() or checked.shared["leaks"].any())
+            _write_page(config, tasks, table, out)
+    print(f"Report: {out / (PAGE_FILE if options.page else data.CHECKED_FILE)}")
+    return int((checked.scans["verdict"] == "failed").any() or checked.shared["leaks"].any() or bool(stops))
 
 
 def add_prepare(parser: argparse.ArgumentParser) -> None:
     """Options of `prepare`."""
     defaults = RunConfig()
     _add_table(parser)
-    _add_workers(parser)
+    add_workers(parser)
     parser.add_argument("--seeds", default="", help="with a params file, of the study")
-    parser.add_argument("--results-dir", type=Path, help="with a params file: folder of all studies")
+    parser.add_argument("--results-dir", type=folder, help="with a params file: folder of all studies")
     parser.add_argument("--spacing-mm", type=float, nargs=3, help=f"voxel size, z y x; {defaults.spacing_mm}")
     parser.add_argument("--shape", type=int, nargs=3, help=f"voxels, z y x; {defaults.shape}")
     parser.add_argument("--window-hu", type=float, nargs=2, help=f"HU mapped to 0 and 1; {defaults.window_hu}")
@@ -91,19 +93,37 @@ def add_prepare(parser: argparse.ArgumentParser) -> None:
 
 def prepare(options: argparse.Namespace) -> int:
     """Prepare every scan of a cohort that is not prepared yet; write what became of each."""
-    config, tasks, table, folder, is_study = source(options)
-    frame = _read_of_study(config, tasks, table) if is_study else _read_table(options, table, tasks)
+    config, tasks, table, out, is_study = source(options)
+    frame, rules = _read_table(config, table, tasks, is_study=is_study), config.splitting | {"tasks": tasks}
+    split = data.check_splits(frame, **rules) if is_study else frame
     with locked(plan.cache_dir(config) / "prepare.lock", "Another process prepares scans: waiting for it."):
         prepared, outcome = data.prepare_cohort(
             frame, table.parent, config.preparation, cache_dir=plan.cache_dir(config), workers=options.workers
         )
     if is_study:
-        write_scans(folder, data.attributes(data.included(frame), _truth(table), outcome))
+        write_scans(out, data.attributes(data.included(frame), _truth(table), outcome))
+        write_csv(data.patient_flow(split, outcome, task=tasks[0]), out / FLOW_FILE)
     note = {"folder": os.path.relpath(prepared, plan.cache_dir(config)), **config.preparation.to_dict()}
-    write(folder / NOTE_FILE, json.dumps(note, indent=2) + "\n")
-    write_csv(outcome, folder / plan.PREPARATION_FILE)
-    _print_prepared(outcome, folder / plan.PREPARATION_FILE)
+    write(out / NOTE_FILE, json.dumps(note, indent=2) + "\n")
+    write_csv(outcome, out / plan.PREPARATION_FILE)
+    _print_prepared(outcome, out / plan.PREPARATION_FILE)
+    if missing := data.missing_images(frame, table)[:N_SHOWN]:
+        print("\n".join(map(" ".join, missing)))
+    if is_study:
+        data.check_splits(frame, **rules, failed=outcome)
     return 0
+
+
+def refuse(runs: Sequence[RunConfig]) -> None:
+    """Refuse a study of a cohort table that would stop, before its workflow starts.
+
+    Raises:
+        ValueError: If `data.judge_splits` finds what stops it, or the table is wrong.
+        FileNotFoundError: If the table or an image is missing.
+    """
+    tasks = plan.tasks_of(runs)
+    frame = _read_table(runs[0], plan.cohort_path(runs[0]), tasks, is_study=True)
+    data.check_splits(frame, **runs[0].splitting | {"tasks": tasks})
 
 
 def add_verify(parser: argparse.ArgumentParser) -> None:
@@ -113,14 +133,14 @@ def add_verify(parser: argparse.ArgumentParser) -> None:
 
 def verify(options: argparse.Namespace) -> int:
     """Verify that all images are there with the slices the table says, and that what was prepared is whole."""
-    config, tasks, table, folder, _ = source(options)
-    frame = _read_table(options, table, tasks)
+    config, tasks, table, out, _ = source(options)
+    frame = _read_table(config, table, tasks)
     wanted = frame[(frame["excluded"] == "") | frame["excluded"].str.startswith(data.DOWNLOAD)]
     problems = data.verify_images(wanted, table.parent)
     summary = f"{len(wanted)} images, {len(frame) - len(wanted)} excluded by the table"
-    if (folder / NOTE_FILE).is_file():
-        note = json.loads((folder / NOTE_FILE).read_text(encoding="utf-8"))
-        outcome = pd.read_csv(folder / plan.PREPARATION_FILE, dtype={"scan": str})
+    if (out / NOTE_FILE).is_file():
+        note = json.loads((out / NOTE_FILE).read_text(encoding="utf-8"))
+        outcome = pd.read_csv(out / plan.PREPARATION_FILE, dtype={"scan": str})
         failed = set(outcome.loc[outcome["status"] == "failed", "scan"])
         used = data.included(frame)
         used = used[~used["scan"].isin(failed)]
@@ -138,32 +158,21 @@ def _add_table(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--params", dest="study", type=Path, help="with cohort.csv: settings from a study's params file"
     )
-    parser.add_argument("--out", type=Path, help="folder of the report; <table>-check next to the table if not given")
-    parser.add_argument("--cache-dir", type=Path, help="folder of prepared scans")
-    parser.add_argument("--allow-outside", action="store_true", help="the table may name images outside its folder")
+    parser.add_argument("--out", type=folder, help="folder of the report; <table>-check next to the table if not given")
+    parser.add_argument("--cache-dir", type=folder, help="folder of prepared scans")
+    add_allow_outside(parser)
 
 
-def _add_workers(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workers", type=int, default=n_cores(), help="processes, %(default)s")
-
-
-def _read_table(options: argparse.Namespace, table: Path, tasks: Sequence[str]) -> pd.DataFrame:
-    """Read the table given; an image that is missing is left to the command to list."""
-    return data.read_cohort(table, tasks=tasks, allow_outside=options.allow_outside, allow_missing=True)
-
-
-def _read_of_study(config: RunConfig, tasks: Sequence[str], table: Path) -> pd.DataFrame:
-    """Read a study's cohort and check that every split has both classes of every task."""
-    frame = data.read_cohort(table, tasks=tasks)
-    frame = data.assign_splits(frame, fractions=config.split_fractions, seed=config.split_seed, stratify=tasks[0])
-    data.check_splits(frame, tasks=tasks)
-    return frame
+def _read_table(config: RunConfig, table: Path, tasks: Sequence[str], *, is_study: bool = False) -> pd.DataFrame:
+    """Read the table given; an image that is missing stops a study alone, and is else left to the command to list."""
+    return data.read_cohort(table, tasks=tasks, allow_outside=config.allow_outside, allow_missing=not is_study)
 
 
 def _truth(table: Path) -> pd.DataFrame | None:
     """What the generator of a phantom cohort knows of its scans; None of any other."""
     path = table.parent / "truth.csv"
-    return pd.read_csv(path, dtype={"scan": str}) if path.is_file() else None
+    truth = pd.read_csv(path, dtype={"scan": str}) if path.is_file() else pd.DataFrame()
+    return truth if {"scan", "diameter_mm", "noise_hu"} <= set(truth) else None
 
 
 def _print_prepared(outcome: pd.DataFrame, path: Path) -> None:
@@ -185,12 +194,21 @@ def _print_verdicts(scans: pd.DataFrame, notes: Sequence[str]) -> None:
     print("\n".join(notes) or "Nothing is in the way of a study.")
 
 
-def _write_page(config: RunConfig, tasks: Sequence[str], table: Path, folder: Path, *, allow_outside: bool) -> None:
+def _write_page(config: RunConfig, tasks: Sequence[str], table: Path, out: Path) -> None:
     """Execute the cohort notebook on what was checked, and make a page of it; the executed notebook names paths."""
     from lungmtl.report import write_html
 
-    parameters = {"cohort": str(table), "check_dir": str(folder), "allow_outside": allow_outside, "tasks": list(tasks)}
-    names = ("split_fractions", "split_seed", "spacing_mm", "shape", "window_hu", "region")
+    parameters = {"cohort": str(table), "check_dir": str(out), "tasks": list(tasks)}
+    names = (
+        "allow_outside",
+        "split_fractions",
+        "split_seed",
+        "batch_size",
+        "spacing_mm",
+        "shape",
+        "window_hu",
+        "region",
+    )
     parameters |= {"cache_dir": str(plan.cache_dir(config)), **{name: getattr(config, name) for name in names}}
     with tempfile.TemporaryDirectory(prefix="lungmtl-") as place:
         executed, log = Path(place) / CHECK_NOTEBOOK, Path(place) / PAGE_LOG
@@ -198,8 +216,9 @@ def _write_page(config: RunConfig, tasks: Sequence[str], table: Path, folder: Pa
             execute_notebook(plan.NOTEBOOKS / CHECK_NOTEBOOK, executed, parameters, log=log, name="check")
         except plan.RunError as error:
             text = log.read_text(encoding="utf-8")
-            for path, name in ((table.parent, "TABLE"), (folder, "REPORT"), (PROJECT, "PROJECT"), (place, "TMP")):
+            for path, name in ((table.parent, "TABLE"), (out, "REPORT"), (PROJECT, "PROJECT"), (place, "TMP")):
                 text = text.replace(str(path), name)
-            write(folder / PAGE_LOG, text)
-            raise plan.RunError(f"The page cannot be made; log: {folder / PAGE_LOG}") from error
-        write_html(executed, folder / PAGE_FILE, title="Check of a cohort")
+            write(out / PAGE_LOG, text)
+            raise plan.RunError(f"The page cannot be made; log: {out / PAGE_LOG}") from error
+        is_phantom = _truth(table) is not None
+        write_html(executed, out / PAGE_FILE, title="Check of a cohort", is_phantom=is_phantom)

@@ -12,8 +12,33 @@ def add_planned(parser: argparse.ArgumentParser) -> None:
     """Options of a command that takes a study's params file."""
     parser.add_argument("params", type=Path, help="the study's params file")
     parser.add_argument("--seeds", default="", help='seeds instead of the file\'s, e.g. "0 1 2"')
-    parser.add_argument("--results-dir", type=Path, help="folder of all studies instead of the file's")
-    parser.add_argument("--cache-dir", type=Path, help="folder of cohorts and prepared scans instead of the file's")
+    parser.add_argument("--results-dir", type=folder, help="folder of all studies instead of the file's")
+    parser.add_argument("--cache-dir", type=folder, help="folder of cohorts and prepared scans instead of the file's")
+    add_allow_outside(parser)
+
+
+def add_allow_outside(parser: argparse.ArgumentParser) -> None:
+    """The option that lets a table name images elsewhere, as `allow_outside` in a params file does."""
+    parser.add_argument("--allow-outside", action="store_true", help="the table may name images outside its folder")
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """How many processes a command may start."""
+    parser.add_argument("--workers", type=at_least_one, default=n_cores(), help="processes, %(default)s")
+
+
+def folder(text: str) -> Path:
+    """A folder, which need not exist, for argparse."""
+    if Path(text).exists() and not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"a folder is required. Found a file, {text}")
+    return Path(text)
+
+
+def at_least_one(text: str) -> int:
+    """A whole number of 1 or more, for argparse."""
+    if not re.fullmatch(r"0*[1-9]\d*", text):
+        raise argparse.ArgumentTypeError(f"a whole number of at least 1 is required. Found {text!r}")
+    return int(text)
 
 
 def planned(params: Path, options: argparse.Namespace) -> list[RunConfig]:
@@ -29,10 +54,11 @@ def seeds(text: str) -> list[int] | None:
     return [int(word) for word in words] or None
 
 
-def places(options: argparse.Namespace) -> dict[str, str]:
-    """Folders that the options name, absolute."""
+def places(options: argparse.Namespace) -> dict[str, str | bool]:
+    """Folders that the options name, absolute, and whether the table may name images elsewhere."""
     given = {"results_dir": options.results_dir, "cache_dir": options.cache_dir}
-    return {name: str(path.resolve()) for name, path in given.items() if path is not None}
+    folders = {name: str(path.resolve()) for name, path in given.items() if path is not None}
+    return folders | ({"allow_outside": True} if options.allow_outside else {})
 
 
 def n_cores() -> int:

@@ -4,7 +4,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from lungmtl.commands.options import add_planned, n_cores, places, planned, seeds
+from lungmtl.commands.options import add_planned, add_workers, at_least_one, n_cores, places, planned, seeds
 from lungmtl.files import locked
 from lungmtl.study import compare_runs, execute_run, plan, progress_bar, run_study
 
@@ -16,7 +16,7 @@ _logger = logging.getLogger(__name__)
 def add_study(parser: argparse.ArgumentParser) -> None:
     """Options of `study`."""
     add_planned(parser)
-    parser.add_argument("--cores", type=int, default=n_cores(), help="CPU cores to use at a time, %(default)s")
+    parser.add_argument("--cores", type=at_least_one, default=n_cores(), help="CPU cores to use at a time, %(default)s")
     parser.add_argument("--profile", default="local", help="local, slurm, or a folder with a Snakemake profile")
     parser.epilog = "Options after -- go to Snakemake, e.g. -- --dry-run"
 
@@ -27,6 +27,10 @@ def study(options: argparse.Namespace) -> int:
     settings = {"params": str(options.params.resolve()), **places(options)}
     if options.seeds:
         settings["seeds"] = " ".join(map(str, seeds(options.seeds)))
+    if runs[0].cohort and plan.incomplete(runs) and not options.snakemake:
+        from lungmtl.commands.cohort import refuse
+
+        refuse(runs)
     done = run_study(runs, settings, profile=options.profile, cores=options.cores, options=options.snakemake)
     if done and not plan.incomplete(runs):
         _print_results(plan.study_dir(runs[0]))
@@ -50,7 +54,7 @@ def report(options: argparse.Namespace) -> int:
 def add_phantom(parser: argparse.ArgumentParser) -> None:
     """Options of `phantom`."""
     add_planned(parser)
-    parser.add_argument("--workers", type=int, default=n_cores(), help="processes, %(default)s")
+    add_workers(parser)
 
 
 def phantom(options: argparse.Namespace) -> int:

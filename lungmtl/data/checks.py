@@ -17,16 +17,16 @@ import pandas as pd
 from tqdm import tqdm
 
 from lungmtl.data.air import aerated
-from lungmtl.data.cohort import included, numbers_of
+from lungmtl.data.cohort import exclude_failed, included, numbers_of
 from lungmtl.data.images import place_of, reason, stamp
-from lungmtl.data.inventory import class_notes, leak_notes, mix, shared
+from lungmtl.data.inventory import leak_notes, mix, shared
 from lungmtl.data.labels import cooccurrence, label_table
 from lungmtl.data.lungs import Lungs
 from lungmtl.data.masks import mask_state, masks_of, own_lungs
 from lungmtl.data.plausibility import air_hu, remarks, tissue_off_hu
 from lungmtl.data.reading import read_volume
 from lungmtl.data.region import find_region
-from lungmtl.data.splits import without_failed
+from lungmtl.data.splits import blank_figures
 from lungmtl.data.thumbnails import THUMBNAILS, thumbnail, thumbnail_file
 from lungmtl.data.volume import Technique, Volume
 from lungmtl.files import write
@@ -57,7 +57,7 @@ class Checked(NamedTuple):
     cooccurrence: pd.DataFrame  # task by task: share of the row's scans that also have the column's diagnosis
     mix: pd.DataFrame  # what, value, and the number of scans in all and in every split
     shared: pd.DataFrame  # what is shared (patient, image or voxels), scans, n_scans, n_patients, splits, leaks
-    notes: list[str]  # sentences: what stands in the way of a study with this table
+    notes: list[str]  # sentences: what leaks, and which figures of a study would stay blank
 
 
 def check_cohort(
@@ -81,10 +81,10 @@ def check_cohort(
     """
     out = Path(out)
     scans = check_scans(frame, root, out=out, workers=workers, progress=progress)
-    used = included(without_failed(frame, scans))
+    used = included(exclude_failed(frame, scans))
     shares = label_table(used, tasks=tasks)
     groups = shared(included(frame), scans, root)
-    together, notes = cooccurrence(used, tasks=tasks), [*leak_notes(groups), *class_notes(shares)]
+    together, notes = cooccurrence(used, tasks=tasks), [*leak_notes(groups), *blank_figures(used, tasks=tasks)]
     checked = Checked(scans.drop(columns="voxels"), shares, together, mix(used, scans), groups, notes)
     for name in ("scans", "labels", "mix", "shared"):
         write_csv(getattr(checked, name), out / f"{name}.csv")

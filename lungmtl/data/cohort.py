@@ -4,7 +4,6 @@ One row of `cohort.csv` is one scan. A diagnosis is 0, 1 or blank, which means n
 a reason in `excluded` stays in the table and is used nowhere.
 """
 
-import csv
 import os
 import re
 from collections.abc import Sequence
@@ -15,9 +14,9 @@ import pandas as pd
 
 from lungmtl.data.images import outside, place_of
 from lungmtl.data.masks import with_masks
+from lungmtl.data.rows import read_rows
 from lungmtl.data.volume import Technique
 from lungmtl.experiments import SPLITS, TASKS
-from lungmtl.tables import unguard
 
 ANSWERS = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "": np.nan}
 DOWNLOAD = "download"  # begins the reason of a scan that is still to be downloaded; followed by what is there of it
@@ -49,15 +48,13 @@ def read_cohort(
             Images are named by their scans; the error's `shown`, for the user's own terminal, has their paths, too.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"A cohort must be an existing csv file. Found nothing at {path}.")
     frame = _read_text(path, tasks)
     texts = [text for name in tasks for text in _unknown(frame, name, list(ANSWERS), "0, 1 or blank")]
     texts = [*_name_problems(frame), *texts, *_split_problems(frame)]
     problems = [*((text, "") for text in texts), *_place_problems(with_masks(included(frame)), path, allow_outside)]
     if problems:
         raise _listed(ValueError, problems, path)
-    missing = [] if allow_missing else _missing_images(with_masks(included(frame)), path)
+    missing = [] if allow_missing else missing_images(frame, path)
     if missing:
         raise _listed(FileNotFoundError, missing, path)
     return frame.assign(**{name: frame[name].map(ANSWERS).astype(float) for name in tasks})
@@ -69,8 +66,12 @@ def included(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def exclude_failed(frame: pd.DataFrame, report: pd.DataFrame) -> pd.DataFrame:
-    """Exclude the scans that failed, with the reason of the report (`scan`, `status`, `reason`); a new frame."""
-    failed = report.loc[report["status"] != "ok"].set_index("scan")["reason"]
+    """Exclude the scans that failed, with the reason of the report; a new frame.
+
+    The report is of `prepare_cohort` or of `check_cohort`: `scan`, `reason`, and `status` or `verdict`.
+    """
+    state = report["status" if "status" in report else "verdict"]
+    failed = report[state == "failed"].set_index("scan")["reason"]
     reasons = frame["scan"].map(failed)
     return frame.assign(excluded=reasons.where(reasons.notna(), frame["excluded"]))
 
@@ -78,6 +79,17 @@ def exclude_failed(frame: pd.DataFrame, report: pd.DataFrame) -> pd.DataFrame:
 def numbers_of(frame: pd.DataFrame, name: str) -> pd.Series:
     """A column that may not be there as float, NaN where there is no number."""
     return pd.to_numeric(frame[name] if name in frame else pd.Series(np.nan, index=frame.index), errors="coerce")
+
+
+def missing_images(frame: pd.DataFrame, path: str | Path) -> list[tuple[str, str]]:
+    """A sentence, and apart from it the place, for every file that a table at `path` names and that is not there."""
+    files = with_masks(included(frame))
+    rows = zip(files["image"], files["scan"], strict=True)
+    places = [(place_of(Path(path).parent, image), scan) for image, scan in rows]
+    missing = [(place, scan) for place, scan in places if not os.path.exists(place)]
+    return [
+        (f"Every image must exist. Found none for scan {scan}.", f"It should be {place}.") for place, scan in missing
+    ]
 
 
 def attributes(
@@ -116,12 +128,8 @@ def with_technique(frame: pd.DataFrame, scans: pd.DataFrame) -> pd.DataFrame:
 
 def _read_text(path: Path, tasks: Sequence[str]) -> pd.DataFrame:
     """Read every cell as stripped text and check the columns."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            rows = [[unguard(cell.strip()) for cell in row] for row in csv.reader(stream, strict=True) if row]
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"A cohort must be a csv table in UTF-8. Found in {path}: {error}") from error
-    header = rows[0] if rows else []
+    rows = read_rows(path)
+    header = rows[0]
     if ragged := [number for number, row in enumerate(rows, start=1) if len(row) != len(header)]:
         raise ValueError(
             f"Every row must have as many cells as the header. Found another count in row {ragged[0]} of {path}."
@@ -187,12 +195,4 @@ def _place_problems(frame: pd.DataFrame, path: Path, allow_outside: bool) -> lis
         (f"{must}. Found another place in scan {scan}.", f"It is {image}.")
         for scan, image, is_outside in zip(named["scan"], named["image"], are_outside, strict=True)
         if is_outside
-    ]
-
-
-def _missing_images(frame: pd.DataFrame, path: Path) -> list[tuple[str, str]]:
-    places = [(place_of(path.parent, image), scan) for image, scan in zip(frame["image"], frame["scan"], strict=True)]
-    missing = [(place, scan) for place, scan in places if not os.path.exists(place)]
-    return [
-        (f"Every image must exist. Found none for scan {scan}.", f"It should be {place}.") for place, scan in missing
     ]

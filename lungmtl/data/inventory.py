@@ -27,7 +27,8 @@ def mix(frame: pd.DataFrame, scans: pd.DataFrame) -> pd.DataFrame:
     table = long.pivot_table(index=["what", "value"], columns="split", aggfunc="size", fill_value=0)
     table = table.reindex(columns=[ALL, *SPLITS], fill_value=0).reset_index()
     order = table["what"].map({name: place for place, name in enumerate(names)})
-    return table.assign(order=order).sort_values(["order", ALL], ascending=[True, False]).drop(columns="order")
+    rows = table.assign(order=order).sort_values(["order", ALL], ascending=[True, False], ignore_index=True)
+    return rows.drop(columns="order").rename_axis(columns=None)
 
 
 def shared(frame: pd.DataFrame, scans: pd.DataFrame, root: str | Path) -> pd.DataFrame:
@@ -62,15 +63,3 @@ def leak_notes(groups: pd.DataFrame) -> list[str]:
         f"{row.splits.replace(' ', ' and ') or 'no split yet'}."
         for row in groups[groups["leaks"].astype(bool)].itertuples()
     ]
-
-
-def class_notes(shares: pd.DataFrame) -> list[str]:
-    """Name what every split lacks: a study needs both classes of every diagnosis; `shares` as `label_table` has it."""
-    notes = []
-    for split_name, rows in shares[shares["split"] != ALL].groupby("split", sort=False):
-        lacks = {"positive": rows["positives"] == 0, "negative": rows["n"] == rows["positives"]}
-        found = [f"{kind} {', '.join(rows.loc[is_none, 'task'])}" for kind, is_none in lacks.items() if is_none.any()]
-        if found:
-            text = f"{split_name} has no {', no '.join(found)}"
-            notes.append(f"Every split needs both classes of every diagnosis: {text}.")
-    return notes

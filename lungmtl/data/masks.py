@@ -17,6 +17,8 @@ from lungmtl.data.reading import open_image, read_mask
 from lungmtl.data.volume import DIRECTION_TOLERANCE, ScanError
 from lungmtl.keys import key
 
+MASK = "mask"  # optional column: a label file that replaces our region
+NODULE_MASK = "nodule_mask"  # optional column: a label file of the nodules, for attention maps alone
 PLACE_TOLERANCE = 0.1  # chosen by us: of a voxel; what is rounded in a header is less, half a voxel is another grid
 
 
@@ -30,19 +32,18 @@ class _Grid(NamedTuple):
 
 def with_masks(frame: pd.DataFrame) -> pd.DataFrame:
     """`scan` and `image` of all images of a cohort, its masks among them: they keep the same rules."""
-    images = frame[["scan", "image"]]
-    if "mask" not in frame:
-        return images
-    masks = frame.loc[frame["mask"] != "", ["scan", "mask"]]
-    masks = masks.rename(columns={"mask": "image"}).assign(scan=masks["scan"] + " (mask)")
-    return pd.concat([images, masks], ignore_index=True)
+    images = [frame[["scan", "image"]]]
+    for column in (name for name in (MASK, NODULE_MASK) if name in frame):
+        rows = frame.loc[frame[column] != "", ["scan", column]]
+        images.append(pd.DataFrame({"scan": rows["scan"] + f" ({column.replace('_', ' ')})", "image": rows[column]}))
+    return pd.concat(images, ignore_index=True)
 
 
 def masks_of(frame: pd.DataFrame, root: str | Path) -> list[str]:
     """Absolute path of the mask of every scan, "" where it has none; `root` is the folder they are relative to."""
-    if "mask" not in frame:
+    if MASK not in frame:
         return [""] * len(frame)
-    return [str(place_of(root, mask)) if mask else "" for mask in frame["mask"].fillna("")]
+    return [str(place_of(root, mask)) if mask else "" for mask in frame[MASK].fillna("")]
 
 
 def mask_state(mask: str) -> str:
@@ -51,7 +52,14 @@ def mask_state(mask: str) -> str:
 
 
 def own_lungs(mask: str, image: str | Path, scan: str) -> Lungs:
-    """Read the mask of a scan as what the network sees of its CT: all that is not 0.
+    """Read the mask of a scan as what the network sees of its CT: all that is not 0; as `labels_on` reads it."""
+    labels = labels_on(mask, image, scan)
+    box = box_around(labels)
+    return Lungs(box, labels[box] != 0)
+
+
+def labels_on(mask: str | Path, image: str | Path, scan: str) -> np.ndarray:
+    """Read labels that lie on a CT, uint8 (Z, Y, X), oriented LPS.
 
     Args:
         mask: NIfTI, MHA or NRRD file of whole labels.
@@ -69,8 +77,7 @@ def own_lungs(mask: str, image: str | Path, scan: str) -> Lungs:
         raise ScanError(f"A mask must lie on the voxels of its CT. Found {differs}, in scan {scan}.")
     if not labels.any():
         raise ScanError(f"A mask must mark some voxels with another label than 0. Found none, in scan {scan}.")
-    box = box_around(labels)
-    return Lungs(box, labels[box] != 0)
+    return labels
 
 
 def _grid(path: Path) -> _Grid:

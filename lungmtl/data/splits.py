@@ -1,13 +1,18 @@
-"""Splits: patients to train, validation and test."""
+"""Splits: patients to train, validation and test, and whether a study can run with them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from sklearn.model_selection import train_test_split
 
-from lungmtl.data.cohort import exclude_failed
+from lungmtl.data.cohort import exclude_failed, included
 from lungmtl.data.labels import counts
 from lungmtl.experiments import CENTRAL_TASK, SPLITS
+
+AUXILIARY = "an auxiliary task"
+TRIED_SEEDS = range(50)  # chosen by us: where no seed of so many does, the fractions or the table must change
+TRIED_FRACTIONS = ([0.6, 0.2, 0.2], [0.5, 0.25, 0.25], [0.4, 0.3, 0.3])
 
 
 def assign_splits(
@@ -34,20 +39,99 @@ def assign_splits(
     return frame.assign(split=frame["patient"].map(given.to_dict() | drawn).fillna(""))
 
 
-def check_splits(frame: pd.DataFrame, *, tasks: Sequence[str]) -> None:
-    """Check that every split has scans and, for every task, both classes.
+def check_splits(frame: pd.DataFrame, **rules: Any) -> pd.DataFrame:
+    """Split a cohort as a study does, or refuse it; arguments and result as of `judge_splits`.
 
     Raises:
-        ValueError: Naming the split, the task and the class that is missing.
+        ValueError: If a study cannot run, with all that stops it and what would mend it.
     """
-    for split, by_task in counts(frame, tasks=tasks).items():
-        for task, count in by_task.items():
-            n_negatives = count["n"] - count["positives"]
-            if min(count["positives"], n_negatives) == 0:
-                raise ValueError(
-                    f"Every split must have positive and negative scans of every task. Found {count['positives']} "
-                    f"positive, {n_negatives} negative and {count['unknown']} unknown of `{task}` in split `{split}`."
-                )
+    split, stops = judge_splits(frame, **rules)
+    if stops:
+        raise ValueError(" ".join(stops))
+    return split
+
+
+def judge_splits(
+    frame: pd.DataFrame,
+    *,
+    tasks: Sequence[str],
+    fractions: Sequence[float],
+    seed: int,
+    batch_size: int,
+    failed: pd.DataFrame | None = None,
+) -> tuple[pd.DataFrame, list[str]]:
+    """Split a cohort as a study does, and say what would stop the study: the one gate of studies and of `check`.
+
+    The central task must have both classes in every split, every other task in training: a task of one class cannot be
+    learnt, and would take its turns and its weight all the same. Where an auxiliary task has one class in validation or
+    test, its figures there stay blank.
+
+    Args:
+        frame: A cohort as `read_cohort` gives it, blank splits undrawn.
+        tasks: The central one first, on which the draw is stratified.
+        fractions, seed: As of `assign_splits`.
+        batch_size: Training scans that there must be.
+        failed: Report on scans, as of `exclude_failed`: those that failed are excluded after the draw.
+    Returns:
+        The split cohort (as given, if it cannot be split), and sentences on what stops a study, the last one on what
+        would mend it; none if nothing does.
+    """
+
+    def tried(fractions: Sequence[float], seed: int) -> tuple[pd.DataFrame, list[str]]:
+        try:
+            split = assign_splits(frame, fractions=fractions, seed=seed, stratify=tasks[0])
+        except ValueError as error:
+            return frame, [str(error)]
+        split = split if failed is None else exclude_failed(split, failed)
+        return split, _stops(split, tasks, batch_size)
+
+    split, stops = tried(fractions, seed)
+    if not stops:
+        return split, []
+    for other in TRIED_SEEDS if (frame["split"] == "").any() else ():
+        if not tried(fractions, other)[1]:
+            return split, [*stops, f"To mend it: set `split_seed: {other}` in the params file."]
+    for others in TRIED_FRACTIONS if (frame["split"] == "").any() else ():
+        if not tried(others, seed)[1]:
+            return split, [*stops, f"To mend it: set `split_fractions: {others}` in the params file."]
+    or_without = ", or leave that auxiliary task out of `tasks`" if AUXILIARY in " ".join(stops) else ""
+    return split, [*stops, f"To mend it: add patients, or move some between splits in the column `split`{or_without}."]
+
+
+def _stops(frame: pd.DataFrame, tasks: Sequence[str], batch_size: int) -> list[str]:
+    """Sentences on the classes and scans that the splits of a study lack."""
+    stops, found = [], counts(frame, tasks=tasks)
+    for task in tasks:
+        is_central = task == tasks[0]
+        where = SPLITS if is_central else SPLITS[:1]
+        lacks = [f"{_counted(found[split][task])} in {split}" for split in where if _is_one_class(found[split][task])]
+        if lacks:
+            must = "in every split for the central task" if is_central else f"in train for {AUXILIARY}"
+            stops.append(f"There must be positive and negative scans {must}. Found of `{task}` {'; '.join(lacks)}.")
+    n_train = int((included(frame)["split"] == SPLITS[0]).sum())
+    if n_train < batch_size:
+        stops.append(f"Training must fill a batch (`batch_size: {batch_size}`). Found {n_train} scans.")
+    return stops
+
+
+def blank_figures(frame: pd.DataFrame, *, tasks: Sequence[str]) -> list[str]:
+    """Name the auxiliary tasks without both classes in validation or test, where their figures stay blank."""
+    found = counts(frame, tasks=tasks)
+    blank = {split: [task for task in tasks[1:] if _is_one_class(found[split][task])] for split in SPLITS[1:]}
+    return [
+        f"Figures stay blank in {split}, for want of positive or negative scans: {', '.join(names)}."
+        for split, names in blank.items()
+        if names
+    ]
+
+
+def _is_one_class(count: Mapping[str, int]) -> bool:
+    return count["positives"] in (0, count["n"])
+
+
+def _counted(count: Mapping[str, int]) -> str:
+    negatives = count["n"] - count["positives"]
+    return f"{count['positives']} positive, {negatives} negative and {count['unknown']} unknown"
 
 
 def _draw(positive: pd.Series, fractions: Sequence[float], seed: int) -> dict[str, str]:
@@ -62,21 +146,6 @@ def _draw(positive: pd.Series, fractions: Sequence[float], seed: int) -> dict[st
     except ValueError as error:
         raise ValueError(
             f"There must be enough patients of both classes for three splits. Found {len(positive)} patients without "
-            f"a split, {int(positive.sum())} of them positive: {error}"
+            f"a split, {int(positive.sum())} of them positive, for the fractions {list(fractions)}."
         ) from error
     return {patient: split for split, part in zip(SPLITS, (train, validation, test), strict=True) for patient in part}
-
-
-def split_if_possible(
-    frame: pd.DataFrame, *, fractions: Sequence[float], seed: int, stratify: str
-) -> tuple[pd.DataFrame, list[str]]:
-    """Split a cohort as `assign_splits` does; one that is too small is left as it is, with the reason as a sentence."""
-    try:
-        return assign_splits(frame, fractions=fractions, seed=seed, stratify=stratify), []
-    except ValueError as error:
-        return frame, [str(error)]
-
-
-def without_failed(frame: pd.DataFrame, scans: pd.DataFrame) -> pd.DataFrame:
-    """Exclude the scans whose verdict is `failed`, with the reason; a new frame."""
-    return exclude_failed(frame, scans.assign(status=scans["verdict"].replace("look", "ok")))

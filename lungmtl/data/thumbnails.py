@@ -67,7 +67,7 @@ def gallery(scans: pd.DataFrame, out: str | Path, *, n_good: int, n_bad: int) ->
     table = shown[["scan", "verdict"]].assign(
         reason=shown["reason"].map(html.escape), measures=[_measures(row) for row in shown.itertuples()]
     )
-    table.insert(1, "coronal, axial", [_picture(thumbnail_file(out, scan)) for scan in shown["scan"]])
+    table.insert(3, "coronal, axial", [_picture(thumbnail_file(out, scan)) for scan in shown["scan"]])
     with pd.option_context("display.max_colwidth", None):
         return table.to_html(escape=False, index=False, border=0)
 

@@ -45,7 +45,7 @@ def verify_prepared(
 
 def _image_problem(image: Path | None, n_wanted: float) -> str:
     if image is None or not image.exists():
-        return "the image is not there"
+        return f"the image is not there, {image}" if image else "the image is not there"
     if image.is_dir():
         try:
             n_found = _n_slice_files(image, n_wanted)

@@ -10,7 +10,7 @@ from lungmtl.experiments import SPLITS, in_order
 from lungmtl.report.words import counted, recorded, render, shown
 
 # settings that are places and names, or that `methods.md.j2` says in its own way
-NOT_METHODS = r"study|experiment|seed|results_dir|cache_dir|cohort|threads|tasks|weights|phantom_\w+"
+NOT_METHODS = r"study|experiment|seed|results_dir|cache_dir|cohort|allow_outside|threads|tasks|weights|phantom_\w+"
 
 
 def methods(runs: pd.DataFrame) -> str:
@@ -29,6 +29,12 @@ def methods(runs: pd.DataFrame) -> str:
         splits=SPLITS,
         recorded=partial(recorded, runs.assign(**sizes, epoch=runs["selection_epoch"] + 1)),
         tasks={task: partial(recorded, runs[[task in tasks for tasks in runs["tasks"]]]) for task in tasks},
+        blank=[
+            f"{task} in {split}".replace("_", " ")
+            for task in tasks
+            for split in SPLITS[1:]
+            if _is_blank(runs, split, task)
+        ],
         n_runs=len(runs),
         experiments=[_experiment(name, runs, settings[differing]) for name in in_order(runs["experiment"])],
         differing=differing,
@@ -42,6 +48,12 @@ def policies(runs: pd.DataFrame) -> dict[str, str]:
     settings = pd.DataFrame(index=runs.index)
     names = in_order(runs["experiment"])
     return {name: render("policy.md.j2", experiment=_experiment(name, runs, settings)) for name in names}
+
+
+def _is_blank(runs: pd.DataFrame, split: str, task: str) -> bool:
+    """Whether all that is known of a task in a split, in some run, is one class."""
+    n, positives = (runs.get(f"cohort_counts_{split}_{task}_{what}") for what in ("n", "positives"))
+    return n is not None and positives is not None and bool(((positives == 0) | (positives == n)).any())
 
 
 def _experiment(name: str, runs: pd.DataFrame, settings: pd.DataFrame) -> dict[str, Any]:

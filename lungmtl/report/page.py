@@ -8,9 +8,11 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from bs4 import BeautifulSoup, Tag
 from nbconvert import HTMLExporter
+from nbconvert.preprocessors import TagRemovePreprocessor
 
 from lungmtl.experiments import run_name
 from lungmtl.files import write
@@ -21,11 +23,14 @@ BLANKS = ("", "nan", "none", "-", "\u2013")
 LOADING = "iframe, object, embed, link, base, [style*='url(' i], " + ", ".join(  # what a browser loads by itself
     f"[{name}]:not([{name}^='data:'])" for name in ("src", "srcset", "data", "poster")
 )
+PHANTOM_TAG = "phantom"  # of cells that hold for phantoms alone
 LONG_CELL = 64  # chosen by us: characters (those of a sha256) above which a column's texts may break their lines
 Links = Mapping[str, Mapping[int, str]]  # experiment -> seed -> address of the record
 
 
-def write_html(notebook: str | Path, out: str | Path, *, title: str, links: Links | None = None) -> Path:
+def write_html(
+    notebook: str | Path, out: str | Path, *, title: str, links: Links | None = None, is_phantom: bool = True
+) -> Path:
     """Write an executed notebook as one HTML page: no code, figures embedded, tables that sort; returns its path.
 
     Args:
@@ -33,6 +38,7 @@ def write_html(notebook: str | Path, out: str | Path, *, title: str, links: Link
         out: The page; written atomically.
         title: Stands in the browser's tab and above the first heading.
         links: Addresses of records as `record_links` gives them; the rows of tables lead there.
+        is_phantom: Whether the cohort is made of phantoms; if not, cells tagged `phantom` are left out.
     Raises:
         FileNotFoundError: If there is no such notebook.
         ValueError: If something in the notebook would be loaded from outside the page.
@@ -40,7 +46,7 @@ def write_html(notebook: str | Path, out: str | Path, *, title: str, links: Link
     notebook, out, links = Path(notebook), Path(out), links or {}
     if not notebook.is_file():
         raise FileNotFoundError(f"A report must have its executed notebook. Found none at {notebook}.")
-    page = _page(notebook, out.parent, title, links)
+    page = _page(notebook, out.parent, {"title": title, "links": links}, is_phantom)
     for table in page.find_all("table"):
         _dress_table(page, table, links)
     for number, image in enumerate(page.select("figure img"), start=1):
@@ -68,13 +74,14 @@ def record_links(study_dir: str | Path, runs: Sequence[str] | None = None) -> di
     return {experiment: dict(sorted(links[experiment].items())) for experiment in links}
 
 
-def _page(notebook: Path, folder: Path, title: str, links: Links) -> BeautifulSoup:
+def _page(notebook: Path, folder: Path, shown: dict[str, Any], is_phantom: bool) -> BeautifulSoup:
     """The notebook in the page's template, with its contents listed."""
     template = Path(__file__).with_name("page.html.j2").read_text(encoding="utf-8")
     filters = {"link_files": partial(_link_files, folder)}
     exporter = HTMLExporter(raw_template=template, filters=filters, exclude_anchor_links=True, embed_images=True)
-    shown = {"title": title, "links": links, "number": NUMBER, "blanks": BLANKS}
-    html, _ = exporter.from_filename(str(notebook), resources=shown)
+    tags = set() if is_phantom else {PHANTOM_TAG}
+    exporter.register_preprocessor(TagRemovePreprocessor(remove_cell_tags=tags), enabled=True)
+    html, _ = exporter.from_filename(str(notebook), resources=shown | {"number": NUMBER, "blanks": BLANKS})
     page = BeautifulSoup(html, "html.parser")
     for tag in page.main.find_all(["style", "script"]):
         tag.decompose()
@@ -94,8 +101,8 @@ def _link_files(folder: Path, printed: str) -> str:
 def _dress_table(page: BeautifulSoup, table: Tag, links: Links) -> None:
     """Give a table its scroll box, one row of heads, its sorting and its links."""
     table.attrs = {}
-    label = f"Table: {_heading_before(table)}"
-    table.wrap(page.new_tag("div", attrs={"class": "table", "tabindex": "0", "role": "region", "aria-label": label}))
+    label, kind = f"Table: {_heading_before(table)}", "table cards" if table.find("img") else "table"
+    table.wrap(page.new_tag("div", attrs={"class": kind, "tabindex": "0", "role": "region", "aria-label": label}))
     heads = _heads(table)
     rows = [row.find_all(["th", "td"]) for row in table.select("tbody tr")]
     if not rows:

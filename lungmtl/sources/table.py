@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from lungmtl.data import DOWNLOAD, check_splits
+from lungmtl.data import DOWNLOAD, judge_splits
 from lungmtl.experiments import SPLITS
 from lungmtl.files import sha256, write
 from lungmtl.tables import write_csv
@@ -55,10 +55,9 @@ def warn_of_splits(rows: pd.DataFrame, tasks: Sequence[str]) -> None:
     """Say what a study would miss in a table whose scans all have a split: both classes of every task in each."""
     wanted = rows[(rows["excluded"] == "") | rows["excluded"].str.startswith(DOWNLOAD)]
     if wanted["split"].isin(SPLITS).all():
-        try:
-            check_splits(wanted.assign(excluded=""), tasks=tasks)
-        except ValueError as error:
-            _logger.warning("A study would stop here: %s Leave that task out, or split otherwise.", error)
+        rules = {"fractions": (), "seed": 0, "batch_size": 1}  # nothing is drawn
+        if stops := judge_splits(wanted.assign(excluded=""), tasks=tasks, **rules)[1]:
+            _logger.warning("A study would stop here: %s", " ".join(stops))
 
 
 def highest(answers: pd.DataFrame) -> pd.Series:

@@ -5,7 +5,8 @@ from lungmtl.lazy import exports
 __getattr__, __dir__, __all__ = exports(
     __name__,
     {
-        "collection": ["Collection", "collect", "read_scans", "write_scans"],
+        "attention": ["Look", "look", "look_at", "marked"],
+        "collection": ["FLOW_FILE", "Collection", "collect", "read_flow", "read_scans", "write_scans"],
         "config": ["RunConfig", "read_params"],
         "execute": ["execute_notebook"],
         "machine": ["environment"],

@@ -14,7 +14,7 @@ from lungmtl.study.plan import HISTORY_FILE, PREDICTIONS_FILE, RECORD_FILE, STEP
 from lungmtl.study.record import HISTORY_COLUMNS, METRIC_KEYS, PREDICTION_COLUMNS, check_keys, read_record
 from lungmtl.tables import unguarded, write_csv
 
-SCANS_FILE = "scans.csv"  # in the study's folder
+SCANS_FILE, FLOW_FILE = "scans.csv", "flow.csv"  # in the study's folder
 EARLIER = {"region": "tight"}  # what runs did that are older than the field
 
 
@@ -72,6 +72,12 @@ def read_scans(study_dir: str | Path) -> pd.DataFrame:
     """What is known of the scans of a study, one row per scan; no row and the column `scan` alone without the file."""
     path = Path(study_dir) / SCANS_FILE
     return _read_csv(path) if path.is_file() else pd.DataFrame({"scan": pd.Series(dtype=str)})
+
+
+def read_flow(study_dir: str | Path) -> pd.DataFrame:
+    """How many scans and patients were excluded and used, as `data.patient_flow` counts; empty without the file."""
+    path = Path(study_dir) / FLOW_FILE
+    return _read_csv(path) if path.is_file() else pd.DataFrame()
 
 
 def config_of(record: Mapping[str, Any]) -> RunConfig:

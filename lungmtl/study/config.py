@@ -39,6 +39,7 @@ class RunConfig:
     cache_dir: str = "../.cache"  # folder of phantom cohorts and prepared scans, relative to notebooks/
     # cohort
     cohort: str = ""  # path of a cohort.csv; empty generates the phantom cohort
+    allow_outside: bool = False  # whether the table may name images outside its folder
     phantom_scans: list[int] = dataclasses.field(default_factory=lambda: [32, 16, 24])  # n train, validation, test
     phantom_seed: int = 2019  # seeds the phantom cohort, apart from `seed`
     phantom_label_noise: float = 0.05  # chance that an auxiliary diagnosis column is recorded wrongly
@@ -118,6 +119,12 @@ class RunConfig:
         return self._part(Preparation)
 
     @property
+    def splitting(self) -> dict[str, Any]:
+        """What `data.judge_splits` must know of a run."""
+        fractions = {"fractions": self.split_fractions, "seed": self.split_seed}
+        return {"tasks": self.tasks, **fractions, "batch_size": self.batch_size}
+
+    @property
     def phantom(self) -> PhantomSettings:
         """The phantom cohort of a run without a cohort table."""
         n_scans = dict(zip(("n_train", "n_validation", "n_test"), self.phantom_scans, strict=True))
@@ -151,11 +158,19 @@ def read_params(*paths: str | Path) -> dict[str, Any]:
     """
     merged: dict[str, Any] = {}
     for path in (Path(path).absolute() for path in paths):
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        content = _read_yaml(path)
         if not isinstance(content, dict) or any(isinstance(value, dict) for value in content.values()):
             raise ValueError(f"A params file must be a flat mapping of names to values. Found {path}.")
         merged |= content
     return merged
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        said = " ".join(str(error).split())
+        raise ValueError(f"A params file must be YAML in UTF-8. Found in {path}: {said}.") from error
 
 
 def _checked(name: str, value: Any, hints: dict[str, Any]) -> Any:

@@ -28,7 +28,7 @@ STEPS_FILE, HISTORY_FILE, PREDICTIONS_FILE = "steps.csv", "history.csv", "predic
 MODEL_FILE = "model.safetensors"
 FILES = (STEPS_FILE, HISTORY_FILE, PREDICTIONS_FILE, MODEL_FILE, RECORD_FILE)  # of a run, in the order of writing
 COMPARISON_TABLE = "tables/auc.csv"  # what a finished comparison has written, in the study's folder
-PLACES = ("results_dir", "cache_dir")  # say where things lie, not what they are: no part of a key
+PLACES = ("results_dir", "cache_dir", "allow_outside")  # say where things may lie, not what they are: no part of a key
 SHOWN = ("lungmtl.figures",)  # what a run's notebook draws, and no record holds
 SHARED = (  # every run of a study works on the same scans, prepared in the same way
     *("study", *PLACES, "cohort", "phantom_scans", "phantom_seed", "phantom_label_noise"),
@@ -61,7 +61,7 @@ class Rules(NamedTuple):
 
 
 def plan_runs(
-    params: str | Path, *, seeds: Sequence[int] | None = None, places: Mapping[str, str] | None = None
+    params: str | Path, *, seeds: Sequence[int] | None = None, places: Mapping[str, Any] | None = None
 ) -> list[RunConfig]:
     """Expand a study's params file into its runs, seed by seed, experiments in the file's order.
 
@@ -75,7 +75,7 @@ def plan_runs(
     Args:
         params: File with the lists `experiments` and `seeds` and any fields of RunConfig.
         seeds: Taken instead of the file's.
-        places: `results_dir` and `cache_dir` to take instead of the file's.
+        places: `PLACES` to take instead of the file's.
     Raises:
         ValueError: If a name or value is wrong, or two runs would not share their cohort and preparation.
         FileNotFoundError: If a file is missing.
@@ -92,7 +92,7 @@ def plan_runs(
     return [config.with_seed(seed) for seed in seeds for config in firsts]
 
 
-def rules(params: str | Path, *, seeds: Sequence[int] | None = None, places: Mapping[str, str] | None = None) -> Rules:
+def rules(params: str | Path, *, seeds: Sequence[int] | None = None, places: Mapping[str, Any] | None = None) -> Rules:
     """What the Snakefile must know of the study that `plan_runs` plans."""
     runs = plan_runs(params, seeds=seeds, places=places)
     first = runs[0]
@@ -102,7 +102,7 @@ def rules(params: str | Path, *, seeds: Sequence[int] | None = None, places: Map
         is_phantom=not first.cohort,
         threads=first.threads,
         keys={name_of(config): settings_key(config) for config in runs},
-        preparation_key=key(str(prepared_dir(first)), json.dumps([first.split_fractions, first.split_seed])),
+        preparation_key=key(str(prepared_dir(first)), json.dumps(first.splitting | {"tasks": tasks_of(runs)})),
         comparison_key=comparison_key(runs),
     )
 
@@ -227,11 +227,20 @@ def _config(settings: Mapping[str, Any], experiment: str, path: Path) -> RunConf
     merged = {**settings, **read_params(*files), "experiment": experiment}
     has_weights = [found for found in files if "weights" in read_params(found)]
     if "tasks" in settings and has_weights and has_weights[-1].parent in (TABLE2_PARAMS, POLICY_PARAMS):
+        _check_n_tasks(experiment, merged["weights"], settings["tasks"], path)
         merged |= _table2_settings(merged["weights"], settings["tasks"])
     try:
         return RunConfig.from_mapping(merged)
     except ValueError as error:
         raise ValueError(f"{error} In {path.name} with {file.name}.") from error
+
+
+def _check_n_tasks(experiment: str, weights: Sequence[float], tasks: Sequence[str], path: Path) -> None:
+    if len(tasks) < min(len(weights), 2):
+        raise ValueError(
+            f"{experiment} weighs auxiliary tasks, so `tasks` must name at least two. Found {list(tasks)} in {path}: "
+            "with one task, `experiments` may list STL, and experiments of your own that have one task."
+        )
 
 
 def _table2_settings(weights: Sequence[float], tasks: Sequence[str]) -> dict[str, Any]:

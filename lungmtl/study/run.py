@@ -102,22 +102,21 @@ def gather(config: RunConfig) -> Cohort:
     """Read the cohort, or make the phantom one, split it, prepare what is not prepared yet, keep the run's labels.
 
     Raises:
-        ValueError: If the table is wrong, or a split lacks a class of a task.
+        ValueError: If the table is wrong, or `data.judge_splits` finds what stops a study.
     """
     start = time.perf_counter()
     path = Path(config.cohort)
     if not config.cohort:
         path = phantom.make_cohort(config.phantom.folder(config.cache_dir), config.phantom, progress=False)
-    table = data.read_cohort(path, tasks=list(dict.fromkeys([*config.tasks, *config.labelling.tasks])))
-    table = data.assign_splits(
-        table, fractions=config.split_fractions, seed=config.split_seed, stratify=config.tasks[0]
-    )
+    tasks = list(dict.fromkeys([*config.tasks, *config.labelling.tasks]))
+    table = data.read_cohort(path, tasks=tasks, allow_outside=config.allow_outside)
+    data.check_splits(table, **config.splitting)  # before anything is computed
     folder, report = data.prepare_cohort(
         table, path.parent, config.preparation, cache_dir=config.cache_dir, progress=False
     )
-    table = data.included(data.exclude_failed(table, report))
+    table = data.included(data.check_splits(table, **config.splitting, failed=report))
     table = data.labelled(table, config.labelling, central=config.tasks[0])
-    data.check_splits(table, tasks=config.tasks)
+    data.check_splits(table, **config.splitting)  # of the labels that are left
     return Cohort(path, table, folder, data.counts(table, tasks=config.tasks), time.perf_counter() - start)
 
 

@@ -79,9 +79,8 @@ def compare_runs(runs: Sequence[RunConfig]) -> Path:
     source, log = plan.NOTEBOOKS / plan.COMPARISON_NOTEBOOK, folder / "logs" / "comparison.log"
     execute_notebook(source, executed, parameters, log=log, name="comparison")
     links = record_links(folder, [plan.name_of(config) for config in runs])
-    write_html(
-        folder / "logs" / plan.COMPARISON_NOTEBOOK, folder / PAGE_FILE, title=f"Study {runs[0].study}", links=links
-    )
+    said = {"title": f"Study {runs[0].study}", "links": links, "is_phantom": not runs[0].cohort}
+    write_html(executed, folder / PAGE_FILE, **said)
     write(folder / COMPARED_FILE, compared)
     return folder
 

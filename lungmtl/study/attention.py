@@ -1,0 +1,72 @@
+"""Attention: where the network of a run looks in a scan, next to the structures that are marked there."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from lungmtl import data
+from lungmtl.sources import phantom
+from lungmtl.study.run import LoadedRun
+
+
+class Look(NamedTuple):
+    """A scan as the network of a run sees it, everything but `attention` on its input grid."""
+
+    volume: np.ndarray  # prepared, float16 (Z, Y, X) in [0, 1]
+    attention: np.ndarray  # of the central task, float32 (z, y, x), the feature grid; sums to 1
+    marked: dict[str, np.ndarray]  # share of each voxel that a marked structure fills, float16 (Z, Y, X)
+
+    @property
+    def inside(self) -> np.ndarray:
+        """The lungs, bool (Z, Y, X): as they are marked, else what the network sees."""
+        return self.marked["lungs"] > 0.5 if "lungs" in self.marked else self.volume > 0
+
+
+def marked(scan: Mapping[str, str], root: str | Path) -> dict[str, np.ndarray]:
+    """Structures that are marked in a scan, bool (Z, Y, X) each; none where nobody marked any.
+
+    `scan` is a row of the cohort table in the folder `root`. A file in its column `nodule_mask` marks the `nodule`; a
+    phantom's truth (`truth/<scan>.nii.gz`) its `lungs`, the `malignant nodule` and the `benign look-alike`.
+
+    Raises:
+        ScanError: If the file does not lie voxel by voxel on the scan.
+    """
+    truth = Path(root) / "truth" / f"{scan['scan']}.nii.gz"
+    image, name = Path(root) / scan["image"], scan["scan"]
+    if file := scan.get(data.NODULE_MASK, ""):
+        return {"nodule": data.labels_on(Path(root) / file, image, name) > 0}
+    if not truth.is_file():
+        return {}
+    labels = data.labels_on(truth, image, name)
+    of_label = {"malignant nodule": phantom.TRUTH_MALIGNANT, "benign look-alike": phantom.TRUTH_BENIGN}
+    return {"lungs": labels > 0, **{name: labels == label for name, label in of_label.items()}}
+
+
+def look_at(run: LoadedRun, scan: Mapping[str, str], root: str | Path) -> Look:
+    """`look` at a scan of a cohort: a row of the table in the folder `root`, with what is marked and its own mask."""
+    image = Path(root) / scan["image"]
+    own = data.own_lungs(str(Path(root) / scan["mask"]), image, scan["scan"]) if scan.get("mask") else None
+    return look(run, data.read_volume(image), marked(scan, root), own=own)
+
+
+def look(
+    run: LoadedRun, volume: data.Volume, structures: Mapping[str, np.ndarray], *, own: data.Lungs | None = None
+) -> Look:
+    """Prepare a scan as in training, ask the run's network where it looks, and lay marked structures on its grid."""
+    preparation = run.config.preparation
+    prepared = data.prepare_scan(volume, preparation, own).tensor
+    with torch.inference_mode():
+        attention = run.network(torch.from_numpy(prepared).float()[None, None])[1][0, 0].numpy()
+    if not structures:
+        return Look(prepared, attention, {})
+    size = {"spacing_mm": preparation.spacing_mm, "shape": preparation.shape}
+    seen = own.whole(volume) if own else data.seen_mask(volume, preparation)
+    grid = data.lung_grid(seen, volume.spacing_mm, **size)
+    shares = {
+        name: data.to_grid(mask.astype(np.float32), volume.spacing_mm, grid, fill=0, order=1).astype(np.float16)
+        for name, mask in structures.items()
+    }
+    return Look(prepared, attention, shares)
