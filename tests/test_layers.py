@@ -24,7 +24,7 @@ LAYERS = {
     "experiments": set(),
     "policies": set(),
     "evidence": set(),
-    "network": {"policies"},
+    "network": {"files", "policies"},
     "data": {"experiments", "files", "keys", "workers"},
     "sources": {"data", "experiments", "files", "workers"},
     "comparison": {"evidence", "experiments"},

@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = exports(
         "catalogue": ["Network", "build_network", "start_from"],
         "model": ["MultiTaskNet", "REDUCTION"],
         "losses": ["positive_weights", "task_gradients", "task_losses"],
+        "checkpoint": ["Checkpoints"],
         "device": ["forward", "pick_device", "resolve_precision", "seed_everything"],
         "training": ["Fitted", "fit", "predict"],
     },

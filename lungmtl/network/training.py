@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from lungmtl.network.augmentation import augmented
+from lungmtl.network.checkpoint import Checkpoints, State
 from lungmtl.network.device import forward, pick_device
 from lungmtl.network.losses import task_gradients, task_losses
 from lungmtl.network.settings import Training
@@ -53,6 +54,7 @@ def fit(
     positive_weight: Tensor | None,
     precision: str,
     seed: int,
+    checkpoints: Checkpoints | None = None,
 ) -> Fitted:
     """Train a network under a weighting policy and keep one epoch by one rule.
 
@@ -64,6 +66,7 @@ def fit(
         positive_weight: Weight of a positive scan per task, (T,), or None.
         precision: bf16 or fp32.
         seed: Seeds batch order and augmentation.
+        checkpoints: From which an interrupted training goes on; none are written if not given.
     Returns:
         The model with the weights of the kept epoch, the steps, the history and that epoch.
     Raises:
@@ -76,37 +79,42 @@ def fit(
     generator = torch.Generator().manual_seed(seed)
     loader = DataLoader(train_set, training.batch_size, shuffle=True, drop_last=True, generator=generator)
     n_steps = training.epochs * len(loader)
-    optimiser, schedule = _optimiser(model, n_steps, training)
+    checkpoints = checkpoints or Checkpoints()
+    state = State(model, policy, generator, functools.partial(_optimiser, model, training=training), n_steps)
+    if checkpoints.resume(state):
+        logger.info("epoch %d/%d  goes on after step %d", state.epoch + 1, training.epochs, len(state.steps))
     positive_weight = None if positive_weight is None else positive_weight.to(device)
-    steps, history, kept, best_score = [], [], (0, {}), -math.inf
-    for epoch in range(training.epochs):
-        start = time.perf_counter()
+    for epoch in range(state.epoch, training.epochs):
+        start = time.perf_counter() - state.seconds
         model.train()
-        seen = []
-        for volume, target, known in loader:
+        for volume, target, known in state.batches(loader):
             volume = augmented(volume, generator) if training.augment else volume
             volume, target, known = (tensor.to(device) for tensor in (volume, target, known))
             logits, features = forward(model, volume, precision)
             losses = task_losses(logits, target, known, positive_weight=positive_weight)  # (T,)
-            at = {"step": len(steps), "n_steps": n_steps, "epoch": epoch, "n_epochs": training.epochs}
+            step = len(state.steps)
+            at = {"step": step, "n_steps": n_steps, "epoch": epoch, "n_epochs": training.epochs}
             decision = policy(_step(at, model, policy, losses, known.any(dim=0), features))
             if decision.restart:
-                optimiser, schedule = _optimiser(model, n_steps - len(steps), training)
+                state.restart(n_steps - step)
             loss = (losses * losses.new_tensor(decision.weights)).sum()
-            _update(model, loss, optimiser, schedule, step=len(steps))
-            steps.append(_step_row(len(steps), epoch, decision, losses, loss, model.tasks, known))
-            seen.append((logits.detach().cpu(), target.cpu(), known.cpu()))
-        trained = _epoch_rows("train", epoch, seen, model.tasks, positive_weight, time.perf_counter() - start)
+            _update(model, loss, state.optimiser, state.schedule, step=step)
+            state.steps.append(_step_row(step, epoch, decision, losses, loss, model.tasks, known))
+            state.seen.append((logits.detach().cpu(), target.cpu(), known.cpu()))
+            state.seconds = time.perf_counter() - start
+            checkpoints.keep(state)
+        trained = _epoch_rows("train", epoch, state.seen, model.tasks, positive_weight, state.seconds)
         start = time.perf_counter()
         outputs = [_outputs(model, validation_set, training.batch_size, precision)]
         checked = _epoch_rows("validation", epoch, outputs, model.tasks, positive_weight, time.perf_counter() - start)
-        history += trained + checked
+        state.history += trained + checked
         score = checked[0]["auc"] if training.selection == "best_auc" else epoch
-        if score > best_score or not kept[1]:
-            kept, best_score = (epoch, copy.deepcopy(model.state_dict())), score
+        if score > state.best_score or not state.kept[1]:
+            state.kept, state.best_score = (epoch, copy.deepcopy(model.state_dict())), score
         logger.info(_epoch_line(epoch, training.epochs, trained, checked))
-    model.load_state_dict(kept[1])
-    return Fitted(model, pd.DataFrame(steps), pd.DataFrame(history), kept[0])
+        state.end_epoch()
+    model.load_state_dict(state.kept[1])
+    return Fitted(model, pd.DataFrame(state.steps), pd.DataFrame(state.history), state.kept[0])
 
 
 def predict(model: nn.Module, scans: Dataset, *, batch_size: int, precision: str) -> np.ndarray:

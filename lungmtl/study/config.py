@@ -79,6 +79,7 @@ class RunConfig:
     selection: str = "last"  # rule for the epoch kept: last, or best_auc (central task, validation)
     precision: str = "fp32"  # auto, bf16 or fp32; auto is bf16 where the processor has it
     threads: int = 1  # CPU threads of this run
+    checkpoint_minutes: float = 1.0  # time between two checkpoints, from which an interrupted run goes on
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> "RunConfig":
@@ -229,6 +230,7 @@ def _rules(config: RunConfig) -> list[tuple[str, bool, str]]:
         ("selection", c.selection in ("best_auc", "last"), "best_auc or last"),
         ("precision", c.precision in ("auto", "bf16", "fp32"), "auto, bf16 or fp32"),
         ("threads", c.threads >= 1, "at least 1"),
+        ("checkpoint_minutes", c.checkpoint_minutes >= 0, "at least 0"),
     ]
 
 

@@ -26,7 +26,8 @@ STEPS_FILE, HISTORY_FILE, PREDICTIONS_FILE = "steps.csv", "history.csv", "predic
 MODEL_FILE = "model.safetensors"
 FILES = (STEPS_FILE, HISTORY_FILE, PREDICTIONS_FILE, MODEL_FILE, RECORD_FILE)  # of a run, in the order of writing
 COMPARISON_TABLE = "tables/auc.csv"  # what a finished comparison has written, in the study's folder
-PLACES = ("results_dir", "cache_dir")  # say where things lie, not what they are: no part of a key
+PLACES = ("results_dir", "cache_dir")  # say where things lie, not what they are
+UNKEYED = (*PLACES, "checkpoint_minutes")  # settings that decide no bit of a run: no part of a key
 SHOWN = ("lungmtl.figures",)  # what a run's notebook draws, and no record holds
 SHARED = (  # every run of a study works on the same scans, prepared in the same way
     *("study", *PLACES, "cohort", "phantom_scans", "phantom_seed", "phantom_label_noise"),
@@ -151,10 +152,10 @@ def incomplete(runs: Sequence[RunConfig]) -> list[RunConfig]:
 def settings_key(config: RunConfig) -> str:
     """Hash of all that decides a run but the cohort: the notebook, the parameters, the code that they reach.
 
-    Neither `PLACES` count, nor figures, nor other policies and networks than the run's own; a file of weights that the
-    run starts from counts by its content.
+    Neither `UNKEYED` settings count, nor figures, nor other policies and networks than the run's own; a file of weights
+    that the run starts from counts by its content.
     """
-    parameters = {name: value for name, value in config.to_dict().items() if name not in PLACES}
+    parameters = {name: value for name, value in config.to_dict().items() if name not in UNKEYED}
     start = sha256(NOTEBOOKS / config.start_weights) if config.start_weights else ""
     module, kind = NETWORKS[config.network].split(".")
     chosen = [Place(f"lungmtl.policies.{POLICIES[name]}", name) for name in names(config.weighting.spelling)]

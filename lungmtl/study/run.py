@@ -4,6 +4,7 @@
 back what a finished run has learnt.
 """
 
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +24,7 @@ from lungmtl.sources import phantom
 from lungmtl.study import plan
 from lungmtl.study.collection import config_of
 from lungmtl.study.config import RunConfig, read_params
-from lungmtl.study.machine import environment
+from lungmtl.study.machine import CHECKPOINTS, environment
 from lungmtl.study.parameters import check_injected
 from lungmtl.study.record import read_model, read_rebuild, read_record, write_run
 
@@ -141,7 +142,6 @@ def new_network(config: RunConfig) -> nn.Module:
 
 def train(config: RunConfig, network: nn.Module, scans: Mapping[str, data.ScanDataset]) -> Trained:
     """Train a network under the run's policy."""
-    start = time.perf_counter()
     precision = networks.resolve_precision(config.precision, shape=config.shape)
     training = scans["train"]
     is_balanced = config.class_balance == "positives"
@@ -154,8 +154,10 @@ def train(config: RunConfig, network: nn.Module, scans: Mapping[str, data.ScanDa
         positive_weight=networks.positive_weights(training.target, training.known) if is_balanced else None,
         precision=precision,
         seed=config.seed,
+        checkpoints=networks.Checkpoints(os.environ.get(CHECKPOINTS, ""), minutes=config.checkpoint_minutes),
     )
-    return Trained(fitted, precision, time.perf_counter() - start)
+    parts = fitted.history.drop_duplicates(["epoch", "split"])
+    return Trained(fitted, precision, float(parts["seconds"].sum()))  # with what an interrupted run took before
 
 
 def evaluate(config: RunConfig, trained: Trained, scans: Mapping[str, data.ScanDataset]) -> Evaluated:

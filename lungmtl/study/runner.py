@@ -13,12 +13,13 @@ from lungmtl.files import locked, remove_leftovers, sha256, write
 from lungmtl.keys import key
 from lungmtl.study import plan
 from lungmtl.study.config import RunConfig
-from lungmtl.study.machine import RECORD_COPY, one_gpu
+from lungmtl.study.machine import CHECKPOINTS, RECORD_COPY, one_gpu
 
 EXECUTED_FILE = "notebook.ipynb"
 LOG_FILE = "run.log"
 LOCK_FILE = "run.lock"
 KEPT_PREFIX = "complete."  # complete.<key>.json in a run's folder
+CHECKPOINT_PREFIX = "checkpoint."  # checkpoint.<key>.<step>.<hash>.safetensors, while the run is computed
 NOTE_FILE = "preparation.json"  # in the study's folder: where in the cache its scans are, and on which grid
 COMPARED_FILE = "logs/comparison.key"  # in the study's folder: what the tables were made from
 PAGE_FILE = "report.html"  # the executed comparison for readers, in the study's folder
@@ -46,7 +47,7 @@ def execute_run(config: RunConfig, *, cohort: Path) -> bool:
         if _is_complete(folder, code):
             write(folder / plan.RECORD_FILE, _kept(folder, code).read_bytes())
             return False
-        _clear(folder)
+        _clear(folder, code)
         with one_gpu() as gpu:
             limits = dict.fromkeys(THREAD_VARIABLES, str(config.threads))
             execute_notebook(
@@ -55,9 +56,10 @@ def execute_run(config: RunConfig, *, cohort: Path) -> bool:
                 config.to_dict(),
                 log=folder / LOG_FILE,
                 name=name,
-                environment={**limits, **gpu, RECORD_COPY: str(_kept(folder, code))},
+                environment={**limits, **gpu, **_variables(folder, code)},
             )
         _keep(folder, code, name)
+        _clear_checkpoints(folder)
     return True
 
 
@@ -127,8 +129,21 @@ def _is_complete(folder: Path, code: str) -> bool:
     return all(path.is_file() for path in (_kept(folder, code), *(folder / name for name in plan.FILES[:-1])))
 
 
-def _clear(folder: Path) -> None:
-    """Remove what says that the run is complete, and what another run left there."""
+def _variables(folder: Path, code: str) -> dict[str, str]:
+    """Where a run under this key keeps a copy of its record, and its checkpoints."""
+    return {RECORD_COPY: str(_kept(folder, code)), CHECKPOINTS: str(folder / f"{CHECKPOINT_PREFIX}{code}")}
+
+
+def _clear_checkpoints(folder: Path, *, but: str = "") -> None:
+    """Remove the checkpoints of all keys but one."""
+    for path in folder.glob(f"{CHECKPOINT_PREFIX}*"):
+        if path.name.split(".")[1] != but:
+            path.unlink(missing_ok=True)
+
+
+def _clear(folder: Path, code: str) -> None:
+    """Remove what says that the run is complete, and what a run of another key left there."""
+    _clear_checkpoints(folder, but=code)
     names = (*reversed(plan.FILES), EXECUTED_FILE, LOG_FILE)
     for path in (*folder.glob(f"{KEPT_PREFIX}*.json"), *(folder / name for name in names)):
         path.unlink(missing_ok=True)
