@@ -214,14 +214,14 @@ def test_run_is_executed_once_and_its_record_restored(notebooks, tmp_path, monke
         assert not (folder / "record.json").exists()
         calls.append(settings["environment"]["OMP_NUM_THREADS"])
         for name in FILES:
-            (folder / name).write_text(name)
+            (folder / name).write_text('{"a": 1}' if name == "record.json" else name)
 
     monkeypatch.setattr("lungmtl.study.execute.execute_notebook", execute)
 
     assert execute_run(config, cohort=cohort)
     (folder / "record.json").unlink()
     assert not execute_run(config, cohort=cohort)
-    assert (folder / "record.json").read_text() == "record.json"
+    assert (folder / "record.json").read_text() == '{"a": 1}'
     (folder / "steps.csv").unlink()
     assert execute_run(config, cohort=cohort)
     cohort.write_text("scan\nb\n")

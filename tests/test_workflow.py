@@ -49,7 +49,7 @@ def test_failed_run_leaves_the_others_running_and_is_named_with_its_log(project)
     assert status == 1
     assert complete(project) == {"STL-s0"}
     assert "MTL-s0 failed with ValueError: made to fail" in output
-    assert f"MTL-s0 has no record; {project}/results/standin/runs/MTL-s0/run.log" in output
+    assert f"MTL-s0 is not done; {project}/results/standin/runs/MTL-s0/run.log" in output
     assert "made to fail" in (project / "results/standin/runs/MTL-s0/run.log").read_text(encoding="utf-8")
     assert "STL-s0     epoch 2/2" in output
     assert "1/2 runs" in output

@@ -18,6 +18,7 @@ def add_study(parser: argparse.ArgumentParser) -> None:
     add_planned(parser)
     parser.add_argument("--cores", type=int, default=n_cores(), help="CPU cores to use at a time, %(default)s")
     parser.add_argument("--profile", default="local", help="local, slurm, or a folder with a Snakemake profile")
+    parser.add_argument("-v", "--verbose", action="store_true", help="show what Snakemake says of its own work")
     parser.epilog = "Options after -- go to Snakemake, e.g. -- --dry-run"
 
 
@@ -27,7 +28,8 @@ def study(options: argparse.Namespace) -> int:
     settings = {"params": str(options.params.resolve()), **places(options)}
     if options.seeds:
         settings["seeds"] = " ".join(map(str, seeds(options.seeds)))
-    done = run_study(runs, settings, profile=options.profile, cores=options.cores, options=options.snakemake)
+    places_of = {"profile": options.profile, "cores": options.cores, "verbose": options.verbose}
+    done = run_study(runs, settings, options=options.snakemake, **places_of)
     if done and not plan.incomplete(runs):
         _print_results(plan.study_dir(runs[0]))
     return int(not done)

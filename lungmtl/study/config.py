@@ -136,16 +136,31 @@ def read_params(*paths: str | Path) -> dict[str, Any]:
     """Merge flat YAML params files, later ones winning.
 
     Raises:
-        ValueError: If a file is not a flat mapping.
+        ValueError: If a file is not a flat mapping in YAML, or names a key twice.
         FileNotFoundError: If a file is missing.
     """
     merged: dict[str, Any] = {}
     for path in (Path(path).absolute() for path in paths):
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        content = _read_yaml(path)
         if not isinstance(content, dict) or any(isinstance(value, dict) for value in content.values()):
             raise ValueError(f"A params file must be a flat mapping of names to values. Found {path}.")
         merged |= content
     return merged
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        text = path.read_text(encoding="utf-8")
+        pairs = getattr(yaml.compose(text, Loader=yaml.SafeLoader), "value", [])
+        content = yaml.safe_load(text) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        found = " ".join(str(error).replace('in "<unicode string>", ', "").split())
+        raise ValueError(f"A params file must be YAML. Found {found}, in {path}.") from error
+    keys = [pair[0].value for pair in pairs if isinstance(pair, tuple)]
+    twice = [key for key in dict.fromkeys(map(str, keys)) if keys.count(key) > 1]
+    if twice:
+        raise ValueError(f"A params file must name each key once. Found `{twice[0]}` more than once in {path}.")
+    return content
 
 
 def _checked(name: str, value: Any, hints: dict[str, Any]) -> Any:

@@ -184,7 +184,8 @@ def comparison_key(runs: Sequence[RunConfig]) -> str:
 
 def _read_existing(path: Path, what: str) -> dict[str, Any]:
     if not path.is_file():
-        raise FileNotFoundError(f"{what} must exist. Found none at {path.resolve()}.")
+        found = "a folder" if path.is_dir() else "none"
+        raise FileNotFoundError(f"{what} must exist. Found {found} at {path.resolve()}.")
     return read_params(path)
 
 
