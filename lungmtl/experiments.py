@@ -21,14 +21,23 @@ def base_of(experiment: str) -> str:
     return experiment.partition(".")[0]
 
 
+def root_of(experiment: str) -> str:
+    """Experiment that an arm or a variant goes back to: `ITW2` of `ITW2-matched` and `ITW2-matched.start0.5`.
+
+    An arm, `<experiment>-<arm>`, is a control or has other labels or batches; a variant is a candidate of tuning, which
+    competes with its base.
+    """
+    return base_of(experiment).partition("-")[0]
+
+
 def in_order(experiments: Iterable[str]) -> list[str]:
     """Different experiments, those of Table 2 first and in the paper's order, then others by name.
 
-    A variant (`ITW2.start0.5`) comes right after its base (`ITW2`).
+    A variant (`ITW2.start0.5`) comes right after its base (`ITW2`), then come arms (`ITW2-matched`).
     """
 
-    def place(name: str) -> tuple[int, str, str]:
-        base = base_of(name)
-        return (TABLE2.index(base) if base in TABLE2 else len(TABLE2), base, name)
+    def place(name: str) -> tuple[int, str, str, str]:
+        root = root_of(name)
+        return (TABLE2.index(root) if root in TABLE2 else len(TABLE2), root, base_of(name), name)
 
     return sorted(set(experiments), key=place)

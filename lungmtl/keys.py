@@ -161,7 +161,7 @@ def _offered(module: _Module) -> dict[str, tuple[str, bool]]:
     """Names of a room's `exports` to the module that has them, and whether the name is that module's own."""
     calls = [node for node in ast.walk(module.tree) if isinstance(node, ast.Call) and len(node.args) == 2]
     rooms = [call.args[1] for call in calls if isinstance(call.func, ast.Name) and call.func.id == "exports"]
-    items = [(file.value, node) for room in rooms for file, node in zip(room.keys, room.values, strict=True)]
+    items = [(file.value, node) for room in rooms for file, node in zip(room.keys, room.values, strict=True) if file]
     names = [(file, part.value) for file, node in items for part in ast.walk(node) if isinstance(part, ast.Constant)]
     return {name: (f"{module.name}.{file}", name == file) for file, name in names}
 

@@ -34,7 +34,7 @@ def test_makefile_has_the_same_torch():
 def test_lock_pins_every_dependency_but_torch_with_hashes():
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    lists = [project["dependencies"], *(extras[name] for name in ("study", "predict", "dev", "lock"))]
+    lists = [project["dependencies"], *(extras[name] for name in ("study", "policies", "predict", "dev", "lock"))]
     wanted = {normal(line) for lines in lists for line in lines} - {"lungmtl"}
     blocks = re.split(r"\n(?=\w)", LOCK.strip())
 
@@ -51,5 +51,5 @@ def test_the_core_asks_for_torch_numpy_and_pandas_alone():
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
 
     assert {normal(line) for line in project["dependencies"]} == {"torch", "numpy", "pandas"}
-    assert set(project["optional-dependencies"]) == {"study", "nlst", "predict", "dev", "lock"}
+    assert set(project["optional-dependencies"]) == {"study", "policies", "nlst", "predict", "dev", "lock"}
     assert project["scripts"] == {"lungmtl": "lungmtl.cli:main"}

@@ -151,6 +151,18 @@ def test_a_weights_file_that_a_run_starts_from_counts_by_its_content(copy):
     assert found[0] == found[2] != found[1]
 
 
+def test_batches_in_focus_reach_the_policy_that_focuses(copy):
+    params, schedules = copy / "params" / "smoke.yaml", copy / "lungmtl" / "policies" / "schedules.py"
+    texts = params.read_text(encoding="utf-8"), schedules.read_text(encoding="utf-8")
+    params.write_text(texts[0] + "sampler: focus\n", encoding="utf-8")
+    focused = keys(copy)
+    schedules.write_text(texts[1].replace("count // self.period", "count // (2 * self.period)"), encoding="utf-8")
+    changed = keys(copy)
+    for path, text in zip((params, schedules), texts, strict=True):
+        path.write_text(text, encoding="utf-8")
+    assert {name for name in focused if focused[name] != changed[name]} == set(EXPERIMENTS)
+
+
 def test_code_is_compared_without_comments_docstrings_and_layout():
     first = 'def f(x):\n    """One."""\n    return (x +\n            1)  # why\n'
     assert bare(first) == bare("def f(x):\n    return x + 1\n") != bare("def f(x):\n    return x + 2\n")

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from lungmtl.experiments import TASKS
-from lungmtl.policies.catalogue import build
+from lungmtl.policies.catalogue import POLICIES, build, names
 from lungmtl.policies.contract import Policy
 from lungmtl.policies.timelines import timeline
 from lungmtl.study.config import STUDY_KEYS, RunConfig, read_params
@@ -23,6 +23,7 @@ EXPERIMENT = ROOT / "notebooks" / "02_experiment.ipynb"
 TABLE2 = ROOT / "params" / "table2"
 PARAMS = sorted((ROOT / "params").rglob("*.yaml"))
 STUDIES = [path for path in PARAMS if path.parent == TABLE2.parent]
+RIVALS = {path.stem for path in (ROOT / "params" / "policies").glob("*.yaml")}
 VARIANTS = sorted((ROOT / "params" / "sensitivity").glob("*.yaml"))
 OWN_KEYS = {"experiment", "tasks", "weights", "pflp", "itw"}  # what tells one experiment of Table 2 from another
 
@@ -72,7 +73,9 @@ def test_papermill_sees_every_parameter_with_the_help_of_its_field():
 
 @pytest.mark.parametrize("path", PARAMS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_params_file_has_only_fields_with_valid_values(path):
-    content = {name: value for name, value in read_params(path).items() if name not in STUDY_KEYS}
+    study = path.parent.with_suffix(".yaml")  # an arm of a study may set what stands on the study's own settings
+    content = read_params(*([study] if study.is_file() else []), path)
+    content = {name: value for name, value in content.items() if name not in STUDY_KEYS}
 
     RunConfig.from_mapping(content)
 
@@ -98,8 +101,7 @@ def test_study_names_itself_and_experiments_that_exist(path):
     content = read_params(path)
 
     assert content["study"] == path.stem
-    assert {name for name in content["experiments"] if "." not in name} <= set(EXPERIMENTS)
-    assert plan_runs(path)
+    assert plan_runs(path)  # raises where an experiment has no file
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
@@ -110,6 +112,15 @@ def test_study_leaves_the_weights_to_table_2(path):
 
 def test_table_2_is_complete():
     assert {path.stem for path in TABLE2.glob("*.yaml")} == set(EXPERIMENTS)
+
+
+def test_every_policy_has_a_params_file_and_runs_in_the_pilot_as_in_its_smoke_study():
+    pilot, smoke = (plan_runs(ROOT / "params" / f"{name}.yaml") for name in ("policies", "policies-smoke"))
+    files = {path.stem: read_params(path) for path in (ROOT / "params" / "policies").glob("*.yaml")}
+
+    assert set(POLICIES) == {name for params in files.values() for name in names(params["policy"])}
+    assert [run.weighting for run in pilot] == [dataclasses.replace(run.weighting, pflp_period=20) for run in smoke]
+    assert {run.experiment for run in pilot} >= RIVALS - {"CAGrad"}  # whose solver is no dependency
 
 
 def test_sensitivity_runs_every_variant_and_its_base():

@@ -6,7 +6,7 @@ Sources: Yang et al. 2020, Table 2 and abstract, arXiv 1912.07167 (the published
 import numpy as np
 import pandas as pd
 
-from lungmtl.experiments import in_order
+from lungmtl.experiments import base_of, in_order
 
 PUBLISHED = (  # the paper's test AUCs of lung cancer; it does not say which row of Table 2 the last two belong to
     ("single task", 0.8080, ("STL",)),
@@ -31,6 +31,26 @@ def seconds_table(runs: pd.DataFrame) -> pd.DataFrame:
     table["train_share"] = table["train"] / table["total"]
     columns = ["n_seeds", *parts, "total", "total_min", "total_max", "train_share"]
     return table.loc[in_order(runs["experiment"]), columns].reset_index()
+
+
+def cost_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """What every experiment costs: trials of its group in this study, steps, passes and seconds per step.
+
+    Returns:
+        experiment, n_seeds, trials (variants of one base, itself included), steps, and means over seeds: forward,
+        backward and backward_features per step (`network.counted`), seconds_per_step with its least and most. Runs that
+        recorded no cost are left out.
+    """
+    passes = ["forward", "backward", "backward_features"]
+    columns = ["n_seeds", "trials", "steps", *passes, "seconds_per_step", "seconds_min", "seconds_max"]
+    costs = runs.filter(regex="^(experiment$|cost_)").rename(columns=lambda name: name.removeprefix("cost_"))
+    costs = costs.reindex(columns=["experiment", "steps", *passes, "seconds_per_step"]).dropna()
+    costs[passes] = costs[passes].div(costs["steps"], axis=0)
+    grouped = costs.groupby("experiment")
+    seconds, bases = grouped["seconds_per_step"], pd.Series(map(base_of, runs["experiment"].unique()))
+    table = grouped.mean().assign(n_seeds=grouped.size(), seconds_min=seconds.min(), seconds_max=seconds.max())
+    table["trials"] = table.index.map(base_of).map(bases.value_counts())
+    return table.loc[in_order(costs["experiment"]), columns].reset_index()
 
 
 def published_table(aucs: pd.DataFrame, *, task: str) -> pd.DataFrame:

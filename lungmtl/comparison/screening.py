@@ -12,7 +12,10 @@ from lungmtl.comparison.scans import MIN_PER_CLASS, PREDICTED
 from lungmtl.experiments import in_order, run_name
 
 OWN_SETTINGS = ("study", "experiment", "seed", "results_dir", "cache_dir", "cohort", "threads")  # may differ anywhere
-OF_EXPERIMENT = ("tasks", "policy_name", "config_tasks", "config_weights", "config_network", "config_start_weights")
+OF_EXPERIMENT = (
+    *("tasks", "policy_name", "config_tasks", "config_weights", "config_network", "config_start_weights"),
+    *("config_labels", "config_shuffle_tasks", "config_sampler"),
+)
 
 
 class Screened(NamedTuple):

@@ -1,7 +1,7 @@
 """Style of all figures: colours, markers, fonts, empty figures.
 
 An experiment has one colour, marker and line style in every figure (`looks`). A variant, named BASE.change
-(ITW2.start0.5), stands next to its base, in the base's colour, with an open marker.
+(ITW2.start0.5), and an arm, named BASE-arm (ITW2-full), stand next to their base, in its colour, with an open marker.
 
 Sources: Okabe & Ito 2008 (colour-blind safe hues), https://jfly.uni-koeln.de/color.
 """
@@ -16,7 +16,7 @@ import seaborn as sns
 from matplotlib.backend_bases import RendererBase
 from matplotlib.figure import Figure
 
-from lungmtl.experiments import TABLE2, base_of, in_order
+from lungmtl.experiments import TABLE2, in_order, root_of
 
 STYLE = (
     sns.axes_style("ticks")
@@ -80,20 +80,20 @@ class NotebookFigure(Figure):
 def looks(experiments: Iterable[str]) -> dict[str, Look]:
     """Colour, marker and line style of every experiment in order; Table 2 experiments always have the same one.
 
-    A variant has its base's colour, and a marker by its place among the base's variants.
+    A variant or arm has its base's colour, and a marker by its place among those of this base.
     """
     names = in_order(experiments)
-    others = [base for base in dict.fromkeys(map(base_of, names)) if base not in COLORS]
+    others = [base for base in dict.fromkeys(map(root_of, names)) if base not in COLORS]
     colors = COLORS | {base: OTHER_COLORS[i % len(OTHER_COLORS)] for i, base in enumerate(others)}
-    return {name: _look(name, names, colors[base_of(name)]) for name in names}
+    return {name: _look(name, names, colors[root_of(name)]) for name in names}
 
 
 def _look(name: str, names: list[str], color: str) -> Look:
-    base = base_of(name)
+    base = root_of(name)
     if name == base:
         family = FAMILIES.get(name, "other")
         return Look(color, FAMILY_MARKERS[family], FAMILY_DASHES[family])
-    place = sorted(other for other in names if base_of(other) == base != other).index(name)
+    place = sorted(other for other in names if root_of(other) == base != other).index(name)
     marker, dashes = (values[place % len(values)] for values in (VARIANT_MARKERS, VARIANT_DASHES))
     return Look(color, marker, dashes, is_filled=False)
 

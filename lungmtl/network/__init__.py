@@ -5,12 +5,14 @@ from lungmtl.lazy import exports
 __getattr__, __dir__, __all__ = exports(
     __name__,
     {
-        "settings": ["NETWORKS", "Training"],
+        "settings": ["NETWORKS", "SAMPLERS", "Training"],
         "catalogue": ["Network", "build_network", "start_from"],
         "model": ["MultiTaskNet", "REDUCTION"],
-        "losses": ["positive_weights", "task_gradients", "task_losses"],
         "checkpoint": ["Checkpoints"],
+        "losses": ["positive_weights", "task_losses"],
+        "cost": ["counted", "seconds_per_step"],
         "device": ["forward", "pick_device", "resolve_precision", "seed_everything"],
+        "sampling": ["Natural", "sampler"],
         "training": ["Fitted", "fit", "predict"],
     },
 )

@@ -10,7 +10,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,15 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from lungmtl.files import sha256, write
+from lungmtl.network.sampling import Natural
 from lungmtl.policies import Policy
 
 GENERATIONS = 2
 HASH_LENGTH = 16
-HELD = ("model", "optimiser", "schedule", "policy")  # have a state_dict of their own
-PLAIN = ("steps", "history", "kept", "best_score", "epoch", "seen", "seconds", "drawn_from", "n_scheduled")
+HELD = ("model", "optimiser", "schedule", "policy", "sampler")  # have a state_dict of their own
+PLAIN = ("steps", "history", "kept", "best_score", "epoch", "seen", "seconds", "n_scheduled")
 _logger = logging.getLogger(__name__)
 
 
@@ -35,16 +35,16 @@ class State:
     """Where a training stands: all that its next step depends on, but the settings and the scans.
 
     Attributes:
+        sampler: Makes the batches, and holds the state of the generator that augmentation draws from, too.
         renew: Makes optimiser and learning rate schedule of so many steps.
         steps, history: Rows so far.
         kept, best_score: Epoch and weights kept so far, and their score.
         epoch, seen, seconds: The epoch under way, its batches' (logits, target, known) and the time it has taken.
-        drawn_from: State of the generator before it drew the epoch's batches.
     """
 
     model: nn.Module
     policy: Policy
-    generator: torch.Generator
+    sampler: Natural
     renew: Callable[[int], tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]]
     n_scheduled: int
     steps: list[dict] = dataclasses.field(default_factory=list)
@@ -54,7 +54,6 @@ class State:
     epoch: int = 0
     seen: list[tuple[Tensor, Tensor, Tensor]] = dataclasses.field(default_factory=list)
     seconds: float = 0.0
-    drawn_from: Tensor | None = None
 
     def __post_init__(self):
         self.restart(self.n_scheduled)
@@ -63,19 +62,6 @@ class State:
         """Take a fresh optimiser and learning rate schedule of so many steps."""
         self.n_scheduled, (self.optimiser, self.schedule) = n_steps, self.renew(n_steps)
 
-    def batches(self, loader: DataLoader) -> Iterator[Any]:
-        """The batches of the epoch that are still to come."""
-        resumed_at = self.generator.get_state() if self.seen else None
-        if resumed_at is not None:
-            self.generator.set_state(self.drawn_from)
-        self.drawn_from = self.generator.get_state()
-        batches = iter(loader)
-        for _ in self.seen:
-            next(batches)
-        if resumed_at is not None:
-            self.generator.set_state(resumed_at)
-        return batches
-
     def end_epoch(self) -> None:
         """Begin the next epoch."""
         self.epoch, self.seen, self.seconds = self.epoch + 1, [], 0.0
@@ -83,8 +69,8 @@ class State:
     def state_dict(self) -> dict[str, Any]:
         """All of it, as plain values and tensors."""
         held = {name: getattr(self, name).state_dict() for name in HELD}
-        drawn = {"generator": self.generator.get_state(), "torch": torch.get_rng_state()}
-        return held | {name: getattr(self, name) for name in PLAIN} | drawn | {"cuda": torch.cuda.get_rng_state_all()}
+        drawn = {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+        return held | drawn | {name: getattr(self, name) for name in PLAIN}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
@@ -97,7 +83,6 @@ class State:
                     moments[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         for name in PLAIN:
             setattr(self, name, state[name])
-        self.generator.set_state(state["generator"])
         torch.set_rng_state(state["torch"])
         torch.cuda.set_rng_state_all(state["cuda"])
 
@@ -108,16 +93,18 @@ class Checkpoints:
     Args:
         prefix: Path with which their names begin, e.g. `<folder>/checkpoint.<key>`; empty = none is written.
         minutes: Time from one to the next; 0 = after every step.
+        carried: Counts that are no part of a training's state and go on with it; changed by `resume`.
     """
 
-    def __init__(self, prefix: str = "", *, minutes: float = 0.0):
+    def __init__(self, prefix: str = "", *, minutes: float = 0.0, carried: dict[str, int] | None = None):
         self.prefix, self.seconds, self._last = prefix, 60 * minutes, time.monotonic()
+        self.carried = {} if carried is None else carried
 
     def keep(self, state: State) -> None:
         """Write a checkpoint if it is time, and remove those that are too old."""
         if not self.prefix or time.monotonic() - self._last < self.seconds:
             return
-        content = packed(state.state_dict())
+        content = packed({"training": state.state_dict(), "carried": self.carried})
         code = hashlib.sha256(content).hexdigest()[:HASH_LENGTH]
         write(f"{self.prefix}.{len(state.steps):09d}.{code}.safetensors", content)
         for old in self._files()[:-GENERATIONS]:
@@ -128,7 +115,9 @@ class Checkpoints:
         """Bring a new training to where the last whole checkpoint stands; whether there is one."""
         for path in reversed(self._files()):
             if path.name.split(".")[-2] == sha256(path)[:HASH_LENGTH]:
-                state.load_state_dict(unpacked(path))
+                found = unpacked(path)
+                state.load_state_dict(found["training"])
+                self.carried.update(found["carried"])
                 return True
             _logger.warning("A checkpoint is damaged: the one before it is taken. Found %s.", path.name)
             path.unlink()

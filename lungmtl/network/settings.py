@@ -3,6 +3,7 @@
 import dataclasses
 
 NETWORKS = {"attention": "model.MultiTaskNet"}  # name in params -> module of this folder and class
+SAMPLERS = ("natural", "each", "turns", "focus")  # names in params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

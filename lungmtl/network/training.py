@@ -9,11 +9,12 @@ experiment.
 """
 
 import copy
+import dataclasses
 import functools
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,9 +27,10 @@ from torch.utils.data import DataLoader, Dataset
 from lungmtl.network.augmentation import augmented
 from lungmtl.network.checkpoint import Checkpoints, State
 from lungmtl.network.device import forward, pick_device
-from lungmtl.network.losses import task_gradients, task_losses
+from lungmtl.network.losses import task_losses
+from lungmtl.network.sampling import Natural
 from lungmtl.network.settings import Training
-from lungmtl.policies import Decision, Policy, Step
+from lungmtl.policies import Decision, Policy, Progress, Step, gramian
 
 MAX_GRADIENT_NORM = 100.0  # a safety net: a lower limit would level the loss scales that the policies set
 DECAY = 0.25  # final fraction of the steps with a falling learning rate; before it ITW's stage learns at full rate
@@ -39,7 +41,7 @@ class Fitted(NamedTuple):
     """What training leaves: `model` holds the weights of `best_epoch`."""
 
     model: nn.Module
-    steps: pd.DataFrame  # step, epoch, phase, focus, weight_<task>, loss_<task>, loss; one row per optimiser step
+    steps: pd.DataFrame  # one row per optimiser step, columns as `_step_row` gives them
     history: pd.DataFrame  # epoch, split, task, loss, auc, seconds
     best_epoch: int
 
@@ -54,6 +56,7 @@ def fit(
     positive_weight: Tensor | None,
     precision: str,
     seed: int,
+    sampler: Callable[[Dataset, int, torch.Generator], Natural] = Natural,
     checkpoints: Checkpoints | None = None,
 ) -> Fitted:
     """Train a network under a weighting policy and keep one epoch by one rule.
@@ -66,6 +69,7 @@ def fit(
         positive_weight: Weight of a positive scan per task, (T,), or None.
         precision: bf16 or fp32.
         seed: Seeds batch order and augmentation.
+        sampler: Makes the batches of every epoch.
         checkpoints: From which an interrupted training goes on; none are written if not given.
     Returns:
         The model with the weights of the kept epoch, the steps, the history and that epoch.
@@ -77,24 +81,25 @@ def fit(
     device = pick_device()
     model.to(device, memory_format=torch.channels_last_3d)
     generator = torch.Generator().manual_seed(seed)
-    loader = DataLoader(train_set, training.batch_size, shuffle=True, drop_last=True, generator=generator)
+    batches = sampler(train_set, training.batch_size, generator)
+    loader = DataLoader(train_set, batch_sampler=batches, generator=generator)
     n_steps = training.epochs * len(loader)
     checkpoints = checkpoints or Checkpoints()
-    state = State(model, policy, generator, functools.partial(_optimiser, model, training=training), n_steps)
+    state = State(model, policy, batches, functools.partial(_optimiser, model, training=training), n_steps)
     if checkpoints.resume(state):
         logger.info("epoch %d/%d  goes on after step %d", state.epoch + 1, training.epochs, len(state.steps))
     positive_weight = None if positive_weight is None else positive_weight.to(device)
     for epoch in range(state.epoch, training.epochs):
         start = time.perf_counter() - state.seconds
         model.train()
-        for volume, target, known in state.batches(loader):
+        for volume, target, known in loader:
             volume = augmented(volume, generator) if training.augment else volume
             volume, target, known = (tensor.to(device) for tensor in (volume, target, known))
             logits, features = forward(model, volume, precision)
             losses = task_losses(logits, target, known, positive_weight=positive_weight)  # (T,)
             step = len(state.steps)
-            at = {"step": step, "n_steps": n_steps, "epoch": epoch, "n_epochs": training.epochs}
-            decision = policy(_step(at, model, policy, losses, known.any(dim=0), features))
+            progress = Progress(step, n_steps, epoch, training.epochs)
+            decision = policy(_step(progress, model, policy, losses, known.any(dim=0), features))
             if decision.restart:
                 state.restart(n_steps - step)
             loss = (losses * losses.new_tensor(decision.weights)).sum()
@@ -133,15 +138,15 @@ def _check(model: nn.Module, train_set: Dataset, policy: Policy, training: Train
 
 
 def _step(
-    progress: dict[str, int], model: nn.Module, policy: Policy, losses: Tensor, known: Tensor, features: Tensor
+    progress: Progress, model: nn.Module, policy: Policy, losses: Tensor, known: Tensor, features: Tensor
 ) -> Step:
     """What the policy is asked with; gradients only if it needs them."""
     places = {"features": lambda: [features], "parameters": lambda: list(model.shared_parameters()), "": None}
-    if policy.needs_gradients not in places:
-        raise ValueError(f"`needs_gradients` must be features, parameters or blank. Found {policy.needs_gradients!r}.")
-    place = places[policy.needs_gradients]
-    gradients = task_gradients(losses, known, place()) if place else None  # (T, P)
-    return Step(**progress, losses=losses.detach(), known=known, gradients=gradients)
+    at = policy.gradients_at(progress)
+    if at not in places:
+        raise ValueError(f"`gradients_at` must be features, parameters or blank. Found {at!r}.")
+    products = gramian(losses, places[at](), known=known) if at else None  # (T, T)
+    return Step(**dataclasses.asdict(progress), losses=losses.detach(), known=known, gramian=products)
 
 
 def _optimiser(
@@ -190,14 +195,17 @@ def _outputs(model: nn.Module, scans: Dataset, batch_size: int, precision: str) 
 def _step_row(
     step: int, epoch: int, decision: Decision, losses: Tensor, loss: Tensor, tasks: Sequence[str], known: Tensor
 ) -> dict:
+    """`mean_weight` is over all tasks, those among them that have no label in the batch, not `n_known`, as 0."""
+    has_label = known.any(dim=0).tolist()  # (T,)
     weights = {f"weight_{task}": weight for task, weight in zip(tasks, decision.weights, strict=True)}
     values = torch.where(known.any(dim=0), losses.detach(), torch.nan).tolist()  # blank where nothing was known
+    in_force = [weight * is_known for weight, is_known in zip(decision.weights, has_label, strict=True)]
     row = {"step": step, "epoch": epoch, "phase": decision.phase, "focus": decision.focus}
     return (
         row
         | weights
         | {f"loss_{task}": value for task, value in zip(tasks, values, strict=True)}
-        | {"loss": loss.item()}
+        | {"loss": loss.item(), "mean_weight": sum(in_force) / len(in_force), "n_known": sum(has_label)}
     )
 
 

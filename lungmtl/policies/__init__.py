@@ -1,16 +1,19 @@
-"""Policies: how the losses of several tasks are weighed, for any training loop; needs nothing but Python.
+"""Policies: how the losses of several tasks are weighed, for any training loop.
 
-`timeline` alone takes pandas.
+Schedules and loss rules need nothing but Python, `gramian` torch, `timeline` pandas; gradient rules say what they need.
 """
 
 from lungmtl.lazy import exports
+from lungmtl.policies.catalogue import POLICIES
 
 __getattr__, __dir__, __all__ = exports(
     __name__,
     {
         "contract": ["Decision", "Policy", "Progress", "Step", "Wrapper"],
-        "schedules": ["BW", "ITW", "PFLP"],
-        "catalogue": ["POLICIES", "Weighting", "build", "describe", "names"],
+        "rules": ["GradientRule", "Rule", "Seen"],
+        "gramians": ["gramian"],
+        "catalogue": ["POLICIES", "Weighting", "build", "describe", "names", "with_setting"],
         "timelines": ["timeline"],
+        **{file: [name for name, home in POLICIES.items() if home == file] for file in POLICIES.values()},
     },
 )

@@ -17,6 +17,27 @@ POLICIES = {  # name in params -> module of this folder that has the class
     "BW": "schedules",
     "PFLP": "schedules",
     "ITW": "schedules",
+    "Alone": "schedules",
+    "RLW": "losses",
+    "UW": "losses",
+    "DWA": "losses",
+    "IMTLL": "losses",
+    "GeometricMean": "losses",
+    "FAMO": "losses",
+    "GCS": "gradients",
+    "OLAUX": "gradients",
+    "GradNorm": "gradients",
+    "DBMTL": "gradients",
+    "MGDA": "borrowed",
+    "PCGrad": "borrowed",
+    "IMTLG": "borrowed",
+    "AlignedMTL": "borrowed",
+    "ConFIG": "borrowed",
+    "GradVac": "borrowed",
+    "PCD": "borrowed",
+    "UPGrad": "borrowed",
+    "FairGrad": "borrowed",
+    "CAGrad": "borrowed",
 }
 
 
@@ -91,6 +112,13 @@ def names(spelling: str) -> list[str]:
         node = _call(node.args[0], spelling)
         found.append(node.func.id)
     return found
+
+
+def with_setting(spelling: str, name: str, value: Any) -> str:
+    """The spelling with one setting of its outermost policy changed."""
+    call = parse(spelling)
+    others = [word for word in call.keywords if word.arg != name]
+    return ast.unparse(ast.Call(call.func, call.args, [*others, ast.keyword(name, ast.Constant(value))]))
 
 
 def parse(spelling: str) -> ast.Call:

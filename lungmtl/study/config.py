@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 
 import yaml
 
-from lungmtl.data import Preparation
+from lungmtl.data import KINDS, Labelling, Preparation
 from lungmtl.experiments import TASKS
-from lungmtl.network import NETWORKS, Training
+from lungmtl.network import NETWORKS, SAMPLERS, Training
 from lungmtl.policies import Weighting, build
 from lungmtl.sources import PhantomSettings
 
@@ -44,6 +44,11 @@ class RunConfig:
     phantom_label_noise: float = 0.05  # chance that an auxiliary diagnosis column is recorded wrongly
     split_fractions: list[float] = dataclasses.field(default_factory=lambda: [0.743, 0.082, 0.175])  # paper's split
     split_seed: int = 0  # seeds the split of patients whose split column is blank
+    labels: str = "all"  # of training scans: all, disjoint (one pattern per scan) or matched (all, on as many scans)
+    label_patterns: list[str] = dataclasses.field(default_factory=list)  # tasks that a scan keeps, joined by "+"
+    label_proportions: list[float] = dataclasses.field(default_factory=list)  # of the patterns; empty is equal shares
+    label_seed: int = 0  # seeds which scan keeps which pattern, and the shuffle
+    shuffle_tasks: list[str] = dataclasses.field(default_factory=list)  # tasks that get labels of other training scans
     # preparation
     spacing_mm: list[float] = dataclasses.field(default_factory=lambda: [8.0, 8.0, 8.0])  # voxel size in mm, (z, y, x)
     shape: list[int] = dataclasses.field(default_factory=lambda: [32, 32, 40])  # model grid in voxels, (z, y, x)
@@ -71,6 +76,7 @@ class RunConfig:
     # training
     epochs: int = 3  # passes over the training scans
     batch_size: int = 8  # scans per optimiser step
+    sampler: str = "natural"  # of batches: natural, each (every task labelled), turns (by task) or focus (PFLP's task)
     learning_rate: float = 0.001  # peak of the schedule
     weight_decay: float = 0.01  # AdamW
     warmup: float = 0.1  # fraction of the steps with a rising learning rate; it falls over the last quarter
@@ -117,6 +123,11 @@ class RunConfig:
         """The phantom cohort of a run without a cohort table."""
         n_scans = dict(zip(("n_train", "n_validation", "n_test"), self.phantom_scans, strict=True))
         return PhantomSettings(**n_scans, seed=self.phantom_seed, label_noise=self.phantom_label_noise)
+
+    @property
+    def labelling(self) -> Labelling:
+        """Which labels the training scans keep."""
+        return self._part(Labelling)
 
     @property
     def weighting(self) -> Weighting:
@@ -207,7 +218,7 @@ def _check_ranges(config: RunConfig) -> None:
 def _rules(config: RunConfig) -> list[tuple[str, bool, str]]:
     """Name, whether it holds, and what is required; one line per rule."""
     c = config
-    order = c.pflp_order or c.tasks
+    order, kept = c.pflp_order or c.tasks, c.labelling.tasks
     return [
         ("study", _is_name(c.study), "a folder name of letters, digits, dot, dash and underscore"),
         ("experiment", _is_name(c.experiment), "a folder name of letters, digits, dot, dash and underscore"),
@@ -221,6 +232,17 @@ def _rules(config: RunConfig) -> list[tuple[str, bool, str]]:
             "three positive fractions that sum to 1",
         ),
         ("split_seed", c.split_seed >= 0, "at least 0"),
+        ("labels", c.labels in KINDS, f"one of {', '.join(KINDS)}"),
+        ("label_patterns", c.labels == "all" or c.tasks[0] in kept, f"tasks joined by +, {c.tasks[0]} in one of them"),
+        ("label_patterns", all(kept), "tasks joined by +, none blank"),
+        (
+            "label_proportions",
+            not (shares := c.label_proportions)
+            or (len(shares) == len(c.label_patterns) and min(shares) >= 0 and sum(shares) > 0),
+            "one share per pattern, at least 0, and not all 0",
+        ),
+        ("label_seed", c.label_seed >= 0, "at least 0"),
+        ("shuffle_tasks", set(c.shuffle_tasks) <= set(c.tasks), f"names from {c.tasks}"),
         ("spacing_mm", len(c.spacing_mm) == 3 and min(c.spacing_mm) > 0, "three positive numbers (z, y, x)"),
         ("shape", len(c.shape) == 3 and min(c.shape) >= 16, "three counts of at least 16 (z, y, x)"),
         ("window_hu", len(c.window_hu) == 2 and c.window_hu[0] < c.window_hu[1], "two numbers, low before high"),
@@ -231,13 +253,14 @@ def _rules(config: RunConfig) -> list[tuple[str, bool, str]]:
         ("pflp_factor", 0 <= c.pflp_factor <= 1, "inside [0, 1]"),
         ("pflp_period", c.pflp_period >= 1, "at least 1"),
         ("pflp_unit", c.pflp_unit in ("step", "epoch"), "step or epoch"),
-        ("pflp_order", set(order) <= set(c.tasks), f"names from {c.tasks}"),
+        ("pflp_order", set(order) <= {*c.tasks, ""}, f"names from {c.tasks}, or blank for a turn of nobody"),
         ("itw_start", 0 <= c.itw_start < 1, "inside [0, 1)"),
         ("itw_factor", 0 <= c.itw_factor <= 1, "inside [0, 1]"),
         ("network", c.network in NETWORKS, f"one of {', '.join(NETWORKS)}"),
         ("width", c.width >= 4 and c.width % 4 == 0, "a positive multiple of 4"),
         ("epochs", c.epochs >= 1, "at least 1"),
         ("batch_size", c.batch_size >= 2, "at least 2"),
+        ("sampler", c.sampler in SAMPLERS, f"one of {', '.join(SAMPLERS)}"),
         ("learning_rate", c.learning_rate > 0, "positive"),
         ("weight_decay", c.weight_decay >= 0, "at least 0"),
         ("warmup", 0 <= c.warmup < 1, "inside [0, 1)"),

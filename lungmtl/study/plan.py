@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lungmtl.data import prepared_folder
-from lungmtl.experiments import base_of, run_name
+from lungmtl.experiments import base_of, root_of, run_name
 from lungmtl.files import PROJECT, sha256
 from lungmtl.keys import Place, key, notebook_key
 from lungmtl.network import NETWORKS
 from lungmtl.policies import POLICIES, names
 from lungmtl.study.config import STUDY_KEYS, RunConfig, read_params
+from lungmtl.study.grid import ALL_TRIALS, trials
 
 NOTEBOOKS = PROJECT / "notebooks"  # where every notebook runs, and what relative paths in params start from
 TABLE2_PARAMS = PROJECT / "params" / "table2"
+POLICY_PARAMS = PROJECT / "params" / "policies"  # rivals from the literature, for any study
 EXPERIMENT_NOTEBOOK = "02_experiment.ipynb"
 COMPARISON_NOTEBOOK = "03_comparison.ipynb"
 PREPARATION_FILE = "preparation.csv"  # in the study's folder, or the table's: what became of every scan
@@ -31,6 +33,7 @@ UNKEYED = (*PLACES, "checkpoint_minutes")  # settings that decide no bit of a ru
 SHOWN = ("lungmtl.figures",)  # what a run's notebook draws, and no record holds
 SHARED = (  # every run of a study works on the same scans, prepared in the same way
     *("study", *PLACES, "cohort", "phantom_scans", "phantom_seed", "phantom_label_noise"),
+    *("label_patterns", "label_proportions", "label_seed"),
     *("split_fractions", "split_seed", "spacing_mm", "shape", "window_hu", "region"),
 )
 
@@ -64,9 +67,11 @@ def plan_runs(
     """Expand a study's params file into its runs, seed by seed, experiments in the file's order.
 
     A run's parameters are RunConfig's defaults, then the study's file, then the experiment's, which wins; then the
-    seed. The experiment's file is `<study>/<experiment>.yaml` or `table2/<experiment>.yaml` next to the study's, or the
-    project's. A variant, `<base>.<change>`, has the base's parameters where its own file says nothing. Where a study
-    has tasks of its own, Table 2's weights are those of its first task and of every other one.
+    seed. The experiment's file is `<study>/<experiment>.yaml`, `table2/<experiment>.yaml` or
+    `policies/<experiment>.yaml` next to the study's, or the project's. A variant, `<base>.<change>`, and an arm,
+    `<base>-<arm>`, have the base's parameters where their own file says nothing; `<experiment>.*` stands for the
+    experiment and its trials in `params/grid.csv`. Where a study has tasks of its own, the project's experiments give
+    their weights to its first task and to every other one.
 
     Args:
         params: File with the lists `experiments` and `seeds` and any fields of RunConfig.
@@ -82,7 +87,8 @@ def plan_runs(
     experiments = _checked_list(lists["experiments"], "experiments", str, path)
     seeds = _checked_list(lists["seeds"] if seeds is None else list(seeds), "seeds", int, path)
     _check_settings(settings, path)
-    firsts = [_config(settings, name, path) for name in experiments]
+    firsts = [config for name in experiments for config in _configs(settings, name, path)]
+    _checked_list([config.experiment for config in firsts], "experiments", str, path)
     _check_shared(firsts, path)
     return [config.with_seed(seed) for seed in seeds for config in firsts]
 
@@ -158,7 +164,8 @@ def settings_key(config: RunConfig) -> str:
     parameters = {name: value for name, value in config.to_dict().items() if name not in UNKEYED}
     start = sha256(NOTEBOOKS / config.start_weights) if config.start_weights else ""
     module, kind = NETWORKS[config.network].split(".")
-    chosen = [Place(f"lungmtl.policies.{POLICIES[name]}", name) for name in names(config.weighting.spelling)]
+    used = {*names(config.weighting.spelling), *(["PFLP"] if config.sampler == "focus" else [])}
+    chosen = [Place(f"lungmtl.policies.{POLICIES[name]}", name) for name in sorted(used)]
     chosen += [Place(f"lungmtl.network.{module}", kind)]
     code = notebook_key(NOTEBOOKS / EXPERIMENT_NOTEBOOK, *chosen, without=(*SHOWN, *config.preparation.unused))
     return key(json.dumps(parameters, sort_keys=True), start, code)
@@ -206,16 +213,22 @@ def _check_settings(settings: Mapping[str, Any], path: Path) -> None:
         raise ValueError(f"{error} In {path}.") from error
 
 
+def _configs(settings: Mapping[str, Any], experiment: str, path: Path) -> list[RunConfig]:
+    """An experiment of the list; with its trials where it is written so."""
+    config = _config(settings, experiment.removesuffix(ALL_TRIALS), path)
+    return trials(config) if experiment.endswith(ALL_TRIALS) else [config]
+
+
 def _config(settings: Mapping[str, Any], experiment: str, path: Path) -> RunConfig:
     file = _experiment_file(experiment, path)
     own = _read_existing(file, f"The params file of experiment {experiment}")
     if own.get("experiment", experiment) != experiment:
         raise ValueError(f"`experiment` must be the file's name. Found {own['experiment']!r} in {file}.")
-    base = _experiment_file(base_of(experiment), path)
-    inherited = read_params(base) if base != file and base.is_file() else {}
-    merged = {**settings, **inherited, **own, "experiment": experiment}
-    has_weights = file if "weights" in own else base
-    if "tasks" in settings and has_weights.parent == TABLE2_PARAMS:
+    family = dict.fromkeys((root_of(experiment), base_of(experiment), experiment))  # later ones win
+    files = [found for name in family if (found := _experiment_file(name, path)).is_file()]
+    merged = {**settings, **read_params(*files), "experiment": experiment}
+    has_weights = [found for found in files if "weights" in read_params(found)]
+    if "tasks" in settings and has_weights and has_weights[-1].parent in (TABLE2_PARAMS, POLICY_PARAMS):
         merged |= _table2_settings(merged["weights"], settings["tasks"])
     try:
         return RunConfig.from_mapping(merged)
@@ -237,7 +250,8 @@ def _with_weights(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _experiment_file(experiment: str, path: Path) -> Path:
-    folders = [path.parent / path.stem, path.parent / "table2", TABLE2_PARAMS]
+    own = [path.parent / name for name in (path.stem, "table2", "policies")]
+    folders = [*own, POLICY_PARAMS, TABLE2_PARAMS]
     files = [folder / f"{experiment}.yaml" for folder in folders]
     return next((file for file in files if file.is_file()), files[-1])
 

@@ -33,10 +33,10 @@ RECORD_KEYS = ("study", "experiment", "seed", "config", "tasks", *SECTIONS, "met
 
 
 def step_columns(tasks: list[str]) -> list[str]:
-    """Columns of steps.csv for these tasks, in order."""
+    """Columns of steps.csv for these tasks, in order; `mean_weight` counts tasks without a label in the batch as 0."""
     weights = [f"weight_{task}" for task in tasks]
     losses = [f"loss_{task}" for task in tasks]
-    return ["step", "epoch", "phase", "focus", *weights, *losses, "loss"]
+    return ["step", "epoch", "phase", "focus", *weights, *losses, "loss", "mean_weight", "n_known"]
 
 
 def write_run(
@@ -56,7 +56,8 @@ def write_run(
             may name people; `policy`, its name and settings; `tasks`, the central one first; `cohort`, the `sha256` of
             the table and `counts` per split and label, no patient; `environment`; `seconds` of at least `prepare`,
             `train` and `evaluate`; `selection`, `rule` and `epoch` of the checkpoint kept; `metrics`, split -> task ->
-            `auc`, `low`, `high`, `n`, `positives`, NaN where a split has one class only.
+            `auc`, `low`, `high`, `n`, `positives`, NaN where a split has one class only; in newer ones `cost`, steps,
+            passes through the network and seconds per step.
         steps: One row per optimiser step, columns as `step_columns` says.
         history: Columns `HISTORY_COLUMNS`, one row per epoch, split and task.
         predictions: Columns `PREDICTION_COLUMNS` of validation and test; target NaN = not known.

@@ -4,6 +4,7 @@
 back what a finished run has learnt.
 """
 
+import dataclasses
 import os
 import time
 from collections.abc import Mapping
@@ -45,6 +46,7 @@ class Trained(NamedTuple):
     fitted: networks.Fitted
     precision: str  # in use, bf16 or fp32
     seconds: float
+    passes: dict[str, int]  # over batches, as `network.counted` says
 
 
 class Evaluated(NamedTuple):
@@ -98,7 +100,7 @@ def check_name(config: RunConfig) -> None:
 
 
 def gather(config: RunConfig) -> Cohort:
-    """Read the cohort, or make the phantom one, split it, and prepare what is not prepared yet.
+    """Read the cohort, or make the phantom one, split it, prepare what is not prepared yet, keep the run's labels.
 
     Raises:
         ValueError: If the table is wrong, or a split lacks a class of a task.
@@ -107,7 +109,7 @@ def gather(config: RunConfig) -> Cohort:
     path = Path(config.cohort)
     if not config.cohort:
         path = phantom.make_cohort(config.phantom.folder(config.cache_dir), config.phantom, progress=False)
-    table = data.read_cohort(path, tasks=config.tasks)
+    table = data.read_cohort(path, tasks=list(dict.fromkeys([*config.tasks, *config.labelling.tasks])))
     table = data.assign_splits(
         table, fractions=config.split_fractions, seed=config.split_seed, stratify=config.tasks[0]
     )
@@ -115,6 +117,7 @@ def gather(config: RunConfig) -> Cohort:
         table, path.parent, config.preparation, cache_dir=config.cache_dir, progress=False
     )
     table = data.included(data.exclude_failed(table, report))
+    table = data.labelled(table, config.labelling, central=config.tasks[0])
     data.check_splits(table, tasks=config.tasks)
     return Cohort(path, table, folder, data.counts(table, tasks=config.tasks), time.perf_counter() - start)
 
@@ -142,22 +145,25 @@ def new_network(config: RunConfig) -> nn.Module:
 
 def train(config: RunConfig, network: nn.Module, scans: Mapping[str, data.ScanDataset]) -> Trained:
     """Train a network under the run's policy."""
+    focus = build(dataclasses.replace(config.weighting, policy="PFLP"))
     precision = networks.resolve_precision(config.precision, shape=config.shape)
-    training = scans["train"]
+    training, prefix = scans["train"], os.environ.get(CHECKPOINTS, "")
     is_balanced = config.class_balance == "positives"
-    fitted = networks.fit(
-        network,
-        training,
-        scans["validation"],
-        policy=weighting_policy(config),
-        training=config.training,
-        positive_weight=networks.positive_weights(training.target, training.known) if is_balanced else None,
-        precision=precision,
-        seed=config.seed,
-        checkpoints=networks.Checkpoints(os.environ.get(CHECKPOINTS, ""), minutes=config.checkpoint_minutes),
-    )
-    parts = fitted.history.drop_duplicates(["epoch", "split"])
-    return Trained(fitted, precision, float(parts["seconds"].sum()))  # with what an interrupted run took before
+    with networks.counted(network) as passes:
+        fitted = networks.fit(
+            network,
+            training,
+            scans["validation"],
+            policy=weighting_policy(config),
+            training=config.training,
+            positive_weight=networks.positive_weights(training.target, training.known) if is_balanced else None,
+            precision=precision,
+            seed=config.seed,
+            sampler=networks.sampler(config.sampler, focus),
+            checkpoints=networks.Checkpoints(prefix, minutes=config.checkpoint_minutes, carried=passes),
+        )
+    parts = fitted.history.drop_duplicates(["epoch", "split"])  # with those from before an interruption
+    return Trained(fitted, precision, float(parts["seconds"].sum()), passes)
 
 
 def evaluate(config: RunConfig, trained: Trained, scans: Mapping[str, data.ScanDataset]) -> Evaluated:
@@ -182,6 +188,10 @@ def write_record(config: RunConfig, cohort: Cohort, trained: Trained, evaluated:
         "cohort": {"sha256": sha256(cohort.path), "counts": cohort.counts},
         "environment": environment(threads=config.threads, precision=trained.precision),
         "seconds": {"prepare": cohort.seconds, "train": trained.seconds, "evaluate": evaluated.seconds},
+        "cost": {
+            **{"steps": len(fitted.steps), **trained.passes},
+            "seconds_per_step": networks.seconds_per_step(fitted.history, len(fitted.steps)),
+        },
         "selection": {"rule": config.selection, "epoch": fitted.best_epoch},
         "metrics": evaluated.metrics,
     }
