@@ -89,6 +89,7 @@ def fit(
     if checkpoints.resume(state):
         logger.info("epoch %d/%d  goes on after step %d", state.epoch + 1, training.epochs, len(state.steps))
     positive_weight = None if positive_weight is None else positive_weight.to(device)
+    logger.info(_epoch_head(training.epochs, model.tasks))
     for epoch in range(state.epoch, training.epochs):
         start = time.perf_counter() - state.seconds
         model.train()
@@ -228,8 +229,15 @@ def _auc(target: Tensor, logits: Tensor, known: Tensor) -> float:
     return float(roc_auc_score(target, logits)) if len(np.unique(target)) == 2 else math.nan
 
 
+def _epoch_head(epochs: int, tasks: Sequence[str]) -> str:
+    """Task names over the AUCs of `_epoch_line`."""
+    names = " ".join(f"{task:>4}" for task in tasks)
+    return f"epoch {'':{2 * len(str(epochs)) + 1}}  {'':11}  {'':16}  AUC {names}"
+
+
 def _epoch_line(epoch: int, epochs: int, training: list[dict], checked: list[dict]) -> str:
     loss = [sum(row["loss"] for row in rows) / len(rows) for rows in (training, checked)]
-    aucs = " ".join(f"{row['auc']:.2f}" for row in checked)
+    aucs = " ".join(f"{row['auc']:{max(4, len(row['task']))}.2f}" for row in checked)
     seconds = training[0]["seconds"] + checked[0]["seconds"]
-    return f"epoch {epoch + 1}/{epochs}  train {loss[0]:.3f}  validation {loss[1]:.3f}  AUC {aucs}  {seconds:.1f} s"
+    losses = f"train {loss[0]:.3f}  validation {loss[1]:.3f}"
+    return f"epoch {epoch + 1:{len(str(epochs))}}/{epochs}  {losses}  AUC {aucs}  {seconds:.1f} s"
