@@ -57,7 +57,7 @@ def _status(command: object, options: argparse.Namespace) -> int:
     try:
         return command(options)
     except (ValueError, OSError) as error:  # bad input, a disk that is full, a folder that cannot be written
-        _logger.error("error: %s", error)
+        _logger.error("error: %s", getattr(error, "shown", error))  # with places, which no file may name
         return BAD_INPUT
     except plan.RunError as error:
         _logger.error("%s", error)

@@ -26,7 +26,7 @@ STUB_MODULES = {
             return pd.read_csv(path)
         def included(frame):
             return frame
-        def attributes(frame, truth):
+        def attributes(frame, truth, report):
             return frame
     """,
     "data/splits.py": """

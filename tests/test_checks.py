@@ -23,7 +23,7 @@ from lungmtl.data.reading import read_volume
 from lungmtl.data.splits import split_if_possible, without_failed
 from lungmtl.data.thumbnails import OUTLINE_RGB, gallery, thumbnail
 from lungmtl.data.verify import verify_images, verify_prepared
-from lungmtl.data.volume import Volume
+from lungmtl.data.volume import Technique, Volume
 from lungmtl.experiments import TASKS
 
 REAL = Path(__file__).parent / "data" / "lidc_idri_0001_4mm.nii.gz"
@@ -87,7 +87,7 @@ def test_scans_that_cannot_be_used_are_named_and_never_stop_the_others(tmp_path)
     (tmp_path / "empty.nii.gz").touch()
     found = check(tmp_path, table("torn", "gone", "solid", "empty", "good"))
     assert found["verdict"].tolist() == ["failed", "failed", "failed", "failed", "ok"]
-    assert re.search("Found nothing at scan gone", found.loc["gone", "reason"])
+    assert re.search("must exist and be readable. Found none", found.loc["gone", "reason"])
     assert re.search("at least 1 L of lung", found.loc["solid", "reason"])
     assert found.loc["solid", "n_slices"] == 24  # it was read, and its picture shows what it is
     assert sorted(file.stem for file in (tmp_path / "out" / "thumbnails").iterdir()) == ["good", "solid"]
@@ -313,7 +313,7 @@ def test_the_tables_are_written_and_name_what_is_in_the_way(tmp_path):
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert written >= {"scans.csv", "labels.csv", "cooccurrence.csv", "mix.csv", "shared.csv"}
     scans = pd.read_csv(tmp_path / "out" / "scans.csv")
-    assert scans.columns.tolist() == ["scan", "verdict", "reason", *CHECK_MEASURES]
+    assert scans.columns.tolist() == ["scan", "verdict", "reason", *CHECK_MEASURES, *Technique._fields]
     assert scans["n_slices"].tolist() == [24] * 4
 
 
@@ -415,6 +415,7 @@ def test_prepared_scans_that_are_broken_are_listed_and_no_pickle_is_loaded(tmp_p
     (tmp_path / "h.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:600])
     found = verify_prepared(table(*"abcdefgh"), tmp_path, tmp_path, shape=[16, 16, 16], progress=False)
     assert found == [
+        "scan a: prepared without hashes: a changed byte cannot be found; remove it and prepare it again",
         "scan b: prepared as float32 (16, 16, 16), not float16 (16, 16, 16)",
         "scan c: prepared as float16 (8, 16, 16), not float16 (16, 16, 16)",
         "scan d: prepared values are not all finite and in [0, 1]",

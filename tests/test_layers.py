@@ -22,25 +22,29 @@ LAYERS = {
     "keys": {"files"},
     "workers": set(),
     "experiments": set(),
+    "tables": {"files"},
     "policies": set(),
     "evidence": set(),
     "network": {"files", "policies"},
-    "data": {"experiments", "files", "keys", "workers"},
-    "sources": {"data", "experiments", "files", "workers"},
+    "data": {"experiments", "files", "keys", "tables", "workers"},
+    "sources": {"data", "experiments", "files", "tables", "workers"},
     "comparison": {"evidence", "experiments"},
     "figures": {"experiments"},
     "report": {"experiments", "files"},
     "study": {
         *("files", "keys", "experiments", "policies", "network", "data", "sources", "evidence", "comparison", "report"),
+        "tables",
     },
-    "commands": {"comparison", "data", "files", "report", "sources", "study"},
+    "commands": {"comparison", "data", "files", "report", "sources", "study", "tables"},
     "cli": {"study"},
     "__init__": set(),
     "__main__": {"cli"},
 }
 ROOMS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
-WITHOUT_TORCH = ("policies", "evidence", "comparison", "figures", "report", "commands", "files", "keys", "lazy")
 WITH_TORCH = ("policies/gramians.py", "policies/borrowed.py")  # only who asks for them imports these
+WITHOUT_TORCH = (
+    *("policies", "evidence", "comparison", "figures", "report", "commands", "files", "keys", "lazy", "tables"),
+)
 MODULE_LEVEL = (ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.FunctionDef, ast.ClassDef)
 
 each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())

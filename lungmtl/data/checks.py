@@ -1,7 +1,7 @@
 """Checks of a cohort: every scan read, measured, drawn and judged.
 
 Nothing that is written here names a patient or a folder: a scan is known by its name in the cohort table, and of an
-image's header only its geometry is used.
+image's header only its geometry and the fields of `Technique` are used.
 """
 
 import hashlib
@@ -24,9 +24,10 @@ from lungmtl.data.lungs import LUNG_GRID_MM, lung_mask
 from lungmtl.data.reading import read_volume
 from lungmtl.data.splits import without_failed
 from lungmtl.data.thumbnails import THUMBNAILS, thumbnail, thumbnail_file
-from lungmtl.data.volume import Volume
+from lungmtl.data.volume import Technique, Volume
 from lungmtl.files import write
 from lungmtl.keys import Place, code_key
+from lungmtl.tables import write_csv
 from lungmtl.workers import run_jobs
 
 CHECKED_ENTRY = Place("lungmtl.data.checks", "check_file")  # what the check of a scan executes
@@ -50,7 +51,7 @@ BYTES_PER_WORKER = 64e6  # chosen by us: images that take as long to check as a 
 class Checked(NamedTuple):
     """What `check_cohort` found."""
 
-    scans: pd.DataFrame  # scan, verdict (ok, look, failed), reason and the CHECK_MEASURES
+    scans: pd.DataFrame  # scan, verdict (ok, look, failed), reason, the CHECK_MEASURES and the fields of Technique
     labels: pd.DataFrame  # split (all of them first), task, n, positives, unknown, share, low, high
     cooccurrence: pd.DataFrame  # task by task: share of the row's scans that also have the column's diagnosis
     mix: pd.DataFrame  # what, value, and the number of scans in all and in every split
@@ -85,8 +86,8 @@ def check_cohort(
     together, notes = cooccurrence(used, tasks=tasks), [*leak_notes(groups), *class_notes(shares)]
     checked = Checked(scans.drop(columns="voxels"), shares, together, mix(used, scans), groups, notes)
     for name in ("scans", "labels", "mix", "shared"):
-        write(out / f"{name}.csv", getattr(checked, name).to_csv(index=False))
-    write(out / "cooccurrence.csv", together.to_csv(index_label="of the scans with"))
+        write_csv(getattr(checked, name), out / f"{name}.csv")
+    write_csv(together, out / "cooccurrence.csv", index_label="of the scans with")
     return checked
 
 
@@ -100,7 +101,7 @@ def check_scans(
 
     Returns:
         One row per scan, in the table's order: `scan`, `verdict` (ok, failed, or look: usable, but worth a look),
-        `reason`, the CHECK_MEASURES and `voxels`, a hash of the HU; NaN where not known.
+        `reason`, the CHECK_MEASURES, the fields of `Technique` and `voxels`, a hash of the HU; NaN where not known.
     """
     used, out = included(frame), Path(out)
     images = {scan: place_of(root, image) for scan, image in zip(used["scan"], used["image"], strict=True)}
@@ -119,7 +120,7 @@ def check_scans(
             rows[row["scan"]] = row | {"stamp": stamps[row["scan"]], "code": code_key(CHECKED_ENTRY)}
             print(json.dumps(rows[row["scan"]]), file=journal, flush=True)
             bar.update()
-    columns = ["scan", "status", "reason", *CHECK_MEASURES, "voxels"]
+    columns = ["scan", "status", "reason", *CHECK_MEASURES, *Technique._fields, "voxels"]
     return _judged(pd.DataFrame([rows[scan] for scan in images]).reindex(columns=columns), used)
 
 
@@ -130,14 +131,14 @@ def check_file(job: tuple) -> dict:
     Path(thumbnail_file).unlink(missing_ok=True)
     try:
         volume = read_volume(image)
-        row |= _voxel_measures(volume)
+        row |= _voxel_measures(volume) | volume.technique._asdict()
         try:
             lungs = lung_mask(volume)
             row |= _lung_measures(volume, lungs)
         finally:  # a thumbnail shows what a scan is that holds no lungs
             write(Path(thumbnail_file), thumbnail(volume, lungs if "lung_volume_l" in row else None))
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
-        row |= {"status": "failed", "reason": reason(error, image, scan)}
+        row |= {"status": "failed", "reason": reason(error)}
     return row
 
 

@@ -13,13 +13,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lungmtl.data.images import place_of
+from lungmtl.data.images import outside, place_of
+from lungmtl.data.volume import Technique
 from lungmtl.experiments import SPLITS, TASKS
+from lungmtl.tables import unguard
 
 ANSWERS = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "": np.nan}
 DOWNLOAD = "download"  # begins the reason of a scan that is still to be downloaded; followed by what is there of it
 MAX_LISTED = 20  # problems of a table named at once
-ATTRIBUTES = ("nodule_mm", "noise_hu", "thickness_mm", "n_slices", "kernel", "manufacturer", "sex", "age_years")
+ATTRIBUTES = (
+    *("nodule_mm", "noise_hu", "thickness_mm", "n_slices", "kernel", "kvp_kv", "contrast"),
+    *("manufacturer", "sex", "age_years"),
+)
 SCAN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # it becomes a file name
 
 
@@ -31,7 +36,8 @@ def read_cohort(
     Args:
         path: The csv file; its images are relative to its folder.
         tasks: Columns that hold a diagnosis; one that is not asked for rides along as text, whatever it holds.
-        allow_outside: Whether an image may lie outside the table's folder.
+        allow_outside: Whether an image may lie outside the table's folder: by its path, a link in it, a link among the
+            slices of its folder, or a file that its header names.
         allow_missing: Whether an image may be missing, for a caller that lists such scans itself.
     Returns:
         All rows and columns in the file's order: diagnoses float (0, 1, NaN = not known), the rest text, with
@@ -39,19 +45,20 @@ def read_cohort(
     Raises:
         FileNotFoundError: If the table or an image is missing.
         ValueError: If a column is missing, or values of rows are not what their columns must hold: all are named.
+            Images are named by their scans; the error's `shown`, for the user's own terminal, has their paths, too.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"A cohort must be an existing csv file. Found nothing at {path}.")
     frame = _read_text(path, tasks)
-    problems = _name_problems(frame)
-    problems += [text for name in tasks for text in _unknown(frame, name, list(ANSWERS), "0, 1 or blank")]
-    problems += [*_split_problems(frame), *_place_problems(included(frame), path, allow_outside)]
+    texts = [text for name in tasks for text in _unknown(frame, name, list(ANSWERS), "0, 1 or blank")]
+    texts = [*_name_problems(frame), *texts, *_split_problems(frame)]
+    problems = [*((text, "") for text in texts), *_place_problems(included(frame), path, allow_outside)]
     if problems:
-        raise ValueError(_listed(problems, path))
+        raise _listed(ValueError, problems, path)
     missing = [] if allow_missing else _missing_images(included(frame), path)
     if missing:
-        raise FileNotFoundError(_listed(missing, path))
+        raise _listed(FileNotFoundError, missing, path)
     return frame.assign(**{name: frame[name].map(ANSWERS).astype(float) for name in tasks})
 
 
@@ -72,7 +79,9 @@ def numbers_of(frame: pd.DataFrame, name: str) -> pd.Series:
     return pd.to_numeric(frame[name] if name in frame else pd.Series(np.nan, index=frame.index), errors="coerce")
 
 
-def attributes(frame: pd.DataFrame, truth: pd.DataFrame | None = None) -> pd.DataFrame:
+def attributes(
+    frame: pd.DataFrame, truth: pd.DataFrame | None = None, report: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """What the table says of its scans apart from diagnoses, for subgroups: `scan` and those of `ATTRIBUTES` it has.
 
     Other columns are left out: they may name a patient.
@@ -80,12 +89,15 @@ def attributes(frame: pd.DataFrame, truth: pd.DataFrame | None = None) -> pd.Dat
     Args:
         frame: A cohort table.
         truth: Columns `scan`, `diameter_mm` (of the malignant nodule) and `noise_hu`, where a generator knows them.
+        report: `prepare_cohort`'s; what the headers say counts where the table has no such column.
     Returns:
         One row per scan; numbers where a column holds nothing but numbers and blanks, else text.
     """
     if truth is not None:
         known = truth.rename(columns={"diameter_mm": "nodule_mm"})[["scan", "nodule_mm", "noise_hu"]]
         frame = frame.merge(known, on="scan", how="left")
+    if report is not None:
+        frame = with_technique(frame, report)
     scans = frame[["scan", *(name for name in ATTRIBUTES if name in frame)]].copy()
     for name in scans.columns.drop("scan"):
         numbers = numbers_of(scans, name)
@@ -94,11 +106,18 @@ def attributes(frame: pd.DataFrame, truth: pd.DataFrame | None = None) -> pd.Dat
     return scans
 
 
+def with_technique(frame: pd.DataFrame, scans: pd.DataFrame) -> pd.DataFrame:
+    """A table with how its scans were made (`Technique`), where it has no such column and a header says it."""
+    said = scans.set_index("scan").reindex(columns=[name for name in Technique._fields if name not in frame])
+    said = said.replace("", np.nan).dropna(axis="columns", how="all")
+    return frame.merge(said, left_on="scan", right_index=True, how="left")
+
+
 def _read_text(path: Path, tasks: Sequence[str]) -> pd.DataFrame:
     """Read every cell as stripped text and check the columns."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            rows = [[cell.strip() for cell in row] for row in csv.reader(stream, strict=True) if row]
+            rows = [[unguard(cell.strip()) for cell in row] for row in csv.reader(stream, strict=True) if row]
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"A cohort must be a csv table in UTF-8. Found in {path}: {error}") from error
     header = rows[0] if rows else []
@@ -117,12 +136,16 @@ def _read_text(path: Path, tasks: Sequence[str]) -> pd.DataFrame:
     return frame.assign(**{name: "" for name in ("split", "excluded") if name not in frame})
 
 
-def _listed(problems: Sequence[str], path: Path) -> str:
-    """One problem as a sentence, several as a list."""
-    if len(problems) == 1:
-        return f"{problems[0]} In {path}."
+def _listed(kind: type[Exception], problems: Sequence[tuple[str, str]], path: Path) -> Exception:
+    """An error of one problem as a sentence, of several as a list; `shown` has what only the user may see, too."""
     more = [f"... and {len(problems) - MAX_LISTED} more"] if len(problems) > MAX_LISTED else []
-    return "\n  - ".join([f"{path} has {len(problems)} problems:", *problems[:MAX_LISTED], *more])
+    texts = []
+    for listed in ([text for text, _ in problems], [f"{text} {place}".strip() for text, place in problems]):
+        lines = [f"{path} has {len(problems)} problems:", *listed[:MAX_LISTED], *more]
+        texts.append(f"{listed[0]} In {path}." if len(problems) == 1 else "\n  - ".join(lines))
+    error = kind(texts[0])
+    error.shown = texts[1]
+    return error
 
 
 def _unknown(frame: pd.DataFrame, name: str, known: Sequence[str], what: str) -> list[str]:
@@ -150,17 +173,25 @@ def _split_problems(frame: pd.DataFrame) -> list[str]:
     return problems + [f"A patient must be in one split. Found {name} in {splits}." for name, splits in shared.items()]
 
 
-def _place_problems(frame: pd.DataFrame, path: Path, allow_outside: bool) -> list[str]:
-    problems, root = [], place_of(path.parent, "")
-    for scan, image in zip(frame["scan"], frame["image"], strict=True):
-        if image == "":
-            problems.append(f"Every scan must have an image. Found none in scan {scan}.")
-        elif not allow_outside and root not in place_of(root, image).parents:
-            problems.append(f"An image must lie in the table's folder. Found {image} in scan {scan}.")
-    return problems
+def _place_problems(frame: pd.DataFrame, path: Path, allow_outside: bool) -> list[tuple[str, str]]:
+    """What is wrong with places of images, and, apart, the place."""
+    problems = [
+        (f"Every scan must have an image. Found none in scan {scan}.", "")
+        for scan in frame.loc[frame["image"] == "", "scan"]
+    ]
+    named = frame[frame["image"] != ""] if not allow_outside else frame[:0]
+    must = "An image must lie in the table's folder with all its files, unless `--allow-outside` is given"
+    are_outside = outside([place_of(path.parent, image) for image in named["image"]], path.parent)
+    return problems + [
+        (f"{must}. Found another place in scan {scan}.", f"It is {image}.")
+        for scan, image, is_outside in zip(named["scan"], named["image"], are_outside, strict=True)
+        if is_outside
+    ]
 
 
-def _missing_images(frame: pd.DataFrame, path: Path) -> list[str]:
+def _missing_images(frame: pd.DataFrame, path: Path) -> list[tuple[str, str]]:
     places = [(place_of(path.parent, image), scan) for image, scan in zip(frame["image"], frame["scan"], strict=True)]
     missing = [(place, scan) for place, scan in places if not os.path.exists(place)]
-    return [f"Every image must exist. Found nothing at {place}, scan {scan}." for place, scan in missing]
+    return [
+        (f"Every image must exist. Found none for scan {scan}.", f"It should be {place}.") for place, scan in missing
+    ]

@@ -12,76 +12,70 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from pydicom import uid
 
-from lungmtl.data.headers import Header, number, numbers, read_header, slice_files, text, value_of
+from lungmtl.data.frames import frames_of
+from lungmtl.data.headers import Header, number, numbers, read_headers, term, text, value_of
 from lungmtl.data.pixels import COMPRESSED, PLAIN, Slice, read_pixels, rescaled
-from lungmtl.data.volume import DIRECTION_TOLERANCE, MAX_VOXELS, ScanError, Stored, refused
+from lungmtl.data.technique import technique_of
+from lungmtl.data.volume import DIRECTION_TOLERANCE, MAX_VOXELS, Stored, refused
 
 GAP_TOLERANCE = 0.05  # of the median slice gap
 TILT_TOLERANCE_DEG = 0.5
 SHIFT_TOLERANCE_MM = 0.5  # chosen by us: below a pixel, above what positions are rounded to
 MAX_SIDE = 4096  # voxels; CT slices have 512 to 2048
-MULTI_FRAME = (uid.EnhancedCTImageStorage, uid.LegacyConvertedEnhancedCTImageStorage)
 UNDEFINED_LENGTH = 0xFFFFFFFF  # of compressed pixels, which come in pieces
 
 
 def read_series(folder: Path) -> Stored:
     """Read the one CT series of a folder in HU, int16 of at least -1024, in the order and with the gap of its slices.
 
-    Hidden files, folders and files of other kinds are passed over.
+    Hidden files and files of other kinds are passed over; so are folders, unless there is no DICOM file beside them.
+    The frames of enhanced multi-frame CT are slices as any.
 
     Raises:
-        ScanError: If the folder does not hold exactly one series of plain CT slices, or its geometry does not hold.
+        ScanError: If the folder does not hold exactly one series of CT slices, or its geometry does not hold.
     """
-    headers = [read_header(file) for file in slice_files(folder)]
-    _check_series(headers, folder)
+    files = read_headers(folder)
+    headers = [frame for header in files for frame in frames_of(header, is_alone=len(files) == 1)]
+    _check_series(headers)
     slices = [_to_slice(header) for header in headers]
-    _check_same(slices, folder)
-    slices, gap_mm = _ordered(slices, folder)
+    _check_same(slices)
+    slices, gap_mm = _ordered(slices)
     hu = np.empty((len(slices), *slices[0].shape), dtype=np.int16)
     for index, stored in read_pixels(slices):
         hu[index] = rescaled(stored, slices[index])
-    return Stored(hu, (gap_mm, *slices[0].pixel_mm), np.stack(_axes(slices[0]), axis=1))
+    direction = np.stack(_axes(slices[0]), axis=1)
+    return Stored(hu, (gap_mm, *slices[0].pixel_mm), direction, technique_of(headers[0]))
 
 
-def _check_series(headers: Sequence[Header], folder: Path) -> None:
-    """Check that all files are slices of one CT, each in its own file."""
-    modalities = {text(h, "Modality") or "none" for h in headers}
-    if modalities != {"CT"}:
-        raise refused("Every slice must be of modality CT", f"{', '.join(sorted(modalities))}", folder)
-    if any(text(h, "SOPClassUID") in MULTI_FRAME or text(h, "NumberOfFrames") not in ("", "1") for h in headers):
-        found = f"an enhanced multi-frame CT in {folder}: convert it to NIfTI, with dcm2niix for example"
-        raise ScanError(f"A series must have a file per slice. Found {found}.")
-    _check_one_series(headers, folder)
-    _check_image_types(headers, folder)
+def _check_series(headers: Sequence[Header]) -> None:
+    """Check that all slices are of one CT, of one patient, and none is a localizer or made from others."""
+    if any(text(h, "Modality") != "CT" for h in headers):
+        raise refused("Every slice must be of modality CT", ", ".join(sorted({term(h, "Modality") for h in headers})))
+    counts = Counter(text(h, "SeriesInstanceUID") for h in headers)
+    if len(counts) > 1:
+        found = f"{len(counts)}, of {', '.join(map(str, counts.values()))} slices: keep one of them there"
+        raise refused("A DICOM folder must hold one series", found)
+    for name, what in (("PatientID", "patient"), ("ConvolutionKernel", "kernel")):
+        kinds = Counter(filter(None, (text(h, name) for h in headers)))
+        if len(kinds) > 1:
+            found = f"{len(kinds)} values of {name}, in {', '.join(map(str, kinds.values()))} slices"
+            raise refused(f"All slices must be of one {what}", found)
+    _check_image_types(headers)
     if len(headers) < 2:
-        raise refused("A series must have at least two slices", "a single slice", folder)
+        raise refused("A series must have at least two slices", "a single slice")
 
 
-def _check_one_series(headers: Sequence[Header], folder: Path) -> None:
-    """Check that there is one series; several are counted with their descriptions, and none is chosen."""
-    names = {}
-    for header in headers:
-        words = (text(header, "SeriesDescription")[:40] or "no description", text(header, "ImageType"))
-        names.setdefault(text(header, "SeriesInstanceUID"), " ".join(filter(None, words)))
-    if len(names) > 1:
-        counts = Counter(text(h, "SeriesInstanceUID") for h in headers)
-        found = "; ".join(f"{counts[series]} slices of {name}" for series, name in names.items())
-        must = "A DICOM folder must hold one series"
-        raise ScanError(f"{must}. Found {len(names)} in {folder}: {found}. Keep one of them there.")
-
-
-def _check_image_types(headers: Sequence[Header], folder: Path) -> None:
+def _check_image_types(headers: Sequence[Header]) -> None:
     """Check that no slice is a localizer or made from others: a projection, a reformation, a map that is not HU."""
-    types = {h.file.name: text(h, "ImageType").split("\\") for h in headers}
-    for name, found in (
-        ("localizers", [file for file, words in types.items() if "LOCALIZER" in words]),
-        ("derived images", [file for file, words in types.items() if words[:2] == ["DERIVED", "SECONDARY"]]),
+    types = {h.name: text(h, "ImageType").split("\\") for h in headers}
+    for what, names in (
+        ("localizers", [name for name, words in types.items() if "LOCALIZER" in words]),
+        ("derived images", [name for name, words in types.items() if words[:2] == ["DERIVED", "SECONDARY"]]),
     ):
-        if found:
-            what = f"{len(found)} {name} among {len(headers)} slices, {found[0]} first,"
-            raise refused("A series must hold original axial slices", what, folder)
+        if names:
+            found = f"{len(names)} {what} among {len(headers)} slices, first {names[0]}"
+            raise refused("A series must hold original axial slices", found)
 
 
 def _to_slice(header: Header) -> Slice:
@@ -89,11 +83,12 @@ def _to_slice(header: Header) -> Slice:
     _check_pixels(header)
     slope, intercept = number(header, "RescaleSlope"), number(header, "RescaleIntercept")
     if not (0 < slope < 1000 and abs(intercept) < 1e6):
-        raise refused("RescaleSlope must be positive", f"{slope}, intercept {intercept},", header.file)
+        raise refused("RescaleSlope must be positive", f"{slope}, intercept {intercept},", header.name)
     if text(header, "RescaleType") not in ("", "HU", "US"):
-        raise refused("Values must be HU", f"RescaleType {text(header, 'RescaleType')}", header.file)
+        raise refused("Values must be HU", f"RescaleType {term(header, 'RescaleType')}", header.name)
     return Slice(
         file=header.file,
+        name=header.name,
         position_mm=numbers(header, "ImagePositionPatient", 3),
         orientation=_orientation(header),
         pixel_mm=tuple(numbers(header, "PixelSpacing", 2).tolist()),
@@ -104,9 +99,11 @@ def _to_slice(header: Header) -> Slice:
         slope=slope,
         intercept=intercept,
         padding=None if value_of(header, "PixelPaddingValue") is None else int(number(header, "PixelPaddingValue")),
-        syntax=_syntax(header),
-        is_little=header.dataset.original_encoding[1],
+        syntax=header.syntax,
+        is_little=header.is_little,
         pixels_at=header.pixels_at,
+        frame=header.frame,
+        n_frames=header.n_frames,
     )
 
 
@@ -115,7 +112,7 @@ def _orientation(header: Header) -> np.ndarray:
     row, column = orientation[:3], orientation[3:]
     if np.abs([row @ row - 1, column @ column - 1, row @ column]).max() > 2 * DIRECTION_TOLERANCE:
         must = "ImageOrientationPatient must be two unit vectors at a right angle"
-        raise refused(must, f"{orientation}", header.file)
+        raise refused(must, f"{orientation}", header.name)
     return orientation
 
 
@@ -123,42 +120,45 @@ def _check_pixels(header: Header) -> None:
     """Check that pixels are 16 bit grey values, in a known coding, and as many as the size says."""
     sides = [number(header, name) for name in ("Rows", "Columns")]
     if not all(side == int(side) and 1 < side <= MAX_SIDE for side in sides):
-        raise refused(f"Rows and Columns must be 2 to {MAX_SIDE}", f"{sides}", header.file)
+        raise refused(f"Rows and Columns must be 2 to {MAX_SIDE}", f"{sides}", header.name)
     if text(header, "PhotometricInterpretation") != "MONOCHROME2" or number(header, "SamplesPerPixel") != 1:
-        found = text(header, "PhotometricInterpretation") or "none"
-        raise refused("Pixels must be MONOCHROME2, one sample each", f"{found}", header.file)
+        found = term(header, "PhotometricInterpretation")
+        raise refused("Pixels must be MONOCHROME2, one sample each", found, header.name)
     bits = [number(header, name) for name in ("BitsAllocated", "BitsStored", "HighBit")]
     if bits[0] != 16 or not (8 <= bits[1] <= 16 and bits[2] == bits[1] - 1):
         found = f"BitsAllocated, BitsStored, HighBit {bits}"
-        raise refused("Pixels must have 16 bits, the used ones at the low end", found, header.file)
+        raise refused("Pixels must have 16 bits, the used ones at the low end", found, header.name)
     if (sign := number(header, "PixelRepresentation")) not in (0, 1):
-        raise refused("PixelRepresentation must be 0 or 1", f"{sign:g}", header.file)
-    _check_length(header, wanted=int(sides[0] * sides[1]) * 2)
+        raise refused("PixelRepresentation must be 0 or 1", f"{sign:g}", header.name)
+    _check_length(header, wanted=int(sides[0] * sides[1]) * 2 * header.n_frames)
 
 
 def _check_length(header: Header, *, wanted: int) -> None:
-    syntax, left = _syntax(header), header.file.stat().st_size - header.pixels_at
+    syntax, left = header.syntax, header.file.stat().st_size - header.pixels_at
+    if syntax not in PLAIN + COMPRESSED:  # a known one has a name
+        found = "an unknown one" if syntax.name == syntax else syntax.name
+        raise refused("Pixels must be plain or of a known compression", found, header.name)
     if syntax in COMPRESSED and header.n_bytes != UNDEFINED_LENGTH:
-        raise refused("Compressed pixels must come in pieces", f"{header.n_bytes} bytes", header.file)
+        raise refused("Compressed pixels must come in pieces", f"{header.n_bytes} bytes", header.name)
     if syntax in PLAIN and (header.n_bytes != wanted or left < wanted):
         found = f"{min(left, header.n_bytes)} of {wanted} bytes"
-        raise refused("Pixels must be complete and as many as Rows x Columns", found, header.file)
+        raise refused("Pixels must be complete and as many as Rows x Columns", found, header.name)
 
 
-def _check_same(slices: Sequence[Slice], folder: Path) -> None:
+def _check_same(slices: Sequence[Slice]) -> None:
     """Check what must be the same for all slices of one CT."""
     first = slices[0]
     if len({s.shape for s in slices}) > 1:
-        raise refused("All slices must have one size", f"{sorted({s.shape for s in slices})}", folder)
+        raise refused("All slices must have one size", f"{sorted({s.shape for s in slices})}")
     if len(slices) * math.prod(first.shape) > MAX_VOXELS:
-        raise ScanError(f"A scan must have at most {MAX_VOXELS} voxels. Found {len(slices)} x {first.shape}, {folder}.")
+        raise refused(f"A scan must have at most {MAX_VOXELS} voxels", f"{len(slices)} x {first.shape}")
     if not all(np.allclose(s.pixel_mm, first.pixel_mm, rtol=1e-4, atol=0) for s in slices):
-        raise refused("All slices must have one PixelSpacing", f"{sorted({s.pixel_mm for s in slices})[:2]}", folder)
+        raise refused("All slices must have one PixelSpacing", f"{sorted({s.pixel_mm for s in slices})[:2]}")
     if max(np.abs(s.orientation - first.orientation).max() for s in slices) > DIRECTION_TOLERANCE:
-        raise refused("All slices must have one orientation", "several", folder)
+        raise refused("All slices must have one orientation", "several")
 
 
-def _ordered(slices: Sequence[Slice], folder: Path) -> tuple[list[Slice], float]:
+def _ordered(slices: Sequence[Slice]) -> tuple[list[Slice], float]:
     """Sort slices along their normal and return them with their common gap in mm.
 
     Raises:
@@ -169,27 +169,27 @@ def _ordered(slices: Sequence[Slice], folder: Path) -> tuple[list[Slice], float]
     gaps_mm = np.diff([s.position_mm @ normal for s in slices])
     gap_mm = float(np.median(gaps_mm))
     if (gaps_mm < max(0.01, GAP_TOLERANCE * gap_mm)).any():
-        first = slices[int(np.argmin(gaps_mm))].file.name
-        raise refused("Every slice must have its own position", f"duplicate slices at {first}", folder)
-    _check_gaps(gaps_mm, gap_mm, slices, folder)
-    _check_stack(slices, normal, folder)
+        first = slices[int(np.argmin(gaps_mm))].name
+        raise refused("Every slice must have its own position", f"duplicate slices, the first is {first}")
+    _check_gaps(gaps_mm, gap_mm, slices)
+    _check_stack(slices, normal)
     return slices, float(gaps_mm.mean())
 
 
-def _check_gaps(gaps_mm: np.ndarray, gap_mm: float, slices: Sequence[Slice], folder: Path) -> None:
+def _check_gaps(gaps_mm: np.ndarray, gap_mm: float, slices: Sequence[Slice]) -> None:
     worst = int(np.argmax(np.abs(gaps_mm - gap_mm)))
-    found = f"a gap of {gaps_mm[worst]:.2f} mm after {slices[worst].file.name}, median {gap_mm:.2f} mm,"
+    found = f"a gap of {gaps_mm[worst]:.2f} mm after {slices[worst].name}, median {gap_mm:.2f} mm"
     if gaps_mm[worst] > 1.5 * gap_mm:
-        raise refused("A series must be complete", f"missing slices: {found}", folder)
+        raise refused("A series must be complete", f"missing slices: {found}")
     if abs(gaps_mm[worst] - gap_mm) > GAP_TOLERANCE * gap_mm:
-        raise refused("Slices must be evenly spaced", f"uneven spacing: {found}", folder)
+        raise refused("Slices must be evenly spaced", f"uneven spacing: {found}")
     thickness_mm = float(np.median([s.thickness_mm for s in slices]))
     if gap_mm > 1.5 * thickness_mm > 0:  # False where the thickness is not given
-        found = f"missing slices: {gap_mm:.2f} mm from slice to slice, but {thickness_mm:.2f} mm thick,"
-        raise refused("A series must be complete", found, folder)
+        found = f"missing slices: {gap_mm:.2f} mm from slice to slice, but {thickness_mm:.2f} mm thick"
+        raise refused("A series must be complete", found)
 
 
-def _check_stack(slices: Sequence[Slice], normal: np.ndarray, folder: Path) -> None:
+def _check_stack(slices: Sequence[Slice], normal: np.ndarray) -> None:
     """Check that slices lie above each other along their normal."""
     ways = np.stack([s.position_mm - slices[0].position_mm for s in slices])  # (Z, 3)
     along = ways @ normal
@@ -197,23 +197,14 @@ def _check_stack(slices: Sequence[Slice], normal: np.ndarray, folder: Path) -> N
     shifts_mm = np.linalg.norm(ways - np.outer(along, normal + slope), axis=1)
     worst = int(np.argmax(shifts_mm))
     if shifts_mm[worst] > SHIFT_TOLERANCE_MM:
-        found = f"{slices[worst].file.name} {shifts_mm[worst]:.1f} mm aside"
-        raise refused("Slices must be stacked straight", found, folder)
+        found = f"{slices[worst].name} {shifts_mm[worst]:.1f} mm aside"
+        raise refused("Slices must be stacked straight", found)
     tilt_deg = math.degrees(math.atan(float(np.linalg.norm(slope))))
     if tilt_deg > TILT_TOLERANCE_DEG:
-        raise refused("Slices must be stacked along their normal", f"a gantry tilt of {tilt_deg:.1f}°", folder)
+        raise refused("Slices must be stacked along their normal", f"a gantry tilt of {tilt_deg:.1f}°")
 
 
 def _axes(one: Slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Unit vectors of x, y and the slice normal in patient space."""
     row, column = one.orientation[:3], one.orientation[3:]
     return row, column, np.cross(row, column)
-
-
-def _syntax(header: Header) -> uid.UID:
-    """Transfer syntax, a known one; that of files without any is implicit."""
-    syntax = header.dataset.file_meta.get("TransferSyntaxUID") or uid.ImplicitVRLittleEndian
-    if syntax not in PLAIN + COMPRESSED:
-        name = getattr(syntax, "name", syntax)
-        raise refused("Pixels must be plain or of a known compression", f"{name}", header.file)
-    return syntax

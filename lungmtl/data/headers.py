@@ -1,9 +1,11 @@
 """DICOM headers: the files of a series, and single values of their headers, read by pydicom.
 
 Headers are read without their pixels, and checked before a voxel is touched: ITK's reader takes a damaged header at
-its word and asked 4 GB and half a minute of one slice.
+its word and asked 4 GB and half a minute of one slice. What a header says is compared, and said again only as a number
+or by `term`: any text may name the patient.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -11,45 +13,74 @@ import numpy as np
 import pydicom
 from pydicom import uid
 
+from lungmtl.data.detached import first_bytes
+from lungmtl.data.images import MAX_DEPTH
 from lungmtl.data.volume import ScanError, refused
 
 OTHER_FILES = ("DICOMDIR", "LICENSE", "README")
 TAGS = (
-    *("SOPClassUID", "Modality", "SeriesInstanceUID", "SeriesDescription", "ImageType", "NumberOfFrames"),
+    *("SOPClassUID", "Modality", "PatientID", "SeriesInstanceUID", "ImageType", "NumberOfFrames"),
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"),
     *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue"),
-    *("RescaleSlope", "RescaleIntercept", "RescaleType"),
+    *("RescaleSlope", "RescaleIntercept", "RescaleType", "KVP", "ConvolutionKernel", "ContrastBolusAgent"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 )
 PIXEL_TAG = 0x7FE00010
+TERMS = (
+    *("CT", "MR", "PT", "NM", "US", "CR", "DX", "MG", "XA", "RF", "OT", "SC", "SR", "PR", "KO", "SEG", "REG", "DOC"),
+    *("RTSTRUCT", "RTDOSE", "RTPLAN", "RTIMAGE", "MONOCHROME1", "MONOCHROME2", "RGB", "PALETTE COLOR", "YBR_FULL"),
+    *("HU", "HU_MOD", "OD", "PCT", "Z_EFF", "ED", "EDW", "MGML"),
+)
 
 
 class Header(NamedTuple):
-    """A file's header without pixels, and where these lie."""
+    """What a slice's header says, without pixels, and where these lie; a frame of several is a slice of its own."""
 
     file: Path
-    dataset: pydicom.Dataset
+    name: str  # the slice's number, by which messages call it
+    values: Mapping[str, Any] | pydicom.Dataset
+    syntax: uid.UID
+    is_little: bool
     pixels_at: int | None  # byte in the file, None where there are none
-    n_bytes: int
+    n_bytes: int  # of the pixels of all frames
+    frame: int = 0  # from 0
+    n_frames: int = 1
 
 
-def slice_files(folder: Path) -> list[Path]:
-    """Files of the series; one that is named like a slice and is not DICOM is a damaged slice."""
-    files = sorted(f for f in folder.iterdir() if f.is_file() and f.name[0] != "." and f.name not in OTHER_FILES)
-    slices = [f for f in files if is_dicom(f)]
+def read_headers(folder: Path) -> list[Header]:
+    """Headers of all files of the series that lies in a folder, or alone in the folders below it, in file order.
+
+    Raises:
+        ScanError: If there is no series or several, or a file that is named like a slice is not DICOM.
+    """
+    files = _visible(series_folder(folder))
+    slices = [file for file in files if is_dicom(file)]
     if not slices:
-        raise refused("A DICOM folder must hold the slices of one CT series", "no DICOM file", folder)
-    suffixes = {_kind(f) for f in slices}
-    damaged = [f for f in files if _kind(f) in suffixes and f not in set(slices)]
-    if damaged:
-        raise ScanError(f"Every slice must be readable. Found {damaged[0]}, which is not DICOM.")
-    return slices
+        raise refused("A DICOM folder must hold the slices of one CT series", "no DICOM file")
+    suffixes = {_kind(file) for file in slices}
+    named_so = [file for file in files if _kind(file) in suffixes]
+    if len(named_so) > len(slices):
+        first = next(place for place, file in enumerate(named_so, start=1) if file not in set(slices))
+        found = f"slice {first} of {len(named_so)} in file order, which is not DICOM"
+        raise refused("Every slice must be readable", found)
+    return [read_header(file, f"slice {place} of {len(slices)} in file order") for place, file in enumerate(slices, 1)]
 
 
-def first_bytes(file: Path, count: int) -> bytes:
-    """The first bytes of a file."""
-    with file.open("rb") as stream:
-        return stream.read(count)
+def series_folder(folder: Path) -> Path:
+    """The folder itself if it has DICOM files, else the one folder below it that holds a CT series.
+
+    Raises:
+        ScanError: If several folders below it hold one: they are counted, and none is chosen.
+    """
+    if any(map(is_dicom, _visible(folder))):
+        return folder
+    found = [below for below in _folders(folder, MAX_DEPTH) if _holds_ct(below)]
+    if len(found) > 1:
+        counts = ", ".join(str(sum(map(is_dicom, _visible(below)))) for below in found[:10])
+        what = f"{len(found)} folders with CT below it, of {counts} files: name one of them"
+        raise refused("A DICOM folder must hold one series", what)
+    return found[0] if found else folder
 
 
 def is_dicom(file: Path) -> bool:
@@ -58,26 +89,51 @@ def is_dicom(file: Path) -> bool:
     return head[128:] == b"DICM" or head[:2] in (b"\x02\x00", b"\x08\x00", b"\x00\x08")
 
 
+def _visible(folder: Path) -> list[Path]:
+    return sorted(f for f in folder.iterdir() if f.name[0] != "." and f.name not in OTHER_FILES and f.is_file())
+
+
+def _folders(folder: Path, depth: int) -> list[Path]:
+    """Folders below a folder, so many levels."""
+    found = sorted(f for f in folder.iterdir() if f.name[0] != "." and f.is_dir()) if depth else []
+    return [one for below in found for one in (below, *_folders(below, depth - 1))]
+
+
+def _holds_ct(folder: Path) -> bool:
+    """Whether the first DICOM file of a folder is of a CT, or cannot be told from one."""
+    first = next(filter(is_dicom, _visible(folder)), None)
+    try:
+        return first is not None and text(read_header(first, ""), "Modality") in ("", "CT")
+    except ScanError:
+        return True
+
+
 def _kind(file: Path) -> str:
     """Suffix of a file; a number is none, it is the end of a UID."""
     return "" if file.suffix[1:].isdigit() else file.suffix.lower()
 
 
-def read_header(file: Path) -> Header:
+def read_header(file: Path, name: str) -> Header:
     """Read a file's header and find its pixels, which a file of a CT must have."""
     with file.open("rb") as stream:
         if uid.DeflatedExplicitVRLittleEndian.encode() in stream.read(1024):  # would swell before it can be checked
-            raise ScanError(f"Every slice must be plain DICOM or have compressed pixels. Found a deflated {file}.")
+            raise refused("Every slice must be plain DICOM or have compressed pixels", f"a deflated {name}")
         stream.seek(0)
         try:
             dataset = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(TAGS), force=True)
         except Exception as error:  # pydicom lets through whatever a damaged file leads to
-            raise ScanError(f"Every slice must be readable. Found {file}: {error or type(error).__name__}.") from error
+            raise unreadable(name, error) from None
         pixels_at, n_bytes = _find_pixels(stream, *dataset.original_encoding)
-    header = Header(file, dataset, pixels_at, n_bytes)
+    syntax = uid.UID(str(dataset.file_meta.get("TransferSyntaxUID") or uid.ImplicitVRLittleEndian))
+    header = Header(file, name, dataset, syntax, dataset.original_encoding[1], pixels_at, n_bytes)
     if pixels_at is None and text(header, "Modality") in ("", "CT"):
-        raise ScanError(f"Every slice must be readable. Found {file}, which ends before its pixels.")
+        raise refused("Every slice must be readable", f"{name}, which ends before its pixels")
     return header
+
+
+def unreadable(name: str, error: Exception) -> ScanError:
+    """The error of a slice that pydicom cannot read; what it says of it may hold the header's text."""
+    return refused("Every slice must be readable", f"{name}, damaged ({type(error).__name__})")
 
 
 def _find_pixels(stream: BinaryIO, is_implicit: bool, is_little: bool) -> tuple[int | None, int]:
@@ -92,17 +148,22 @@ def _find_pixels(stream: BinaryIO, is_implicit: bool, is_little: bool) -> tuple[
 def value_of(header: Header, name: str) -> Any:
     """Value of an element, None where there is none."""
     try:
-        return header.dataset.get(name)
-    except Exception as error:  # as above: values are converted when they are asked for
-        raise refused(f"A slice must have a readable {name}", f"{error}", header.file) from error
+        return header.values.get(name)
+    except Exception:  # as above: values are converted when they are asked for
+        raise refused(f"A slice must have a readable {name}", "another", header.name) from None
 
 
 def text(header: Header, name: str) -> str:
-    """Value as text that can be printed, several joined by a backslash, blank where there is none."""
+    """Value as text to compare, never to be said, several joined by a backslash, blank where there is none."""
     value = value_of(header, name)
     parts = value if isinstance(value, pydicom.multival.MultiValue) else [value]
-    text = "\\".join(str(part).strip() for part in parts if part is not None).upper()
-    return "".join(letter if letter.isprintable() else "?" for letter in text)[:64]
+    return "\\".join(str(part).strip() for part in parts if part is not None).upper()
+
+
+def term(header: Header, name: str) -> str:
+    """Value of an element as it may be said: one of the `TERMS`, which name nobody."""
+    found = text(header, name)
+    return found if found in TERMS else "another term" if found else "none"
 
 
 def numbers(header: Header, name: str, count: int) -> np.ndarray:
@@ -113,7 +174,8 @@ def numbers(header: Header, name: str, count: int) -> np.ndarray:
         numbers = np.array([])
     if len(numbers) != count or not np.isfinite(numbers).all():
         what = f"{count} numbers" if count > 1 else "a number"
-        raise refused(f"A slice must have {name}, {what}", f"{text(header, name)!r}", header.file)
+        found = "something else" if text(header, name) else "none"
+        raise refused(f"A slice must have {name}, {what}", found, header.name)
     return numbers
 
 

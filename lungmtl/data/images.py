@@ -1,7 +1,16 @@
-"""Images of a cohort table: where they lie, whether they changed, and reasons that name a scan instead of a path."""
+"""Images of a cohort table: the files that they consist of, whether these changed, and reasons without their names."""
 
+import functools
 import os
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from lungmtl.data.detached import detached
+from lungmtl.data.volume import ScanError
+
+MAX_DEPTH = 3  # levels of folders below an image's own, as archives lay out patients, studies and series
+BLOCK_BYTES = 1 << 18
 
 
 def place_of(root: str | Path, image: str) -> Path:
@@ -9,14 +18,55 @@ def place_of(root: str | Path, image: str) -> Path:
     return Path(os.path.normpath(os.path.join(os.path.abspath(root), image)))
 
 
+def parts_of(image: Path) -> list[Path]:
+    """Files that an image consists of: its own, those that its header names, or those in and below its folder."""
+    if image.is_dir():
+        return [Path(entry.path) for entry in _entries(image) if entry.is_file()]
+    return [image, *detached(image)]
+
+
+def outside(images: Sequence[Path], root: str | Path) -> list[bool]:
+    """Whether each image has a file outside a folder: by its own path, a link, or what its header names."""
+    real = functools.cache(os.path.realpath)  # of folders: many images share theirs
+    home = os.path.join(real(root), "")
+
+    def is_outside(path: Path) -> bool:
+        place = os.path.realpath(path) if path.is_symlink() else os.path.join(real(path.parent), path.name)
+        return not place.startswith(home)
+
+    def has_outside(image: Path) -> bool:
+        if is_outside(image):
+            return True
+        if image.is_dir():
+            return any(is_outside(Path(entry.path)) for entry in _entries(image) if entry.is_symlink())
+        return any(map(is_outside, detached(image)))
+
+    return [has_outside(image) for image in images]
+
+
 def stamp(image: Path) -> list[int]:
     """Number of files, bytes and latest change (ns) of an image; changes with it. [0, 0, 0] if it is not there."""
     try:
-        files = list(os.scandir(image)) if image.is_dir() else []
-        stats = [image.stat(), *(file.stat() for file in files)]
+        others = _entries(image) if image.is_dir() else detached(image)
+        stats = [image.stat(), *(other.stat() for other in others)]
     except OSError:
         return [0, 0, 0]
-    return [len(files) or 1, sum(stat.st_size for stat in stats), max(stat.st_mtime_ns for stat in stats)]
+    return [len(stats[1:]) or 1, sum(stat.st_size for stat in stats), max(stat.st_mtime_ns for stat in stats)]
+
+
+def digest(image: Path) -> str:
+    """Number of bytes and checksum (CRC-32) of an image's files, and of their names where it has several.
+
+    A change of up to four bytes in a row is always found. SHA-256 would take as long as an eighth of preparing a scan.
+    """
+    checksum, n_bytes, block = 0, 0, memoryview(bytearray(BLOCK_BYTES))
+    for part in parts_of(image):
+        if part != image:
+            checksum = zlib.crc32(os.fsencode(os.path.relpath(part, image)), checksum)
+        with part.open("rb", buffering=0) as stream:
+            while count := stream.readinto(block):
+                checksum, n_bytes = zlib.crc32(block[:count], checksum), n_bytes + count
+    return f"{n_bytes}-{checksum:08x}"
 
 
 def is_current(file: Path, image: Path) -> bool:
@@ -24,6 +74,18 @@ def is_current(file: Path, image: Path) -> bool:
     return 0 < stamp(image)[2] < file.stat().st_mtime_ns
 
 
-def reason(error: BaseException | str, image: str | Path, scan: str) -> str:
-    """Text of an error without the image's path, which may name a patient."""
-    return (str(error) or type(error).__name__).replace(str(image), f"scan {scan}")
+def reason(error: BaseException) -> str:
+    """What of an error may be written down, the one way into any output: libraries and systems name paths and texts."""
+    if isinstance(error, ScanError):
+        return str(error)
+    found = "none" if isinstance(error, FileNotFoundError) else f"a failure ({type(error).__name__})"
+    return f"An image must exist and be readable. Found {found}."
+
+
+def _entries(folder: str | Path, depth: int = MAX_DEPTH) -> Iterator[os.DirEntry]:
+    """What lies in a folder, and so many levels below it, by name; hidden ones are passed over."""
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.name[0] != ".":
+            yield entry
+            if depth and entry.is_dir():
+                yield from _entries(entry.path, depth - 1)

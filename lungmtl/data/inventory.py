@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from lungmtl.data.cohort import included
+from lungmtl.data.cohort import included, with_technique
 from lungmtl.data.images import place_of
 from lungmtl.data.labels import ALL
 from lungmtl.experiments import SPLITS
 
-SCANNER_COLUMNS = ("kernel", "thickness_mm", "manufacturer", "round")  # counted where the table has them
+# counted where the table has them, or else the headers
+SCANNER_COLUMNS = ("kernel", "thickness_mm", "kvp_kv", "contrast", "manufacturer", "round")
 
 
 def mix(frame: pd.DataFrame, scans: pd.DataFrame) -> pd.DataFrame:
@@ -18,8 +19,8 @@ def mix(frame: pd.DataFrame, scans: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row per value: `what`, `value`, and the number of scans in all and in every split.
     """
-    rows = included(frame).merge(scans[["scan", "slice_mm", "pixel_mm"]].round(1), on="scan")
-    names = ["slice_mm", "pixel_mm", *[name for name in SCANNER_COLUMNS if name in frame]]
+    rows = with_technique(included(frame), scans).merge(scans[["scan", "slice_mm", "pixel_mm"]].round(1), on="scan")
+    names = ["slice_mm", "pixel_mm", *[name for name in SCANNER_COLUMNS if name in rows]]
     parts = [rows.assign(split=ALL), rows]
     long = pd.concat(part.melt(id_vars="split", value_vars=names, var_name="what") for part in parts)
     long["value"] = long["value"].astype(str).replace({"": "not given", "nan": "not given"})

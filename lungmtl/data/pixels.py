@@ -22,7 +22,8 @@ from pydicom import uid
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.pixels import get_decoder
 
-from lungmtl.data.volume import AIR_HU, ScanError, last_line, refused, to_hu
+from lungmtl.data.headers import unreadable
+from lungmtl.data.volume import AIR_HU, refused, to_hu
 
 DARK_HU = -500  # padding below this looks as air does
 MAX_TISSUE_HU = 3071  # the end of the 12 bit scale; more is metal on an extended scale, or no HU at all
@@ -49,6 +50,7 @@ class Slice(NamedTuple):
     """What a slice's header says of its place and its pixels."""
 
     file: Path
+    name: str  # its number, by which messages call it
     position_mm: np.ndarray  # (3,) patient x, y, z of the first voxel
     orientation: np.ndarray  # (6,) direction cosines of a row, then of a column
     pixel_mm: tuple[float, float]  # (y, x)
@@ -61,7 +63,9 @@ class Slice(NamedTuple):
     padding: int | None  # stored value
     syntax: uid.UID
     is_little: bool
-    pixels_at: int
+    pixels_at: int  # byte in the file where those of the first frame begin
+    frame: int = 0  # from 0
+    n_frames: int = 1
 
     @property
     def dtype(self) -> np.dtype:
@@ -96,7 +100,9 @@ def rescaled(stored: np.ndarray, one: Slice) -> np.ndarray:
 
 def _plain(one: Slice) -> np.ndarray:
     dtype = one.dtype.newbyteorder("<" if one.is_little else ">")
-    return np.fromfile(one.file, dtype, count=math.prod(one.shape), offset=one.pixels_at).reshape(one.shape)
+    n_pixels = math.prod(one.shape)
+    start = one.pixels_at + one.frame * n_pixels * dtype.itemsize
+    return np.fromfile(one.file, dtype, count=n_pixels, offset=start).reshape(one.shape)
 
 
 def _used_bits(stored: np.ndarray, one: Slice) -> np.ndarray:
@@ -107,7 +113,7 @@ def _used_bits(stored: np.ndarray, one: Slice) -> np.ndarray:
     used = np.right_shift(np.left_shift(stored, above), above)
     is_known = (used == stored) | (np.right_shift(stored, one.n_bits) == 0)
     if not is_known.all():
-        raise refused(f"Values must fit into BitsStored, {one.n_bits} bits", "larger ones", one.file)
+        raise refused(f"Values must fit into BitsStored, {one.n_bits} bits", "larger ones", one.name)
     return used
 
 
@@ -120,7 +126,7 @@ def _without_padding(hu: np.ndarray, stored: np.ndarray, one: Slice) -> np.ndarr
     if padding_hu > MAX_TISSUE_HU:
         return np.where(stored == padding, np.int16(AIR_HU), hu)
     if stored[0, 0] == padding:  # a scanner pads the corners; where it did not, the tag is idle
-        raise refused("Padding must not look like tissue", f"padding of {padding_hu:.0f} HU", one.file)
+        raise refused("Padding must not look like tissue", f"padding of {padding_hu:.0f} HU", one.name)
     return hu
 
 
@@ -130,7 +136,7 @@ def _unpacked(one: Slice) -> np.ndarray:
         with warnings.catch_warnings(action="error"):  # such as more values than the size says
             stored, _ = get_decoder(one.syntax).as_array(_bare(one), decoding_plugin="pydicom")
     except Exception as error:  # as in read_header
-        raise ScanError(f"Every slice must be readable. Found {one.file}: {error}.") from error
+        raise unreadable(one.name, error) from None
     return stored
 
 
@@ -142,25 +148,28 @@ def _decoded(slices: Sequence[Slice]) -> Iterator[np.ndarray]:
         command = [sys.executable, "-c", _DECODE, folder, str(len(slices))]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=DECODE_LIMIT_S, check=False)
-            complaint = last_line(done.stderr) or (f"exit code {done.returncode}" if done.returncode else "")
+            is_whole = not done.returncode and not done.stderr.strip()  # it may say again what the file says
+            complaint = "" if is_whole else f"the decoder complains, exit code {done.returncode}"
         except subprocess.TimeoutExpired:
             complaint = f"no end after {DECODE_LIMIT_S} s"
         if complaint:  # a decoder that says anything has filled in what it could not read
             one = slices[min(len(list(Path(folder).glob("*.raw"))), len(slices) - 1)]
-            raise ScanError(f"Every slice must be readable. Found {one.file} or one before, damaged: {complaint}.")
+            raise refused("Every slice must be readable", f"{one.name} or one before, damaged: {complaint}")
         for index, one in enumerate(slices):
             stored = np.fromfile(Path(folder) / f"{index}.raw", dtype=one.dtype)
             if stored.size != math.prod(one.shape):
-                raise refused(f"Pixels must be {one.shape} of 16 bits", f"{stored.nbytes} bytes", one.file)
+                raise refused(f"Pixels must be {one.shape} of 16 bits", f"{stored.nbytes} bytes", one.name)
             yield stored.reshape(one.shape)
 
 
 def _bare(one: Slice) -> pydicom.Dataset:
     """Dataset of a compressed slice with what decoding needs and nothing else."""
     try:
-        frame = get_frame(one.file.read_bytes()[one.pixels_at :], 0, number_of_frames=1)
+        with one.file.open("rb") as stream:
+            stream.seek(one.pixels_at)
+            frame = get_frame(stream, one.frame, number_of_frames=one.n_frames)
     except Exception as error:  # as in read_header
-        raise ScanError(f"Every slice must be readable. Found {one.file}: {error}.") from error
+        raise unreadable(one.name, error) from None
     _check_frame(frame, one)
     bare = pydicom.Dataset()
     bare.file_meta = pydicom.dataset.FileMetaDataset()
@@ -184,9 +193,9 @@ def _check_frame(frame: bytes, one: Slice) -> None:
     is_jpeg_2000 = one.syntax in (uid.JPEG2000Lossless, uid.JPEG2000)
     size = _jpeg_2000_size(frame) if is_jpeg_2000 else _jpeg_size(frame)
     if size != one.shape:
-        raise refused(f"Compressed pixels must be {one.shape}, as the header says", f"{size}", one.file)
+        raise refused(f"Compressed pixels must be {one.shape}, as the header says", f"{size}", one.name)
     if is_jpeg_2000 and (frame[42] >= 128) != one.is_signed:
-        raise refused("PixelRepresentation must be that of the compressed pixels", "the other", one.file)
+        raise refused("PixelRepresentation must be that of the compressed pixels", "the other", one.name)
 
 
 def _jpeg_2000_size(frame: bytes) -> tuple[int, int] | None:

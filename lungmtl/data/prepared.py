@@ -12,17 +12,18 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from lungmtl.data.images import is_current, reason
+from lungmtl.data.images import digest, is_current, place_of, reason, stamp
 from lungmtl.data.preparation import Preparation, prepared_folder
 from lungmtl.data.reading import read_volume
 from lungmtl.data.tensor import prepare_scan
-from lungmtl.files import replacing, write
+from lungmtl.data.volume import Technique
+from lungmtl.files import replacing, sha256, write
 from lungmtl.workers import run_apart
 
 _logger = logging.getLogger(__name__)
 SCANS_PER_WORKER = 32  # a process takes as long to start as some 30 phantom scans take to prepare
 MEASURES = ("slice_mm", "pixel_mm", "lung_volume_l", "cropped_fraction")
-REPORT_COLUMNS = ("scan", "status", "reason", *MEASURES, "seconds")
+REPORT_COLUMNS = ("scan", "status", "reason", *MEASURES, *Technique._fields, "seconds")
 
 
 def prepare_cohort(
@@ -36,7 +37,8 @@ def prepare_cohort(
 ) -> tuple[Path, pd.DataFrame]:
     """Prepare every scan of a cohort that is not prepared yet; one file per scan, and a report.
 
-    A file is kept while it is newer than its image; its folder is named by settings, code and `root`. A scan that
+    A file is kept while it is as it was written and its image has the number of files, bytes and date that it had then;
+    its folder is named by settings, code and `root`. A scan that
     cannot be used is reported with its reason, which names no path, and never stops the others, even if it ends its
     worker: later calls then report it so, too, until its image changes or the file that the reason names is removed.
 
@@ -57,7 +59,7 @@ def prepare_cohort(
     folder.mkdir(parents=True, exist_ok=True)
     used = frame[frame["excluded"].fillna("") == ""] if "excluded" in frame else frame
     images = zip(used["scan"], used["image"], strict=True)
-    jobs = [(scan, str(root / image), str(folder), preparation) for scan, image in images]
+    jobs = [(scan, str(place_of(root, image)), str(folder), preparation) for scan, image in images]
     rows = {}
     with tqdm(total=len(jobs), desc="preparing", unit="scan", disable=not progress) as bar:
         for row in _run_jobs(jobs, workers):
@@ -87,11 +89,12 @@ def _kept(scan: str, image: str, folder: str, present: set[str]) -> dict | None:
     try:
         if tensor.name in present and is_current(tensor, Path(image)):
             measured = json.loads(tensor.with_suffix(".json").read_text(encoding="utf-8"))
-            return {"scan": scan, "status": "ok", "reason": "", **measured, "seconds": math.nan}
+            if measured["image_stamp"] == stamp(Path(image)) and measured["tensor_sha256"] == sha256(tensor):
+                return {"scan": scan, "status": "ok", "reason": "", **measured, "seconds": math.nan}
         if marker.name in present and is_current(marker, Path(image)):
             text = marker.read_text(encoding="utf-8")
             return _failed(scan, text, math.nan) if text else None
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # not as it was written: prepared anew
         return None
     return None
 
@@ -118,7 +121,7 @@ def _failed(scan: str, text: str, seconds: float) -> dict:
 
 def _prepare_job(job: tuple) -> dict:
     """Prepare one scan and write it; a scan that cannot be used becomes a row with its reason."""
-    scan, image, folder, _ = job
+    scan, _, folder, _ = job
     marker = _marker(scan, folder)
     marker.write_bytes(b"")  # not `touch`: it may hold an old reason
     start = time.perf_counter()
@@ -126,21 +129,26 @@ def _prepare_job(job: tuple) -> dict:
         measured = prepare_file(*job)
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         (Path(folder) / f"{scan}.npy").unlink(missing_ok=True)
-        return _failed(scan, reason(error, image, scan), time.perf_counter() - start)
+        return _failed(scan, reason(error), time.perf_counter() - start)
     finally:
         marker.unlink(missing_ok=True)
     return {"scan": scan, "status": "ok", "reason": "", **measured, "seconds": time.perf_counter() - start}
 
 
 def prepare_file(scan: str, image: str, folder: str, preparation: Preparation) -> dict[str, float]:
-    """Read, prepare and write one scan; return what the report says of it."""
+    """Read, prepare and write one scan; return what the report says of it, and the hashes that `verify` compares."""
+    seen = stamp(Path(image))
     volume = read_volume(image)
     prepared = prepare_scan(volume, preparation)
     found = (volume.spacing_mm[0], max(volume.spacing_mm[1:]), prepared.lung_volume_l, prepared.cropped_fraction)
-    measured = dict(zip(MEASURES, found, strict=True))
-    write(Path(folder) / f"{scan}.json", json.dumps(measured))
+    technique = {name: None if value != value else value for name, value in volume.technique._asdict().items()}
+    measured = (
+        dict(zip(MEASURES, found, strict=True)) | technique | {"image_digest": digest(Path(image)), "image_stamp": seen}
+    )
     with replacing(Path(folder) / f"{scan}.npy") as beside:
         np.save(beside, prepared.tensor, allow_pickle=False)
+        measured["tensor_sha256"] = sha256(beside)
+        write(Path(folder) / f"{scan}.json", json.dumps(measured))
     return measured
 
 

@@ -1,5 +1,6 @@
 """Verification: images that are missing or incomplete, prepared scans that are damaged."""
 
+import json
 import math
 import os
 from collections.abc import Sequence
@@ -10,8 +11,12 @@ import pandas as pd
 from tqdm import tqdm
 
 from lungmtl.data.cohort import numbers_of
-from lungmtl.data.images import is_current, place_of
+from lungmtl.data.frames import frame_count
+from lungmtl.data.headers import series_folder
+from lungmtl.data.images import digest, is_current, place_of
 from lungmtl.data.reading import open_image
+from lungmtl.data.volume import ScanError
+from lungmtl.files import sha256
 
 
 def verify_images(frame: pd.DataFrame, root: str | Path) -> list[str]:
@@ -27,9 +32,10 @@ def verify_images(frame: pd.DataFrame, root: str | Path) -> list[str]:
 def verify_prepared(
     frame: pd.DataFrame, root: str | Path, folder: str | Path, *, shape: Sequence[int], progress: bool = True
 ) -> list[str]:
-    """List the prepared scans that are missing, unreadable, of another shape or type, or not finite in [0, 1].
+    """List the prepared scans that are missing, of another shape or type, not finite in [0, 1], or changed by a byte.
 
-    Every row of `frame` must be prepared, as `<scan>.npy` in `folder`, with `shape` (z, y, x).
+    Every row of `frame` must be prepared, as `<scan>.npy` in `folder`, with `shape` (z, y, x), from the image that is
+    there now. What was prepared before hashes were written next to it is listed as that.
     """
     rows = tqdm(list(zip(frame["scan"], frame["image"], strict=True)), "verifying", unit="scan", disable=not progress)
     places = ((scan, Path(folder) / f"{scan}.npy", place_of(root, image)) for scan, image in rows)
@@ -41,7 +47,10 @@ def _image_problem(image: Path | None, n_wanted: float) -> str:
     if image is None or not image.exists():
         return "the image is not there"
     if image.is_dir():
-        n_found = _n_slice_files(image)
+        try:
+            n_found = _n_slice_files(image, n_wanted)
+        except ScanError as error:
+            return str(error)
     elif image.stat().st_size == 0:
         return "the image is empty"
     else:
@@ -51,10 +60,17 @@ def _image_problem(image: Path | None, n_wanted: float) -> str:
     return f"{n_found:g} of {n_wanted:g} slices" if n_found != n_wanted and not math.isnan(n_wanted) else ""
 
 
-def _n_slice_files(folder: Path) -> int:
-    files = [entry for entry in os.scandir(folder) if entry.is_file() and entry.name != "DICOMDIR"]
+def _n_slice_files(folder: Path, n_wanted: float) -> int:
+    """Number of files that are not empty, in the folder or in that of the series below it, or else of their frames."""
+    files = _files(folder) or _files(series_folder(folder))
     slices = [entry for entry in files if entry.name.lower().endswith(".dcm")] or files
-    return sum(entry.stat().st_size > 0 for entry in slices)
+    found = [Path(entry.path) for entry in slices if entry.stat().st_size > 0]
+    is_right = math.isnan(n_wanted) or len(found) == n_wanted
+    return len(found) if is_right else sum(map(frame_count, found))
+
+
+def _files(folder: Path) -> list[os.DirEntry]:
+    return [entry for entry in os.scandir(folder) if entry.is_file() and entry.name != "DICOMDIR"]
 
 
 def _n_slices(file: Path) -> int:
@@ -76,4 +92,19 @@ def _tensor_problem(file: Path, image: Path, shape: Sequence[int]) -> str:
         return f"prepared as {array.dtype} {array.shape}, not float16 {tuple(shape)}"
     if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
         return "prepared values are not all finite and in [0, 1]"
-    return "the image is newer than what was prepared" if image.exists() and not is_current(file, image) else ""
+    if image.exists() and not is_current(file, image):
+        return "the image is newer than what was prepared"
+    return _hash_problem(file, image)
+
+
+def _hash_problem(file: Path, image: Path) -> str:
+    """Compare prepared scan and image with the hashes written when it was prepared."""
+    try:
+        said = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+        wanted = said["tensor_sha256"], said["image_digest"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "prepared without hashes: a changed byte cannot be found; remove it and prepare it again"
+    if sha256(file) != wanted[0]:
+        return "the prepared file has changed since it was written; remove it and prepare it again"
+    is_same = not image.exists() or digest(image) == wanted[1]
+    return "" if is_same else "the image has changed since it was prepared, though not its date"

@@ -5,7 +5,7 @@ shape tuples are in that order too.
 """
 
 import dataclasses
-from pathlib import Path
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -16,12 +16,27 @@ DIRECTION_TOLERANCE = 1e-3  # of direction cosines, which are stored with three 
 
 
 class ScanError(ValueError):
-    """A scan that cannot be used; the message names the scan and the reason."""
+    """A scan that cannot be used. The message is written down: numbers and terms of DICOM, never names or paths.
+
+    `shown`, where a reader has set it, also says where the scan lies: for the user's own terminal alone.
+    """
 
 
-def refused(must: str, found: str, place: Path) -> ScanError:
-    """The error of a scan that is not what it must be: what was found, and in which file or folder."""
-    return ScanError(f"{must}. Found {found} in {place}.")
+def refused(must: str, found: str, place: str = "") -> ScanError:
+    """The error of a scan that is not what it must be: what was found, and in which slice, by its number."""
+    return ScanError(f"{must}. Found {found}{f', {place}' if place else ''}.")
+
+
+class Technique(NamedTuple):
+    """How a scan was made, as far as its headers say: the only fields of them that are ever written down."""
+
+    kvp_kv: float = math.nan
+    kernel: str = ""
+    thickness_mm: float = math.nan
+    contrast: str = ""  # yes, no or blank = not said
+
+
+UNKNOWN = Technique()  # of a file that has no such fields
 
 
 class Stored(NamedTuple):
@@ -34,6 +49,7 @@ class Stored(NamedTuple):
     array: np.ndarray
     spacing_mm: tuple[float, float, float]
     direction: np.ndarray
+    technique: Technique = UNKNOWN
 
 
 def last_line(text: object, otherwise: str = "") -> str:
@@ -53,3 +69,4 @@ class Volume:
 
     hu: np.ndarray
     spacing_mm: tuple[float, float, float]
+    technique: Technique = UNKNOWN

@@ -37,6 +37,7 @@ from lungmtl.sources.nlst_series import (
     read_index,
 )
 from lungmtl.sources.nlst_tables import DIAGNOSES, REPORTED, Table, read_abnormalities, read_participants
+from lungmtl.tables import write_csv
 
 SPLIT_FRACTIONS = (0.7434, 0.0818, 0.1748)  # the paper's 2,517 / 277 / 592 of 3,386 patients
 COLLECTION = "NLST, images CC BY 4.0, doi 10.7937/TCIA.HMQ8-J677"
@@ -126,7 +127,7 @@ def locate(rows: pd.DataFrame, images: str | Path, *, root: str | Path) -> pd.Da
     """
     place = os.path.relpath(images, root)
     if place.startswith(os.pardir):
-        must = "`--images` must lie in the folder of `--out`; a link there will do."
+        must = "`--images` must lie in the folder of `--out`; a link there will do, with `check --allow-outside`."
         raise ValueError(f"{must} Found {images}, outside {root}.")
     n_files = {folder: len(files) for folder, files in folders_of(images).items()}
     by_uid = {os.path.basename(folder).rpartition("_")[2]: folder for folder in sorted(n_files, key=n_files.get)}
@@ -161,7 +162,7 @@ def write_cohort(rows: pd.DataFrame, path: str | Path, *, facts: Mapping[str, An
     table = rows.assign(scan=rows["patient"] + "-T" + rows["round"])
     whole = {name: table[name].astype("Int64") for name in (*TASKS, "n_slices")}
     columns = ["scan", "patient", "image", *TASKS, "split", "excluded", *SERIES_COLUMNS]
-    write(path, table.assign(**whole)[columns].to_csv(index=False))
+    write_csv(table.assign(**whole)[columns], path)
     counts = _summary(table)
     write(path.with_suffix(".json"), json.dumps({**facts, **counts}, indent=2) + "\n")
     return counts

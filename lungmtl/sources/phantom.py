@@ -27,6 +27,7 @@ from lungmtl.files import replacing, write
 from lungmtl.sources.anatomy import Patient, Space, add_trees, body_of, body_scale, lungs_of, parenchyma
 from lungmtl.sources.nodules import TRUTH_BENIGN, TRUTH_MALIGNANT, Nodule, add_nodules  # noqa: F401
 from lungmtl.sources.phantom_settings import PhantomSettings
+from lungmtl.tables import write_csv
 from lungmtl.workers import run_jobs
 
 BLANK_FRACTION = 0.03  # auxiliary answers that were not given
@@ -56,9 +57,9 @@ def make_cohort(folder: str | Path, settings: PhantomSettings, *, workers: int =
     made = run_jobs(_make_scan, jobs, workers=workers)
     rows = tqdm(made, total=len(jobs), desc="phantom scans", unit="scan", disable=not progress)
     truth = pd.DataFrame(sorted(rows, key=lambda row: row["scan"]))
-    write(folder / "truth.csv", truth.to_csv(index=False))
+    write_csv(truth, folder / "truth.csv")
     table = diagnoses(truth, seed=settings.seed, label_noise=settings.label_noise)
-    return write(table_path, table.assign(split=splits).to_csv(index=False))
+    return write_csv(table.assign(split=splits), table_path)
 
 
 def diagnoses(truth: pd.DataFrame, *, seed: int, label_noise: float) -> pd.DataFrame:

