@@ -196,6 +196,19 @@ def _group(pid):
             ["run", "good.yaml", "--run", "STL-s0", "--cache-dir", "."],
             "error: A run must have its cohort table. Found ",
         ),
+        (["study", "."], "error: A study's params file must exist. Found a folder at "),
+        (["study", "twice.yaml"], "error: A params file must name each key once. Found `epochs` more than once in "),
+        (["study", "broken.yaml"], "error: A params file must be YAML. Found while parsing a flow sequence "),
+        (["study", "latin.yaml"], "error: A params file must be YAML. Found 'utf-8' codec can't decode byte "),
+        (["study", "good.yaml", "--cores", "0"], "error: `--cores` must be at least 1. Found 0."),
+        (
+            ["study", "good.yaml", "--profile", "pbs"],
+            "error: `--profile` must be one of local, slurm, or a folder with ",
+        ),
+        (["study", "own.yaml"], "error: A study must have its cohort table. Found none at "),
+        (["study", "good.yaml", "--results-dir", "a{b}"], "error: A study's paths must have no braces, in which "),
+        (["study", "good.yaml", "--results-dir", "good.yaml"], "error: [Errno 20] Not a directory: "),
+        (["plan", "good.yaml", "--cores", "-1"], "error: `--cores` must be at least 1. Found -1."),
     ],
 )
 def test_bad_input_is_one_sentence_and_status_2(tmp_path, monkeypatch, caplog, arguments, message):
@@ -204,9 +217,14 @@ def test_bad_input_is_one_sentence_and_status_2(tmp_path, monkeypatch, caplog, a
         f"experiments: [STL]\nseeds: [0]\nresults_dir: {tmp_path}/results\n", encoding="utf-8"
     )
     (tmp_path / "typo.yaml").write_text("experiments: [STL]\nseeds: [0]\nepoch: 3\n", encoding="utf-8")
+    (tmp_path / "twice.yaml").write_text("epochs: 3\nexperiments: [STL]\nseeds: [0]\nepochs: 4\n", encoding="utf-8")
+    (tmp_path / "broken.yaml").write_text("experiments: [STL\nseeds: [0]\n", encoding="utf-8")
+    (tmp_path / "latin.yaml").write_bytes(b"study: \xe9t\xe9\n")
+    (tmp_path / "own.yaml").write_text("experiments: [STL]\nseeds: [0]\ncohort: none.csv\n", encoding="utf-8")
 
     assert cli.main(arguments) == 2
     assert caplog.messages[-1].startswith(message)
+    assert "\n" not in caplog.messages[-1]
 
 
 def test_smoke_study_runs_from_the_cohort_to_the_figures(tmp_path):

@@ -16,6 +16,18 @@ def add_planned(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache-dir", type=Path, help="folder of cohorts and prepared scans instead of the file's")
 
 
+def add_cores(parser: argparse.ArgumentParser) -> None:
+    """How many cores a study has."""
+    parser.add_argument("--cores", type=int, default=n_cores(), help="CPU cores to use at a time, %(default)s")
+
+
+def cores(options: argparse.Namespace) -> int:
+    """The cores given; raises a ValueError below 1, for which a workflow engine would wait for ever."""
+    if options.cores < 1:
+        raise ValueError(f"`--cores` must be at least 1. Found {options.cores}.")
+    return options.cores
+
+
 def planned(params: Path, options: argparse.Namespace) -> list[RunConfig]:
     """Runs of a study's params file under these options."""
     return plan.plan_runs(params, seeds=seeds(options.seeds), places=places(options))

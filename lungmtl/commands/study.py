@@ -4,7 +4,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from lungmtl.commands.options import add_planned, n_cores, places, planned, seeds
+from lungmtl.commands.options import add_cores, add_planned, cores, n_cores, places, planned, seeds
 from lungmtl.files import locked
 from lungmtl.study import compare_runs, execute_run, plan, progress_bar, run_study
 
@@ -16,7 +16,7 @@ _logger = logging.getLogger(__name__)
 def add_study(parser: argparse.ArgumentParser) -> None:
     """Options of `study`."""
     add_planned(parser)
-    parser.add_argument("--cores", type=int, default=n_cores(), help="CPU cores to use at a time, %(default)s")
+    add_cores(parser)
     parser.add_argument("--profile", default="local", help="local, slurm, or a folder with a Snakemake profile")
     parser.add_argument("-v", "--verbose", action="store_true", help="show what Snakemake says of its own work")
     parser.epilog = "Options after -- go to Snakemake, e.g. -- --dry-run"
@@ -28,8 +28,8 @@ def study(options: argparse.Namespace) -> int:
     settings = {"params": str(options.params.resolve()), **places(options)}
     if options.seeds:
         settings["seeds"] = " ".join(map(str, seeds(options.seeds)))
-    places_of = {"profile": options.profile, "cores": options.cores, "verbose": options.verbose}
-    done = run_study(runs, settings, options=options.snakemake, **places_of)
+    how = {"profile": options.profile, "cores": cores(options), "verbose": options.verbose}
+    done = run_study(runs, settings, options=options.snakemake, **how)
     if done and not plan.incomplete(runs):
         _print_results(plan.study_dir(runs[0]))
     return int(not done)

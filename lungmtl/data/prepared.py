@@ -38,9 +38,9 @@ def prepare_cohort(
     """Prepare every scan of a cohort that is not prepared yet; one file per scan, and a report.
 
     A file is kept while it is as it was written and its image has the number of files, bytes and date that it had then;
-    its folder is named by settings, code and `root`. A scan that
-    cannot be used is reported with its reason, which names no path, and never stops the others, even if it ends its
-    worker: later calls then report it so, too, until its image changes or the file that the reason names is removed.
+    its folder is named by settings, code and `root`. A scan that cannot be used is reported with its reason, which
+    names no path, and never stops the others, even if it ends its worker: later calls then report it so, too, until its
+    image changes or the file that the reason names is removed.
 
     Args:
         frame: Columns `scan` and `image`; rows with a reason in `excluded` are left out.

@@ -43,12 +43,12 @@ def run_study(
         options: Further options of Snakemake; with any it is always called.
         verbose: Whether Snakemake tells of its own work.
     Raises:
-        ValueError: If there are no cores, or a path has braces, in which Snakemake sees wildcards.
+        ValueError: If a path has braces, in which Snakemake sees wildcards.
         FileNotFoundError: If there is no such profile or cohort.
     """
     folder = plan.study_dir(runs[0])
     place = _checked_profile(profile)
-    _check(runs, settings, cores)
+    _check(runs, settings)
     with locked(folder / "study.lock", "This study is running already: waiting for it.") as lock:
         _logger.info("%s  study %s in %s", progress_bar(runs), runs[0].study, folder)
         if not options and is_up_to_date(runs):
@@ -87,9 +87,7 @@ def _checked_profile(profile: str) -> Path:
     return place
 
 
-def _check(runs: Sequence[RunConfig], settings: Mapping[str, str], cores: int) -> None:
-    if cores < 1:
-        raise ValueError(f"`--cores` must be at least 1. Found {cores}.")
+def _check(runs: Sequence[RunConfig], settings: Mapping[str, str]) -> None:
     cohort = plan.cohort_path(runs[0])
     if runs[0].cohort and not cohort.is_file():
         raise FileNotFoundError(f"A study must have its cohort table. Found none at {cohort}.")
