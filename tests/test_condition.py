@@ -14,7 +14,7 @@ from lungmtl.study.plan import FILES, run_dir, run_key
 from lungmtl.study.runner import execute_run, unfinished
 
 RECORD = {
-    "config": RunConfig().to_dict(),
+    "config": RunConfig(cohort="cohort.csv").to_dict(),
     "tasks": RunConfig().tasks,
     "seconds": {"prepare": 1.0, "train": 58.0, "evaluate": 1.0},
     "cohort": {"counts": {"train": {"lung_cancer": {"n": 30, "unknown": 2}}}},
