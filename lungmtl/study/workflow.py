@@ -100,7 +100,8 @@ def _command(folder: Path, settings: Mapping[str, str], profile: Path, cores: in
     """Beginning and end of Snakemake's command line."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(folder)]
     command += ["--profile", str(profile), "--cores", str(cores)]
-    return command, ["--config", *(f"{name}={json.dumps(value)}" for name, value in settings.items())]
+    values = {name: json.dumps(value) if isinstance(value, str) else value for name, value in settings.items()}
+    return command, ["--config", *(f"{name}={value}" for name, value in values.items())]
 
 
 def _call(command: Sequence[str], lock: int) -> int:
