@@ -89,14 +89,6 @@ def compare_runs(runs: Sequence[RunConfig]) -> Path:
     return folder
 
 
-def is_up_to_date(runs: Sequence[RunConfig]) -> bool:
-    """Whether a study is complete under its present keys: cohort, preparation, every run and the comparison.
-
-    If not, the workflow engine does what `unfinished` says, and finds out the rest.
-    """
-    return plan.cohort_path(runs[0]).is_file() and is_prepared(runs[0]) and not unfinished(runs)
-
-
 def is_prepared(config: RunConfig) -> bool:
     """Whether the scans of a study were prepared under its present key."""
     path = plan.study_dir(config) / NOTE_FILE
@@ -112,18 +104,19 @@ def is_compared(runs: Sequence[RunConfig]) -> bool:
 
 
 def unfinished(runs: Sequence[RunConfig]) -> list[str]:
-    """What is not, or no longer, as the present keys ask: records and the comparison's table, in the study's folder.
+    """What is not, or no longer, as the present keys ask, in the study's folder: preparation, records, comparison.
 
     The records of complete runs are restored where they are gone or damaged; a damaged run is named.
     """
-    waiting = to_do(runs)
+    waiting, cohort = to_do(runs), plan.cohort_path(runs[0])
     for name, found in waiting.items():
         if found.kind == "damaged":
             _logger.warning("%s is done again: %s.", name, found.reason)
     for config in runs:
         if plan.name_of(config) not in waiting:
-            restore(config, cohort=plan.cohort_path(config))
-    files = [f"runs/{name}/{plan.RECORD_FILE}" for name in waiting]
+            restore(config, cohort=cohort)
+    files = [] if cohort.is_file() and is_prepared(runs[0]) else [plan.PREPARATION_FILE]
+    files += [f"runs/{name}/{plan.RECORD_FILE}" for name in waiting]
     return files if is_compared(runs) else [*files, plan.COMPARISON_TABLE]
 
 

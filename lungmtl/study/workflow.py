@@ -14,7 +14,7 @@ from lungmtl.study import plan
 from lungmtl.study.condition import to_do
 from lungmtl.study.config import RunConfig
 from lungmtl.study.estimate import duration, remaining_s
-from lungmtl.study.runner import LOG_FILE, is_up_to_date, unfinished
+from lungmtl.study.runner import LOG_FILE, unfinished
 
 SNAKEFILE = PROJECT / "workflow" / "Snakefile"
 PROFILES = PROJECT / "workflow" / "profiles"
@@ -51,15 +51,16 @@ def run_study(
     _check(runs, settings)
     with locked(folder / "study.lock", "This study is running already: waiting for it.") as lock:
         _logger.info("%s  study %s in %s", progress_bar(runs), runs[0].study, folder)
-        if not options and is_up_to_date(runs):
+        waiting = unfinished(runs)
+        if not options and not waiting:
             return _conclude(runs, status=0, is_new=False)
         before = _stamp(folder)
         command = _command(folder, settings, place, cores)
         if any((folder / ".snakemake" / "locks").glob("*")):  # left by a Snakemake that was killed: we hold the lock
             _call([*command[0], "--unlock", "--quiet", "all", *command[1]], lock)
         quiet = [] if verbose or "--quiet" in options else ["--quiet", "all"]
-        stale = [name for name in unfinished(runs) if (folder / name).is_file()]  # what Snakemake may take as done
-        force = ["--forcerun", *stale] if stale and plan.cohort_path(runs[0]).is_file() else []
+        stale = [name for name in waiting if (folder / name).is_file()]  # what Snakemake may take as done
+        force = ["--forcerun", *stale] if stale else []
         os.environ[STARTED] = json.dumps([time.time(), max(1, cores // runs[0].threads)])
         status = _call([*command[0], *quiet, *options, *force, *command[1]], lock)
     return _conclude(runs, status=status, is_new=before != _stamp(folder))
