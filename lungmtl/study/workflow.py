@@ -61,8 +61,8 @@ def run_study(
         quiet = [] if verbose or "--quiet" in options else ["--quiet", "all"]
         stale = [name for name in waiting if (folder / name).is_file()]  # what Snakemake may take as done
         force = ["--forcerun", *stale] if stale else []
-        os.environ[STARTED] = json.dumps([time.time(), max(1, cores // runs[0].threads)])
-        status = _call([*command[0], *quiet, *options, *force, *command[1]], lock)
+        started = {STARTED: json.dumps([time.time(), max(1, cores // runs[0].threads)])}
+        status = _call([*command[0], *quiet, *options, *force, *command[1]], lock, started)
     return _conclude(runs, status=status, is_new=before != _stamp(folder))
 
 
@@ -105,10 +105,10 @@ def _command(folder: Path, settings: Mapping[str, str], profile: Path, cores: in
     return command, ["--config", *(f"{name}={value}" for name, value in values.items())]
 
 
-def _call(command: Sequence[str], lock: int) -> int:
+def _call(command: Sequence[str], lock: int, variables: Mapping[str, str] | None = None) -> int:
     """Run Snakemake in the study's folder; it inherits the lock, so that it keeps it if this process is killed."""
     path = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    process = subprocess.Popen(command, pass_fds=(lock,), env={**os.environ, "PYTHONPATH": path})
+    process = subprocess.Popen(command, pass_fds=(lock,), env={**os.environ, **(variables or {}), "PYTHONPATH": path})
     try:
         return process.wait()
     except KeyboardInterrupt:  # Ctrl-C reached Snakemake too, which ends its jobs first
@@ -117,7 +117,6 @@ def _call(command: Sequence[str], lock: int) -> int:
 
 
 def _conclude(runs: Sequence[RunConfig], *, status: int, is_new: bool) -> bool:
-    os.environ.pop(STARTED, None)
     name, bar, waiting = runs[0].study, progress_bar(runs), to_do(runs)
     if status:
         _logger.error("%s  Study %s is not complete.", bar, name)
