@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lungmtl.files import PROJECT, locked
 from lungmtl.study import plan
@@ -101,8 +102,12 @@ def _command(folder: Path, settings: Mapping[str, str], profile: Path, cores: in
     """Beginning and end of Snakemake's command line."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(folder)]
     command += ["--profile", str(profile), "--cores", str(cores)]
-    values = {name: json.dumps(value) if isinstance(value, str) else value for name, value in settings.items()}
-    return command, ["--config", *(f"{name}={value}" for name, value in values.items())]
+    return command, ["--config", *(f"{name}={_quoted(value)}" for name, value in settings.items())]
+
+
+def _quoted(value: Any) -> Any:
+    """A text as YAML has it in single quotes, where backslashes stay what they are."""
+    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else value
 
 
 def _call(command: Sequence[str], lock: int, variables: Mapping[str, str] | None = None) -> int:
