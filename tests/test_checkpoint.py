@@ -59,14 +59,16 @@ def train(prefix="", *, end=None, kind="PFLP", seed=0, minutes=0.0, **changes):
 
 
 class Ending(Policy):
-    """Another policy until a step."""
+    """Another policy until a step; keeps the steps that it was asked for."""
 
-    def __init__(self, before, end):
+    def __init__(self, before, end, asked=None):
         self.before, self.end, self.tasks, self.base = before, end, before.tasks, before.base
+        self.asked = [] if asked is None else asked
 
     def __call__(self, step):
         if step.step == self.end:
             raise EndError
+        self.asked.append(step.step)
         return self.before(step)
 
     def state_dict(self):
@@ -166,3 +168,17 @@ def test_a_training_killed_at_random_moments_ends_in_the_same_bits(tmp_path, n_k
         process.kill()
         assert process.wait() == -9
     assert_same(train(f"{tmp_path}/c", epochs=epochs), train(epochs=epochs))
+
+
+@pytest.mark.parametrize(("restart", "selection"), [(False, "best_auc"), (True, "last")])
+def test_a_training_goes_on_from_the_steps_that_another_one_has_done_to_the_same_bits(tmp_path, restart, selection):
+    warm_up = PFLP(BW(TASKS, [3.0, 1.0]), period=2)
+    transfer = ITW(warm_up, start=0.45, restart=restart)  # from step 6 of 12, inside the second epoch
+    shared = {"shared": f"{tmp_path}/key", "share_at": transfer.first_step}
+    run(policy=warm_up, epochs=3, selection=selection, checkpoints=Checkpoints(**shared))
+    assert [path.name.split(".")[1] for path in tmp_path.iterdir()] == ["000000006"]
+    asked = []
+    counting = Ending(transfer, end=None, asked=asked)
+    found = run(policy=counting, epochs=3, selection=selection, checkpoints=Checkpoints(**shared))
+    assert asked == list(range(6, 12))
+    assert_same(found, run(policy=transfer, epochs=3, selection=selection))

@@ -10,7 +10,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from lungmtl.policies import Policy
 GENERATIONS = 2
 HASH_LENGTH = 16
 HELD = ("model", "optimiser", "schedule", "policy", "sampler")  # have a state_dict of their own
+SHARED = ("model", "optimiser", "schedule", "sampler")  # by trainings whose policies keep nothing
 PLAIN = ("steps", "history", "kept", "best_score", "epoch", "seen", "seconds", "n_scheduled")
 _logger = logging.getLogger(__name__)
 
@@ -72,10 +73,10 @@ class State:
         drawn = {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
         return held | drawn | {name: getattr(self, name) for name in PLAIN}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], *, names: Sequence[str] = HELD) -> None:
         """Go on from what `state_dict` returned."""
         self.restart(state["n_scheduled"])
-        for name in HELD:
+        for name in names:
             getattr(self, name).load_state_dict(state[name])
         for parameter, moments in self.optimiser.state.items():  # laid out in memory as they were, for the same bits
             for name, value in moments.items():
@@ -88,45 +89,62 @@ class State:
 
 
 class Checkpoints:
-    """The last two checkpoints of one training.
+    """The last two checkpoints of one training, and the one that it shares with trainings that begin as it does.
 
     Args:
         prefix: Path with which their names begin, e.g. `<folder>/checkpoint.<key>`; empty = none is written.
         minutes: Time from one to the next; 0 = after every step.
         carried: Counts that are no part of a training's state and go on with it; changed by `resume`.
+        shared: Path as `prefix` of the one shared; empty = none is.
+        share_at: From the number of all steps, how many of them are shared.
     """
 
-    def __init__(self, prefix: str = "", *, minutes: float = 0.0, carried: dict[str, int] | None = None):
+    def __init__(
+        self,
+        prefix: str = "",
+        *,
+        minutes: float = 0.0,
+        carried: dict[str, int] | None = None,
+        shared: str = "",
+        share_at: Callable[[int], int] | None = None,
+    ):
         self.prefix, self.seconds, self._last = prefix, 60 * minutes, time.monotonic()
         self.carried = {} if carried is None else carried
+        self.shared, self.share_at = shared, share_at
 
     def keep(self, state: State) -> None:
         """Write a checkpoint if it is time, and remove those that are too old."""
-        if not self.prefix or time.monotonic() - self._last < self.seconds:
-            return
-        content = packed({"training": state.state_dict(), "carried": self.carried})
-        code = hashlib.sha256(content).hexdigest()[:HASH_LENGTH]
-        write(f"{self.prefix}.{len(state.steps):09d}.{code}.safetensors", content)
-        for old in self._files()[:-GENERATIONS]:
-            old.unlink()
-        self._last = time.monotonic()
+        if self.shared and len(state.steps) == self.share_at(state.n_scheduled) and not _files(self.shared):
+            self._write(self.shared, state)
+        if self.prefix and time.monotonic() - self._last >= self.seconds:
+            self._write(self.prefix, state)
+            for old in _files(self.prefix)[:-GENERATIONS]:
+                old.unlink()
+            self._last = time.monotonic()
 
     def resume(self, state: State) -> bool:
         """Bring a new training to where the last whole checkpoint stands; whether there is one."""
-        for path in reversed(self._files()):
+        own = _files(self.prefix)
+        for path in (*reversed(own), *_files(self.shared)):
             if path.name.split(".")[-2] == sha256(path)[:HASH_LENGTH]:
                 found = unpacked(path)
-                state.load_state_dict(found["training"])
+                state.load_state_dict(found["training"], names=HELD if path in own else SHARED)
                 self.carried.update(found["carried"])
                 return True
             _logger.warning("A checkpoint is damaged: the one before it is taken. Found %s.", path.name)
             path.unlink()
         return False
 
-    def _files(self) -> list[Path]:
-        """From old to new."""
-        place = Path(self.prefix)
-        return sorted(place.parent.glob(f"{place.name}.*.safetensors")) if self.prefix else []
+    def _write(self, prefix: str, state: State) -> None:
+        content = packed({"training": state.state_dict(), "carried": self.carried})
+        code = hashlib.sha256(content).hexdigest()[:HASH_LENGTH]
+        write(f"{prefix}.{len(state.steps):09d}.{code}.safetensors", content)
+
+
+def _files(prefix: str) -> list[Path]:
+    """From old to new."""
+    place = Path(prefix)
+    return sorted(place.parent.glob(f"{place.name}.*.safetensors")) if prefix else []
 
 
 def packed(state: Mapping[str, Any]) -> bytes:

@@ -3,6 +3,7 @@
 The Snakefile imports this module alone; nothing here imports torch, pandas or papermill.
 """
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -180,6 +181,18 @@ def run_key(config: RunConfig, *, cohort: Path) -> str:
     if not cohort.is_file():
         raise FileNotFoundError(f"A run must have its cohort table. Found none at {cohort}.")
     return key(settings_key(config), sha256(cohort))
+
+
+def shared_key(config: RunConfig, *, cohort: Path) -> str:
+    """`run_key` of the steps before Internal-Transfer Weighting begins, or would; empty where no other run has them.
+
+    Runs with an equal one, such as MTL and ITW1, are the same run up to there.
+    """
+    if config.policy or len(config.tasks) == 1:
+        return ""
+    return run_key(
+        dataclasses.replace(config, experiment="", itw=False, itw_factor=0, itw_restart=False), cohort=cohort
+    )
 
 
 def comparison_key(runs: Sequence[RunConfig]) -> str:

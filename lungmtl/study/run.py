@@ -25,7 +25,7 @@ from lungmtl.sources import phantom
 from lungmtl.study import plan
 from lungmtl.study.collection import config_of
 from lungmtl.study.config import RunConfig, read_params
-from lungmtl.study.machine import CHECKPOINTS, environment
+from lungmtl.study.machine import CHECKPOINTS, SHARED, environment
 from lungmtl.study.parameters import check_injected
 from lungmtl.study.record import read_model, read_rebuild, read_record, write_run
 
@@ -147,7 +147,7 @@ def train(config: RunConfig, network: nn.Module, scans: Mapping[str, data.ScanDa
     """Train a network under the run's policy."""
     focus = build(dataclasses.replace(config.weighting, policy="PFLP"))
     precision = networks.resolve_precision(config.precision, shape=config.shape)
-    training, prefix = scans["train"], os.environ.get(CHECKPOINTS, "")
+    training = scans["train"]
     is_balanced = config.class_balance == "positives"
     with networks.counted(network) as passes:
         fitted = networks.fit(
@@ -160,10 +160,18 @@ def train(config: RunConfig, network: nn.Module, scans: Mapping[str, data.ScanDa
             precision=precision,
             seed=config.seed,
             sampler=networks.sampler(config.sampler, focus),
-            checkpoints=networks.Checkpoints(prefix, minutes=config.checkpoint_minutes, carried=passes),
+            checkpoints=_checkpoints(config, passes),
         )
     parts = fitted.history.drop_duplicates(["epoch", "split"])  # with those from before an interruption
     return Trained(fitted, precision, float(parts["seconds"].sum()), passes)
+
+
+def _checkpoints(config: RunConfig, passes: dict[str, int]) -> networks.Checkpoints:
+    """Where the run goes on after an interruption, or after the steps that another run has done for it."""
+    prefix, shared = (os.environ.get(name, "") for name in (CHECKPOINTS, SHARED))
+    share_at = build(dataclasses.replace(config.weighting, itw=True)).first_step if shared else None
+    minutes = config.checkpoint_minutes
+    return networks.Checkpoints(prefix, minutes=minutes, carried=passes, shared=shared, share_at=share_at)
 
 
 def evaluate(config: RunConfig, trained: Trained, scans: Mapping[str, data.ScanDataset]) -> Evaluated:

@@ -5,6 +5,7 @@ A lock on a run's folder keeps two processes from computing the same run.
 
 import json
 import logging
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -13,13 +14,14 @@ from lungmtl.keys import key
 from lungmtl.study import plan
 from lungmtl.study.condition import CHECKPOINT_PREFIX, KEPT_PREFIX, condition, kept, restore, to_do
 from lungmtl.study.config import RunConfig
-from lungmtl.study.machine import CHECKPOINTS, RECORD_COPY, one_gpu
+from lungmtl.study.machine import CHECKPOINTS, RECORD_COPY, SHARED, one_gpu
 
 EXECUTED_FILE = "notebook.ipynb"
 LOG_FILE = "run.log"
 LOCK_FILE = "run.lock"
 NOTE_FILE = "preparation.json"  # in the study's folder: where in the cache its scans are, and on which grid
 COMPARED_FILE = "logs/comparison.key"  # in the study's folder: what the tables were made from
+SHARED_FOLDER = "shared"  # in the study's folder, while its runs are computed: checkpoints that several go on from
 PAGE_FILE = "report.html"  # the executed comparison for readers, in the study's folder
 _logger = logging.getLogger(__name__)
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -55,7 +57,7 @@ def execute_run(config: RunConfig, *, cohort: Path) -> bool:
                 config.to_dict(),
                 log=folder / LOG_FILE,
                 name=name,
-                environment={**limits, **gpu, **_variables(folder, code)},
+                environment={**limits, **gpu, **_variables(config, cohort)},
             )
         if not restore(config, cohort=cohort):  # a workflow engine may just have deleted the record to start anew
             found = f"Found none of {name}; log: {folder / LOG_FILE}"
@@ -86,6 +88,8 @@ def compare_runs(runs: Sequence[RunConfig]) -> Path:
         folder / "logs" / plan.COMPARISON_NOTEBOOK, folder / PAGE_FILE, title=f"Study {runs[0].study}", links=links
     )
     write(folder / COMPARED_FILE, _compared_key(folder, made_from))
+    if not to_do(runs):
+        shutil.rmtree(folder / SHARED_FOLDER, ignore_errors=True)
     return folder
 
 
@@ -134,9 +138,13 @@ def _hashes(files: Iterable[Path]) -> list[str]:
     return [sha256(file) if file.is_file() else "" for file in files]
 
 
-def _variables(folder: Path, code: str) -> dict[str, str]:
-    """Where a run under this key keeps a copy of its record, and its checkpoints."""
-    return {RECORD_COPY: str(kept(folder, code)), CHECKPOINTS: str(folder / f"{CHECKPOINT_PREFIX}{code}")}
+def _variables(config: RunConfig, cohort: Path) -> dict[str, str]:
+    """Where a run keeps a copy of its record, its checkpoints, and the one of the steps that other runs have, too."""
+    folder, code = plan.run_dir(config), plan.run_key(config, cohort=cohort)
+    first = plan.shared_key(config, cohort=cohort)
+    places = {RECORD_COPY: kept(folder, code), CHECKPOINTS: folder / f"{CHECKPOINT_PREFIX}{code}"}
+    places |= {SHARED: plan.study_dir(config) / SHARED_FOLDER / first} if first else {}
+    return {name: str(place) for name, place in places.items()}
 
 
 def _clear_checkpoints(folder: Path, *, but: str = "") -> None:
