@@ -87,7 +87,7 @@ def test_a_damaged_file_is_named_and_its_run_done_again(study, caplog, name, dam
     damage(folder / name)
     assert found(config) == ("damaged", f"{name} is not as it was written")
     assert unfinished([config])[1:] == ["runs/ITW3-s0/record.json", "tables/auc.csv"]
-    assert f"ITW3-s0 is done again: {name} is not as it was written." in caplog.messages
+    assert f"ITW3-s0 is damaged: {name} is not as it was written. A study computes it again." in caplog.messages
     assert execute(config)
     assert len(calls) == 2
     assert found(config).kind == "complete"

@@ -112,6 +112,26 @@ def test_code_that_no_run_executes_redoes_nothing_and_that_of_a_run_redoes_it(pr
     assert executed(project) == ["MTL-s0", "STL-s0", "comparison"]
 
 
+def test_a_damaged_run_is_named_and_done_again_and_a_damaged_record_heals(project):
+    runs = project / "results/standin/runs"
+    record = (runs / "STL-s0/record.json").read_bytes()
+    (runs / "STL-s0/record.json").write_bytes(record[:100])
+    (runs / "MTL-s0/predictions.csv").write_bytes((runs / "MTL-s0/predictions.csv").read_bytes()[:-3])
+    executed(project)
+
+    plan = call(project, "plan", "params/standin.yaml")
+    status, output = call(project, "study", "params/standin.yaml")
+
+    assert "MTL-s0  " in plan[1]
+    assert "damaged: predictions.csv is not as it was written" in plan[1]
+    assert status == 0
+    assert "MTL-s0 is damaged: predictions.csv is not as it was written. A study computes it again." in output
+    assert "STL-s0: record.json was damaged, and is restored from its copy." in output
+    assert (runs / "STL-s0/record.json").read_bytes() == record
+    assert executed(project) == ["MTL-s0", "comparison"]
+    assert "Provided cores" not in output  # Snakemake's own talk
+
+
 def test_options_for_snakemake_reach_it(project):
     status, output = call(project, "study", "params/standin.yaml", "--", "--dry-run", "--quiet", "all")
 
@@ -140,7 +160,7 @@ def test_a_dry_run_of_many_experiments_over_a_long_table_takes_seconds(tmp_path)
     assert time.monotonic() - start_s < 10  # 3 to 4 s on two busy cores
 
 
-@pytest.mark.parametrize("survivor", ["nobody", "the run"])
+@pytest.mark.parametrize("survivor", ["nobody", "the run", "all end by Ctrl-C"])
 def test_killed_study_is_completed_without_redoing_finished_runs(tmp_path, survivor):
     project = make_project(tmp_path / "project")
     (project / "notebooks/wait-MTL-s0").touch()
@@ -148,6 +168,11 @@ def test_killed_study_is_completed_without_redoing_finished_runs(tmp_path, survi
     wait_for(lambda: list(project.glob("results/standin/runs/STL-s0/complete.*.json")))
     wait_for(lambda: "epoch 2/2" in log_of(project, "MTL-s0"))
 
+    if survivor == "all end by Ctrl-C":
+        os.killpg(first.pid, signal.SIGINT)
+        assert first.communicate(timeout=PATIENCE_S)[0].endswith(
+            "\n\nInterrupted. The same command goes on from here.\n"
+        )
     kill(first, spare="lungmtl run" if survivor == "the run" else None)
     second = start(project, "study", "params/standin.yaml")
     time.sleep(3)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lungmtl.commands.options import add_cores, add_planned, cores, n_cores, places, planned, seeds
 from lungmtl.files import locked
-from lungmtl.study import compare_runs, execute_run, plan, progress_bar, run_study
+from lungmtl.study import compare_runs, execute_run, mend, plan, progress_bar, run_study
 
 PROBLEMS_TABLE = "tables/problems.csv"  # runs that the comparison left out, and why
 
@@ -41,6 +41,7 @@ add_report = add_planned
 def report(options: argparse.Namespace) -> int:
     """Compare the runs that are complete, however many, then print table and figures."""
     runs = planned(options.params, options)
+    mend(runs)
     missing = [plan.name_of(config) for config in plan.incomplete(runs)]
     if missing:
         _logger.info("Without %s: not complete.", ", ".join(missing))

@@ -30,7 +30,7 @@ __getattr__, __dir__, __all__ = exports(
             "weighting_policy",
             "write_record",
         ],
-        "runner": ["NOTE_FILE", "PAGE_FILE", "compare_runs", "execute_run"],
+        "runner": ["NOTE_FILE", "PAGE_FILE", "compare_runs", "execute_run", "mend"],
         "workflow": ["STARTED", "progress_bar", "run_study"],
     },
 )

@@ -70,7 +70,8 @@ def _read(path: Path) -> Iterator[dict[str, Any]]:
         record = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         return
-    yield record
+    if isinstance(record, dict) and "config" in record:
+        yield record
 
 
 def _n_train(record: dict[str, Any]) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from lungmtl.files import locked, remove_leftovers, sha256, write
 from lungmtl.keys import key
 from lungmtl.study import plan
-from lungmtl.study.condition import CHECKPOINT_PREFIX, KEPT_PREFIX, condition, kept, restore, to_do
+from lungmtl.study.condition import CHECKPOINT_PREFIX, KEPT_PREFIX, Condition, condition, kept, restore, to_do
 from lungmtl.study.config import RunConfig
 from lungmtl.study.machine import CHECKPOINTS, RECORD_COPY, SHARED, one_gpu
 
@@ -108,20 +108,22 @@ def is_compared(runs: Sequence[RunConfig]) -> bool:
 
 
 def unfinished(runs: Sequence[RunConfig]) -> list[str]:
-    """What is not, or no longer, as the present keys ask, in the study's folder: preparation, records, comparison.
+    """What is not, or no longer, as the present keys ask, in the study's folder: preparation, records, comparison."""
+    files = [] if plan.cohort_path(runs[0]).is_file() and is_prepared(runs[0]) else [plan.PREPARATION_FILE]
+    files += [f"runs/{name}/{plan.RECORD_FILE}" for name in mend(runs)]
+    return files if is_compared(runs) else [*files, plan.COMPARISON_TABLE]
 
-    The records of complete runs are restored where they are gone or damaged; a damaged run is named.
-    """
-    waiting, cohort = to_do(runs), plan.cohort_path(runs[0])
+
+def mend(runs: Sequence[RunConfig]) -> dict[str, Condition]:
+    """Restore records of complete runs where they are gone or damaged, name damaged runs, and return what is to do."""
+    waiting = to_do(runs)
     for name, found in waiting.items():
         if found.kind == "damaged":
-            _logger.warning("%s is done again: %s.", name, found.reason)
+            _logger.warning("%s is damaged: %s. A study computes it again.", name, found.reason)
     for config in runs:
         if plan.name_of(config) not in waiting:
-            restore(config, cohort=cohort)
-    files = [] if cohort.is_file() and is_prepared(runs[0]) else [plan.PREPARATION_FILE]
-    files += [f"runs/{name}/{plan.RECORD_FILE}" for name in waiting]
-    return files if is_compared(runs) else [*files, plan.COMPARISON_TABLE]
+            restore(config, cohort=plan.cohort_path(config))
+    return waiting
 
 
 def _made_from(runs: Sequence[RunConfig]) -> str:
