@@ -48,7 +48,7 @@ def run_study(
         FileNotFoundError: If there is no such profile or cohort.
     """
     folder = plan.study_dir(runs[0])
-    place = _checked_profile(profile)
+    place = str(_checked_profile(profile))
     _check(runs, settings)
     with locked(folder / "study.lock", "This study is running already: waiting for it.") as lock:
         _logger.info("%s  study %s in %s", progress_bar(runs), runs[0].study, folder)
@@ -56,14 +56,14 @@ def run_study(
         if not options and not waiting:
             return _conclude(runs, status=0, is_new=False)
         before = _stamp(folder)
-        command = _command(folder, settings, place, cores)
+        command = _command(folder, settings, cores)
         if any((folder / ".snakemake" / "locks").glob("*")):  # left by a Snakemake that was killed: we hold the lock
             _call([*command[0], "--unlock", "--quiet", "all", *command[1]], lock)
-        quiet = [] if verbose or "--quiet" in options else ["--quiet", "all"]
         stale = [name for name in waiting if (folder / name).is_file()]  # what Snakemake may take as done
-        force = ["--forcerun", *stale] if stale else []
+        quiet = [] if verbose or "--quiet" in options else ["--quiet", "all"]
+        how = ["--profile", place, *quiet, *options, *(["--forcerun", *stale] if stale else [])]
         started = {STARTED: json.dumps([time.time(), max(1, cores // runs[0].threads)])}
-        status = _call([*command[0], *quiet, *options, *force, *command[1]], lock, started)
+        status = _call([*command[0], *how, *command[1]], lock, started)
     return _conclude(runs, status=status, is_new=before != _stamp(folder))
 
 
@@ -98,11 +98,13 @@ def _check(runs: Sequence[RunConfig], settings: Mapping[str, str]) -> None:
             raise ValueError(f"A study's paths must have no braces, in which Snakemake sees wildcards. Found {path}.")
 
 
-def _command(folder: Path, settings: Mapping[str, str], profile: Path, cores: int) -> tuple[list[str], list[str]]:
+def _command(folder: Path, settings: Mapping[str, str], cores: int) -> tuple[list[str], list[str]]:
     """Beginning and end of Snakemake's command line."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(folder)]
-    command += ["--profile", str(profile), "--cores", str(cores)]
-    return command, ["--config", *(f"{name}={_quoted(value)}" for name, value in settings.items())]
+    return [*command, "--cores", str(cores)], [
+        "--config",
+        *(f"{name}={_quoted(value)}" for name, value in settings.items()),
+    ]
 
 
 def _quoted(value: Any) -> Any:
@@ -130,7 +132,7 @@ def _conclude(runs: Sequence[RunConfig], *, status: int, is_new: bool) -> bool:
                 log = plan.run_dir(config) / LOG_FILE
                 _logger.error("  %s is not done; %s", plan.name_of(config), log if log.is_file() else "not started")
         logs = sorted((plan.study_dir(runs[0]) / ".snakemake" / "log").glob("*.log"))
-        _logger.error("  Snakemake's own log: %s", logs[-1] if logs else "none")
+        _logger.error("  Snakemake's own log: %s; with -v it is shown", logs[-1] if logs else "none")
         return False
     done = "is complete." if is_new else "is up to date: there was nothing to do."
     outcome = "is not complete." if waiting else done  # not complete as after a dry run
