@@ -85,7 +85,8 @@ class State:
         for name in PLAIN:
             setattr(self, name, state[name])
         torch.set_rng_state(state["torch"])
-        torch.cuda.set_rng_state_all(state["cuda"])
+        for device, drawn in zip(range(torch.cuda.device_count()), state["cuda"], strict=False):
+            torch.cuda.set_rng_state(drawn, device)
 
 
 class Checkpoints:

@@ -30,9 +30,7 @@ class Condition(NamedTuple):
 def condition(config: RunConfig, *, cohort: Path) -> Condition:
     """Condition of a run under its present key; of a damaged one the reason names the file."""
     folder = plan.run_dir(config)
-    marks = [
-        path.name for path in sorted(folder.glob("c*.*")) if path.name.startswith((KEPT_PREFIX, CHECKPOINT_PREFIX))
-    ]
+    marks = [path.name for prefix in (KEPT_PREFIX, CHECKPOINT_PREFIX) for path in sorted(folder.glob(f"{prefix}*"))]
     code = plan.run_key(config, cohort=cohort) if marks and cohort.is_file() else ""
     if kept(folder, code).name in marks:
         found = next(_damage(folder, code), "")
@@ -41,10 +39,7 @@ def condition(config: RunConfig, *, cohort: Path) -> Condition:
     if steps:
         return Condition("interrupted", f"goes on after step {steps[-1]}")
     if marks or (folder / plan.RECORD_FILE).is_file():
-        is_there = cohort.is_file()
-        return Condition(
-            "changed", "its settings, code or cohort are others" if is_there else "its cohort is not there"
-        )
+        return Condition("changed", "other settings, code or cohort" if cohort.is_file() else "its cohort is not there")
     return Condition("new")
 
 

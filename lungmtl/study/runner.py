@@ -95,9 +95,11 @@ def compare_runs(runs: Sequence[RunConfig]) -> Path:
 
 def is_prepared(config: RunConfig) -> bool:
     """Whether the scans of a study were prepared under its present key."""
-    path = plan.study_dir(config) / NOTE_FILE
-    note = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return bool(note) and plan.cache_dir(config) / note["folder"] == plan.prepared_dir(config)
+    try:
+        note = json.loads((plan.study_dir(config) / NOTE_FILE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):  # none yet, or a damaged one
+        return False
+    return plan.cache_dir(config) / note["folder"] == plan.prepared_dir(config)
 
 
 def is_compared(runs: Sequence[RunConfig]) -> bool:
