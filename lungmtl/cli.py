@@ -1,14 +1,15 @@
-"""Command line, `lungmtl study | report | check | prepare | verify | ...`: each command is imported when it is called.
+"""Command line, `lungmtl study | plan | report | check | ...`: each command is imported when it is called.
 
-`study` and `report` are for people (`make study`, `make report`); `check`, `prepare` and `verify` take a cohort table
-(or a study's params file); the sources, `nlst`, `cohort` and `sample`, make such a table of real CT; the workflow's
-rules call `phantom`, `prepare`, `run` and `compare`.
+`study`, `plan` and `report` are for people (`make study`, `make report`); `check`, `prepare` and `verify` take a cohort
+table (or a study's params file); the sources, `nlst`, `cohort` and `sample`, make such a table of real CT; the
+workflow's rules call `phantom`, `prepare`, `run` and `compare`.
 Exit status: 0 done, 1 a run failed, or `check` or `verify` found something wrong, 2 bad input.
 """
 
 import argparse
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -17,6 +18,7 @@ from lungmtl import __version__
 
 COMMANDS = {  # name -> module that has `add_NAME(parser)` and `NAME(options)`, and help
     "study": ("commands.study", "run a whole study through Snakemake, then print its table and figures"),
+    "plan": ("commands.plan", "say what a study would do, why and how long, and draw it"),
     "report": ("commands.study", "compare the runs that are complete, then print table and figures"),
     "check": ("commands.cohort", "check a cohort table and every image of it"),
     "prepare": ("commands.cohort", "prepare every scan of a cohort that is not prepared yet"),
@@ -58,18 +60,19 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _status(command: object, options: argparse.Namespace) -> int:
-    from lungmtl.study import plan
+    from lungmtl.study import STARTED, plan
 
     try:
         return command(options)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError) as error:  # bad input, a disk that is full, a folder that cannot be written
         _logger.error("error: %s", getattr(error, "shown", error))  # with places, which no file may name
         return BAD_INPUT
     except plan.RunError as error:
         _logger.error("%s", error)
         return 1
     except KeyboardInterrupt:
-        _logger.error("Interrupted. The same command goes on from here.")
+        if STARTED not in os.environ:  # of a study's processes one says so
+            _logger.error("\nInterrupted. The same command goes on from here.")
         return 130
 
 

@@ -54,6 +54,7 @@ BAD_VALUES = [
     ({"selection": "best"}, "`selection` must be best_auc or last"),
     ({"precision": "fp16"}, "`precision` must be auto, bf16 or fp32"),
     ({"threads": 0}, "`threads` must be at least 1"),
+    ({"checkpoint_minutes": -1}, "`checkpoint_minutes` must be at least 0"),
 ]
 WRONG_TYPES = [
     ({"epochs": "3"}, r"`epochs` must be a whole number. Found '3' \(str\)"),

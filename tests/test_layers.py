@@ -25,7 +25,7 @@ LAYERS = {
     "tables": {"files"},
     "policies": set(),
     "evidence": set(),
-    "network": {"policies"},
+    "network": {"files", "policies"},
     "data": {"experiments", "files", "keys", "tables", "workers"},
     "sources": {"data", "experiments", "files", "tables", "workers"},
     "comparison": {"evidence", "experiments"},

@@ -19,6 +19,7 @@ from lungmtl.data import tensor
 from lungmtl.data.cohort import attributes, read_cohort
 from lungmtl.data.preparation import Preparation
 from lungmtl.data.prepared import _prepare_job, prepare_cohort
+from lungmtl.data.reading import read_volume
 from lungmtl.data.splits import check_splits
 from lungmtl.data.verify import verify_prepared
 from lungmtl.experiments import TASKS
@@ -216,3 +217,34 @@ def test_a_table_of_10000_scans_is_checked_split_and_resumed_in_seconds(cohort, 
     assert report["status"].eq("ok").all()
     assert report["seconds"].isna().all()
     assert seconds < 20  # found 2
+
+
+def _flip_a_bit(file, _):
+    content = bytearray(file.read_bytes())
+    content[-7] ^= 1
+    file.write_bytes(content)
+
+
+def _truncate(file, _):
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def _truncate_note(file, _):
+    file.with_suffix(".json").write_text("{")
+
+
+def _image_of_an_older_date(_, image):
+    save(chest().hu + np.int16(30), image)
+    os.utime(image, (1e9, 1e9))
+
+
+@pytest.mark.parametrize("damage", [_flip_a_bit, _truncate, _truncate_note, _image_of_an_older_date])
+def test_what_is_not_as_it_was_written_is_prepared_anew(cohort, tmp_path, damage):
+    folder, _ = prepare(cohort, tmp_path)
+    damage(folder / "b.npy", tmp_path / "b.nii.gz")
+    _, report = prepare(cohort, tmp_path)
+    assert report["seconds"].isna().tolist() == [True, False, True]
+    _, again = prepare(cohort, tmp_path)
+    assert again["seconds"].isna().all()
+    wanted = tensor.prepare(read_volume(tmp_path / "b.nii.gz"), SPEC)
+    np.testing.assert_array_equal(np.load(folder / "b.npy", allow_pickle=False), wanted)

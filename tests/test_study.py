@@ -1,3 +1,4 @@
+import dataclasses
 import fcntl
 import json
 import logging
@@ -11,7 +12,7 @@ from lungmtl.files import locked
 from lungmtl.study.config import RunConfig
 from lungmtl.study.execute import execute_notebook
 from lungmtl.study.machine import one_gpu
-from lungmtl.study.plan import FILES, RunError, name_of, plan_runs, run_dir, run_key
+from lungmtl.study.plan import FILES, RunError, name_of, plan_runs, run_dir, run_key, shared_key
 from lungmtl.study.runner import execute_run
 
 
@@ -214,14 +215,14 @@ def test_run_is_executed_once_and_its_record_restored(notebooks, tmp_path, monke
         assert not (folder / "record.json").exists()
         calls.append(settings["environment"]["OMP_NUM_THREADS"])
         for name in FILES:
-            (folder / name).write_text(name)
+            (folder / name).write_text('{"a": 1}' if name == "record.json" else name)
 
     monkeypatch.setattr("lungmtl.study.execute.execute_notebook", execute)
 
     assert execute_run(config, cohort=cohort)
     (folder / "record.json").unlink()
     assert not execute_run(config, cohort=cohort)
-    assert (folder / "record.json").read_text() == "record.json"
+    assert (folder / "record.json").read_text() == '{"a": 1}'
     (folder / "steps.csv").unlink()
     assert execute_run(config, cohort=cohort)
     cohort.write_text("scan\nb\n")
@@ -259,3 +260,18 @@ def test_every_run_gets_a_gpu_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     with one_gpu() as given:
         assert given == {}
+
+
+def test_runs_share_the_steps_before_itw_where_nothing_else_tells_them_apart(params, notebooks, tmp_path):
+    cohort = tmp_path / "cohort.csv"
+    cohort.write_text("scan\na\n")
+    write_notebook(notebooks / "02_experiment.ipynb", "epochs = 3", "print(1)")
+    names = ["STL", "MTL", "MTL2", "MTL3", "ITW1", "ITW2", "ITW3"]
+    runs = {run.experiment: run for run in plan_runs(params(experiments=names), seeds=[0])}
+    keys = {name: shared_key(run, cohort=cohort) for name, run in runs.items()}
+
+    assert [keys["MTL"], keys["MTL2"], keys["MTL3"]] == [keys["ITW1"], keys["ITW2"], keys["ITW3"]]
+    assert len({*keys.values()}) == 4
+    assert keys["STL"] == ""
+    for change in ({"seed": 1}, {"itw_start": 0.7}, {"epochs": 9}, {"policy": "ITW(PFLP)"}):
+        assert shared_key(dataclasses.replace(runs["ITW1"], **change), cohort=cohort) != keys["MTL"]

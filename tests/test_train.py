@@ -41,7 +41,7 @@ def scans(n, *, seed=0, known=True):
 def run(train_set=None, **changes):
     seed_everything(changes.get("seed", 0))
     policy = changes.pop("policy", PFLP(BW(TASKS, [3.0, 1.0]), period=2))
-    others = {name: changes.pop(name, value) for name, value in OTHERS.items()}
+    others = {name: changes.pop(name, value) for name, value in (OTHERS | {"checkpoints": None}).items()}
     network = MultiTaskNet(TASKS, width=4)
     training = Training(**SETTINGS | changes)
     return fit(network, train_set or scans(16), scans(8, seed=1), policy=policy, training=training, **others)

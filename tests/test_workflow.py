@@ -49,7 +49,7 @@ def test_failed_run_leaves_the_others_running_and_is_named_with_its_log(project)
     assert status == 1
     assert complete(project) == {"STL-s0"}
     assert "MTL-s0 failed with ValueError: made to fail" in output
-    assert f"MTL-s0 has no record; {project}/results/standin/runs/MTL-s0/run.log" in output
+    assert f"MTL-s0 is not done; {project}/results/standin/runs/MTL-s0/run.log" in output
     assert "made to fail" in (project / "results/standin/runs/MTL-s0/run.log").read_text(encoding="utf-8")
     assert "STL-s0     epoch 2/2" in output
     assert "1/2 runs" in output
@@ -112,6 +112,26 @@ def test_code_that_no_run_executes_redoes_nothing_and_that_of_a_run_redoes_it(pr
     assert executed(project) == ["MTL-s0", "STL-s0", "comparison"]
 
 
+def test_a_damaged_run_is_named_and_done_again_and_a_damaged_record_heals(project):
+    runs = project / "results/standin/runs"
+    record = (runs / "STL-s0/record.json").read_bytes()
+    (runs / "STL-s0/record.json").write_bytes(record[:100])
+    (runs / "MTL-s0/predictions.csv").write_bytes((runs / "MTL-s0/predictions.csv").read_bytes()[:-3])
+    executed(project)
+
+    plan = call(project, "plan", "params/standin.yaml")
+    status, output = call(project, "study", "params/standin.yaml")
+
+    assert "MTL-s0  " in plan[1]
+    assert "damaged: predictions.csv is not as it was written" in plan[1]
+    assert status == 0
+    assert "MTL-s0 is damaged: predictions.csv is not as it was written. A study computes it again." in output
+    assert "STL-s0: record.json was damaged, and is restored from its copy." in output
+    assert (runs / "STL-s0/record.json").read_bytes() == record
+    assert executed(project) == ["MTL-s0", "comparison"]
+    assert "Provided cores" not in output  # Snakemake's own talk
+
+
 def test_options_for_snakemake_reach_it(project):
     status, output = call(project, "study", "params/standin.yaml", "--", "--dry-run", "--quiet", "all")
 
@@ -140,7 +160,7 @@ def test_a_dry_run_of_many_experiments_over_a_long_table_takes_seconds(tmp_path)
     assert time.monotonic() - start_s < 10  # 3 to 4 s on two busy cores
 
 
-@pytest.mark.parametrize("survivor", ["nobody", "the run"])
+@pytest.mark.parametrize("survivor", ["nobody", "the run", "all end by Ctrl-C"])
 def test_killed_study_is_completed_without_redoing_finished_runs(tmp_path, survivor):
     project = make_project(tmp_path / "project")
     (project / "notebooks/wait-MTL-s0").touch()
@@ -148,6 +168,11 @@ def test_killed_study_is_completed_without_redoing_finished_runs(tmp_path, survi
     wait_for(lambda: list(project.glob("results/standin/runs/STL-s0/complete.*.json")))
     wait_for(lambda: "epoch 2/2" in log_of(project, "MTL-s0"))
 
+    if survivor == "all end by Ctrl-C":
+        os.killpg(first.pid, signal.SIGINT)
+        assert first.communicate(timeout=PATIENCE_S)[0].endswith(
+            "\n\nInterrupted. The same command goes on from here.\n"
+        )
     kill(first, spare="lungmtl run" if survivor == "the run" else None)
     second = start(project, "study", "params/standin.yaml")
     time.sleep(3)
@@ -196,6 +221,19 @@ def _group(pid):
             ["run", "good.yaml", "--run", "STL-s0", "--cache-dir", "."],
             "error: A run must have its cohort table. Found ",
         ),
+        (["study", "."], "error: A study's params file must exist. Found a folder at "),
+        (["study", "twice.yaml"], "error: A params file must name each key once. Found `epochs` more than once in "),
+        (["study", "broken.yaml"], "error: A params file must be YAML. Found while parsing a flow sequence "),
+        (["study", "latin.yaml"], "error: A params file must be YAML. Found 'utf-8' codec can't decode byte "),
+        (["study", "good.yaml", "--cores", "0"], "error: `--cores` must be at least 1. Found 0."),
+        (
+            ["study", "good.yaml", "--profile", "pbs"],
+            "error: `--profile` must be one of local, slurm, or a folder with ",
+        ),
+        (["study", "own.yaml"], "error: A study must have its cohort table. Found none at "),
+        (["study", "good.yaml", "--results-dir", "a{b}"], "error: A study's paths must have no braces, in which "),
+        (["study", "good.yaml", "--results-dir", "good.yaml"], "error: [Errno 20] Not a directory: "),
+        (["plan", "good.yaml", "--cores", "-1"], "error: `--cores` must be at least 1. Found -1."),
     ],
 )
 def test_bad_input_is_one_sentence_and_status_2(tmp_path, monkeypatch, caplog, arguments, message):
@@ -204,9 +242,14 @@ def test_bad_input_is_one_sentence_and_status_2(tmp_path, monkeypatch, caplog, a
         f"experiments: [STL]\nseeds: [0]\nresults_dir: {tmp_path}/results\n", encoding="utf-8"
     )
     (tmp_path / "typo.yaml").write_text("experiments: [STL]\nseeds: [0]\nepoch: 3\n", encoding="utf-8")
+    (tmp_path / "twice.yaml").write_text("epochs: 3\nexperiments: [STL]\nseeds: [0]\nepochs: 4\n", encoding="utf-8")
+    (tmp_path / "broken.yaml").write_text("experiments: [STL\nseeds: [0]\n", encoding="utf-8")
+    (tmp_path / "latin.yaml").write_bytes(b"study: \xe9t\xe9\n")
+    (tmp_path / "own.yaml").write_text("experiments: [STL]\nseeds: [0]\ncohort: none.csv\n", encoding="utf-8")
 
     assert cli.main(arguments) == 2
     assert caplog.messages[-1].startswith(message)
+    assert "\n" not in caplog.messages[-1]
 
 
 def test_smoke_study_runs_from_the_cohort_to_the_figures(tmp_path):

@@ -41,6 +41,11 @@ def at_least_one(text: str) -> int:
     return int(text)
 
 
+def add_cores(parser: argparse.ArgumentParser) -> None:
+    """How many cores a study has; below 1 a workflow engine would wait for ever."""
+    parser.add_argument("--cores", type=at_least_one, default=n_cores(), help="CPU cores to use at a time, %(default)s")
+
+
 def planned(params: Path, options: argparse.Namespace) -> list[RunConfig]:
     """Runs of a study's params file under these options."""
     return plan.plan_runs(params, seeds=seeds(options.seeds), places=places(options))

@@ -4,9 +4,9 @@ import argparse
 import logging
 from pathlib import Path
 
-from lungmtl.commands.options import add_planned, add_workers, at_least_one, n_cores, places, planned, seeds
+from lungmtl.commands.options import add_cores, add_planned, add_workers, places, planned, seeds
 from lungmtl.files import locked
-from lungmtl.study import compare_runs, execute_run, plan, progress_bar, run_study
+from lungmtl.study import compare_runs, execute_run, mend, plan, progress_bar, run_study
 
 PROBLEMS_TABLE = "tables/problems.csv"  # runs that the comparison left out, and why
 
@@ -16,8 +16,9 @@ _logger = logging.getLogger(__name__)
 def add_study(parser: argparse.ArgumentParser) -> None:
     """Options of `study`."""
     add_planned(parser)
-    parser.add_argument("--cores", type=at_least_one, default=n_cores(), help="CPU cores to use at a time, %(default)s")
+    add_cores(parser)
     parser.add_argument("--profile", default="local", help="local, slurm, or a folder with a Snakemake profile")
+    parser.add_argument("-v", "--verbose", action="store_true", help="show what Snakemake says of its own work")
     parser.epilog = "Options after -- go to Snakemake, e.g. -- --dry-run"
 
 
@@ -31,7 +32,8 @@ def study(options: argparse.Namespace) -> int:
         from lungmtl.commands.cohort import refuse
 
         refuse(runs)
-    done = run_study(runs, settings, profile=options.profile, cores=options.cores, options=options.snakemake)
+    how = {"profile": options.profile, "cores": options.cores, "verbose": options.verbose}
+    done = run_study(runs, settings, options=options.snakemake, **how)
     if done and not plan.incomplete(runs):
         _print_results(plan.study_dir(runs[0]))
     return int(not done)
@@ -43,6 +45,7 @@ add_report = add_planned
 def report(options: argparse.Namespace) -> int:
     """Compare the runs that are complete, however many, then print table and figures."""
     runs = planned(options.params, options)
+    mend(runs)
     missing = [plan.name_of(config) for config in plan.incomplete(runs)]
     if missing:
         _logger.info("Without %s: not complete.", ", ".join(missing))

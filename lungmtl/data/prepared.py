@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from lungmtl.data.images import digest, is_current, place_of, reason
+from lungmtl.data.images import digest, is_current, place_of, reason, stamp
 from lungmtl.data.masks import mask_state, masks_of, own_lungs
 from lungmtl.data.preparation import Preparation, prepared_folder
 from lungmtl.data.reading import read_volume
@@ -38,10 +38,10 @@ def prepare_cohort(
 ) -> tuple[Path, pd.DataFrame]:
     """Prepare every scan of a cohort that is not prepared yet; one file per scan, and a report.
 
-    A file is kept while it is newer than its image and its mask is the same; its folder is named by settings, code and
-    `root`. A scan that cannot be used is reported with its reason, which names no path, and never stops the others,
-    even if it ends its worker: later calls then report it so, too, until its image changes or the file that the reason
-    names is removed.
+    A file is kept while it is as it was written, and its image and mask have the number of files, bytes and date that
+    they had then; its folder is named by settings, code and `root`. A scan that cannot be used is reported with its
+    reason, which names no path, and never stops the others, even if it ends its worker: later calls then report it so,
+    too, until its image changes or the file that the reason names is removed.
 
     Args:
         frame: Columns `scan`, `image` and, for scans with own masks, `mask`; rows with a reason in `excluded` are
@@ -92,12 +92,13 @@ def _kept(job: tuple, present: set[str]) -> dict | None:
     try:
         if tensor.name in present and is_current(tensor, Path(image)):
             measured = json.loads(tensor.with_suffix(".json").read_text(encoding="utf-8"))
-            is_same = measured.pop("mask", "") == mask_state(mask)
-            return {"scan": scan, "status": "ok", "reason": "", **measured, "seconds": math.nan} if is_same else None
+            then = (measured["image_stamp"], measured["mask"], measured["tensor_sha256"])
+            if then == (stamp(Path(image)), mask_state(mask), sha256(tensor)):
+                return {"scan": scan, "status": "ok", "reason": "", **measured, "seconds": math.nan}
         if marker.name in present and all(is_current(marker, Path(path)) for path in (image, mask or image)):
             text = marker.read_text(encoding="utf-8")
             return _failed(scan, text, math.nan) if text else None
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # not as it was written: prepared anew
         return None
     return None
 
@@ -144,15 +145,16 @@ def prepare_file(scan: str, image: str, folder: str, preparation: Preparation, m
     Returns:
         What the report says of it, and the hashes that `verify` compares.
     """
-    volume, state = read_volume(image), mask_state(mask)
+    states = {"image_stamp": stamp(Path(image)), "mask": mask_state(mask)}
+    volume = read_volume(image)
     prepared = prepare_scan(volume, preparation, own_lungs(mask, image, scan) if mask else None)
     found = (volume.spacing_mm[0], max(volume.spacing_mm[1:]), prepared.lung_volume_l, prepared.cropped_fraction)
     technique = {name: None if value != value else value for name, value in volume.technique._asdict().items()}
-    measured = dict(zip(MEASURES, found, strict=True)) | technique | {"image_digest": digest(Path(image))}
+    measured = dict(zip(MEASURES, found, strict=True)) | technique | states | {"image_digest": digest(Path(image))}
     with replacing(Path(folder) / f"{scan}.npy") as beside:
         np.save(beside, prepared.tensor, allow_pickle=False)
         measured["tensor_sha256"] = sha256(beside)
-        write(Path(folder) / f"{scan}.json", json.dumps(measured | {"mask": state}))
+        write(Path(folder) / f"{scan}.json", json.dumps(measured))
     return measured
 
 

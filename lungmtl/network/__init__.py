@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = exports(
         "settings": ["NETWORKS", "SAMPLERS", "Training"],
         "catalogue": ["Network", "build_network", "start_from"],
         "model": ["MultiTaskNet", "REDUCTION"],
+        "checkpoint": ["Checkpoints"],
         "losses": ["positive_weights", "task_losses"],
         "cost": ["counted", "seconds_per_step"],
         "device": ["forward", "pick_device", "resolve_precision", "seed_everything"],

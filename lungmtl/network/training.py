@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from lungmtl.network.augmentation import augmented
+from lungmtl.network.checkpoint import Checkpoints, State
 from lungmtl.network.device import forward, pick_device
 from lungmtl.network.losses import task_losses
 from lungmtl.network.sampling import Natural
@@ -56,6 +57,7 @@ def fit(
     precision: str,
     seed: int,
     sampler: Callable[[Dataset, int, torch.Generator], Natural] = Natural,
+    checkpoints: Checkpoints | None = None,
 ) -> Fitted:
     """Train a network under a weighting policy and keep one epoch by one rule.
 
@@ -68,6 +70,7 @@ def fit(
         precision: bf16 or fp32.
         seed: Seeds batch order and augmentation.
         sampler: Makes the batches of every epoch.
+        checkpoints: From which an interrupted training goes on; none are written if not given.
     Returns:
         The model with the weights of the kept epoch, the steps, the history and that epoch.
     Raises:
@@ -81,37 +84,43 @@ def fit(
     batches = sampler(train_set, training.batch_size, generator)
     loader = DataLoader(train_set, batch_sampler=batches, generator=generator)
     n_steps = training.epochs * len(loader)
-    optimiser, schedule = _optimiser(model, n_steps, training)
+    checkpoints = checkpoints or Checkpoints()
+    state = State(model, policy, batches, functools.partial(_optimiser, model, training=training), n_steps)
+    if checkpoints.resume(state):
+        logger.info("epoch %d/%d  goes on after step %d", state.epoch + 1, training.epochs, len(state.steps))
     positive_weight = None if positive_weight is None else positive_weight.to(device)
-    steps, history, kept, best_score = [], [], (0, {}), -math.inf
-    for epoch in range(training.epochs):
-        start = time.perf_counter()
+    logger.info(_epoch_head(training.epochs, model.tasks))
+    for epoch in range(state.epoch, training.epochs):
+        start = time.perf_counter() - state.seconds
         model.train()
-        seen = []
         for volume, target, known in loader:
             volume = augmented(volume, generator) if training.augment else volume
             volume, target, known = (tensor.to(device) for tensor in (volume, target, known))
             logits, features = forward(model, volume, precision)
             losses = task_losses(logits, target, known, positive_weight=positive_weight)  # (T,)
-            progress = Progress(len(steps), n_steps, epoch, training.epochs)
+            step = len(state.steps)
+            progress = Progress(step, n_steps, epoch, training.epochs)
             decision = policy(_step(progress, model, policy, losses, known.any(dim=0), features))
             if decision.restart:
-                optimiser, schedule = _optimiser(model, n_steps - len(steps), training)
+                state.restart(n_steps - step)
             loss = (losses * losses.new_tensor(decision.weights)).sum()
-            _update(model, loss, optimiser, schedule, step=len(steps))
-            steps.append(_step_row(len(steps), epoch, decision, losses, loss, model.tasks, known))
-            seen.append((logits.detach().cpu(), target.cpu(), known.cpu()))
-        trained = _epoch_rows("train", epoch, seen, model.tasks, positive_weight, time.perf_counter() - start)
+            _update(model, loss, state.optimiser, state.schedule, step=step)
+            state.steps.append(_step_row(step, epoch, decision, losses, loss, model.tasks, known))
+            state.seen.append((logits.detach().cpu(), target.cpu(), known.cpu()))
+            state.seconds = time.perf_counter() - start
+            checkpoints.keep(state)
+        trained = _epoch_rows("train", epoch, state.seen, model.tasks, positive_weight, state.seconds)
         start = time.perf_counter()
         outputs = [_outputs(model, validation_set, training.batch_size, precision)]
         checked = _epoch_rows("validation", epoch, outputs, model.tasks, positive_weight, time.perf_counter() - start)
-        history += trained + checked
+        state.history += trained + checked
         score = checked[0]["auc"] if training.selection == "best_auc" else epoch
-        if score > best_score or not kept[1]:
-            kept, best_score = (epoch, copy.deepcopy(model.state_dict())), score
+        if score > state.best_score or not state.kept[1]:
+            state.kept, state.best_score = (epoch, copy.deepcopy(model.state_dict())), score
         logger.info(_epoch_line(epoch, training.epochs, trained, checked))
-    model.load_state_dict(kept[1])
-    return Fitted(model, pd.DataFrame(steps), pd.DataFrame(history), kept[0])
+        state.end_epoch()
+    model.load_state_dict(state.kept[1])
+    return Fitted(model, pd.DataFrame(state.steps), pd.DataFrame(state.history), state.kept[0])
 
 
 def predict(model: nn.Module, scans: Dataset, *, batch_size: int, precision: str) -> np.ndarray:
@@ -220,8 +229,15 @@ def _auc(target: Tensor, logits: Tensor, known: Tensor) -> float:
     return float(roc_auc_score(target, logits)) if len(np.unique(target)) == 2 else math.nan
 
 
+def _epoch_head(epochs: int, tasks: Sequence[str]) -> str:
+    """Task names over the AUCs of `_epoch_line`."""
+    names = " ".join(f"{task:>4}" for task in tasks)
+    return f"epoch {'':{2 * len(str(epochs)) + 1}}  {'':11}  {'':16}  AUC {names}"
+
+
 def _epoch_line(epoch: int, epochs: int, training: list[dict], checked: list[dict]) -> str:
     loss = [sum(row["loss"] for row in rows) / len(rows) for rows in (training, checked)]
-    aucs = " ".join(f"{row['auc']:.2f}" for row in checked)
+    aucs = " ".join(f"{row['auc']:{max(4, len(row['task']))}.2f}" for row in checked)
     seconds = training[0]["seconds"] + checked[0]["seconds"]
-    return f"epoch {epoch + 1}/{epochs}  train {loss[0]:.3f}  validation {loss[1]:.3f}  AUC {aucs}  {seconds:.1f} s"
+    losses = f"train {loss[0]:.3f}  validation {loss[1]:.3f}"
+    return f"epoch {epoch + 1:{len(str(epochs))}}/{epochs}  {losses}  AUC {aucs}  {seconds:.1f} s"

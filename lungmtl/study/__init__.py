@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = exports(
         "config": ["RunConfig", "read_params"],
         "execute": ["execute_notebook"],
         "machine": ["environment"],
+        "outlook": ["outlook"],
         "parameters": ["check_injected"],
         "plan": ["plan"],
         "record": ["read_model", "read_record", "write_run"],
@@ -30,7 +31,7 @@ __getattr__, __dir__, __all__ = exports(
             "weighting_policy",
             "write_record",
         ],
-        "runner": ["NOTE_FILE", "PAGE_FILE", "compare_runs", "execute_run"],
-        "workflow": ["progress_bar", "run_study"],
+        "runner": ["NOTE_FILE", "PAGE_FILE", "compare_runs", "execute_run", "mend"],
+        "workflow": ["STARTED", "progress_bar", "run_study"],
     },
 )

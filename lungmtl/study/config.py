@@ -86,6 +86,7 @@ class RunConfig:
     selection: str = "last"  # rule for the epoch kept: last, or best_auc (central task, validation)
     precision: str = "fp32"  # auto, bf16 or fp32; auto is bf16 where the processor has it
     threads: int = 1  # CPU threads of this run
+    checkpoint_minutes: float = 1.0  # time between two checkpoints, from which an interrupted run goes on
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> "RunConfig":
@@ -153,7 +154,7 @@ def read_params(*paths: str | Path) -> dict[str, Any]:
     """Merge flat YAML params files, later ones winning.
 
     Raises:
-        ValueError: If a file is not a flat mapping.
+        ValueError: If a file is not a flat mapping in YAML, or names a key twice.
         FileNotFoundError: If a file is missing.
     """
     merged: dict[str, Any] = {}
@@ -167,10 +168,17 @@ def read_params(*paths: str | Path) -> dict[str, Any]:
 
 def _read_yaml(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        text = path.read_text(encoding="utf-8")
+        pairs = getattr(yaml.compose(text, Loader=yaml.SafeLoader), "value", [])
+        content = yaml.safe_load(text) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        said = " ".join(str(error).split())
-        raise ValueError(f"A params file must be YAML in UTF-8. Found in {path}: {said}.") from error
+        found = " ".join(str(error).replace('in "<unicode string>", ', "").split())
+        raise ValueError(f"A params file must be YAML. Found {found}, in {path}.") from error
+    keys = [pair[0].value for pair in pairs if isinstance(pair, tuple)]
+    twice = [key for key in dict.fromkeys(map(str, keys)) if keys.count(key) > 1]
+    if twice:
+        raise ValueError(f"A params file must name each key once. Found `{twice[0]}` more than once in {path}.")
+    return content
 
 
 def _checked(name: str, value: Any, hints: dict[str, Any]) -> Any:
@@ -267,6 +275,7 @@ def _rules(config: RunConfig) -> list[tuple[str, bool, str]]:
         ("selection", c.selection in ("best_auc", "last"), "best_auc or last"),
         ("precision", c.precision in ("auto", "bf16", "fp32"), "auto, bf16 or fp32"),
         ("threads", c.threads >= 1, "at least 1"),
+        ("checkpoint_minutes", c.checkpoint_minutes >= 0, "at least 0"),
     ]
 
 

@@ -19,6 +19,8 @@ from lungmtl.files import PROJECT, try_lock
 
 GIT_TIMEOUT_S = 20
 RECORD_COPY = "LUNGMTL_RECORD_COPY"  # environment variable: a second place for a record, which no engine knows of
+CHECKPOINTS = "LUNGMTL_CHECKPOINTS"  # environment variable: path with which the names of checkpoints begin
+SHARED = "LUNGMTL_SHARED"  # environment variable: the same of the checkpoint that runs share
 GPU_POLL_S = 2.0
 
 

@@ -3,6 +3,7 @@
 The Snakefile imports this module alone; nothing here imports torch, pandas or papermill.
 """
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,7 +29,8 @@ STEPS_FILE, HISTORY_FILE, PREDICTIONS_FILE = "steps.csv", "history.csv", "predic
 MODEL_FILE = "model.safetensors"
 FILES = (STEPS_FILE, HISTORY_FILE, PREDICTIONS_FILE, MODEL_FILE, RECORD_FILE)  # of a run, in the order of writing
 COMPARISON_TABLE = "tables/auc.csv"  # what a finished comparison has written, in the study's folder
-PLACES = ("results_dir", "cache_dir", "allow_outside")  # say where things may lie, not what they are: no part of a key
+PLACES = ("results_dir", "cache_dir", "allow_outside")  # say where things may lie, not what they are
+UNKEYED = (*PLACES, "checkpoint_minutes")  # settings that decide no bit of a run: no part of a key
 SHOWN = ("lungmtl.figures",)  # what a run's notebook draws, and no record holds
 SHARED = (  # every run of a study works on the same scans, prepared in the same way
     *("study", *PLACES, "cohort", "phantom_scans", "phantom_seed", "phantom_label_noise"),
@@ -157,10 +159,10 @@ def incomplete(runs: Sequence[RunConfig]) -> list[RunConfig]:
 def settings_key(config: RunConfig) -> str:
     """Hash of all that decides a run but the cohort: the notebook, the parameters, the code that they reach.
 
-    Neither `PLACES` count, nor figures, nor other policies and networks than the run's own; a file of weights that the
-    run starts from counts by its content.
+    Neither `UNKEYED` settings count, nor figures, nor other policies and networks than the run's own; a file of weights
+    that the run starts from counts by its content.
     """
-    parameters = {name: value for name, value in config.to_dict().items() if name not in PLACES}
+    parameters = {name: value for name, value in config.to_dict().items() if name not in UNKEYED}
     start = sha256(NOTEBOOKS / config.start_weights) if config.start_weights else ""
     module, kind = NETWORKS[config.network].split(".")
     used = {*names(config.weighting.spelling), *(["PFLP"] if config.sampler == "focus" else [])}
@@ -181,6 +183,18 @@ def run_key(config: RunConfig, *, cohort: Path) -> str:
     return key(settings_key(config), sha256(cohort))
 
 
+def shared_key(config: RunConfig, *, cohort: Path) -> str:
+    """`run_key` of the steps before Internal-Transfer Weighting begins, or would; empty where no other run has them.
+
+    Runs with an equal one, such as MTL and ITW1, are the same run up to there.
+    """
+    if config.policy or len(config.tasks) == 1:
+        return ""
+    return run_key(
+        dataclasses.replace(config, experiment="", itw=False, itw_factor=0, itw_restart=False), cohort=cohort
+    )
+
+
 def comparison_key(runs: Sequence[RunConfig]) -> str:
     """Hash of all that decides the comparison but the records: notebook, code, templates and names of the runs."""
     code = notebook_key(NOTEBOOKS / COMPARISON_NOTEBOOK, Place("lungmtl.report.page", "write_html"))
@@ -190,7 +204,8 @@ def comparison_key(runs: Sequence[RunConfig]) -> str:
 
 def _read_existing(path: Path, what: str) -> dict[str, Any]:
     if not path.is_file():
-        raise FileNotFoundError(f"{what} must exist. Found none at {path.resolve()}.")
+        found = "a folder" if path.is_dir() else "none"
+        raise FileNotFoundError(f"{what} must exist. Found {found} at {path.resolve()}.")
     return read_params(path)
 
 

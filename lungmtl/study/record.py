@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 
 from lungmtl.experiments import run_name
-from lungmtl.files import write
+from lungmtl.files import sha256, write
 from lungmtl.study.machine import RECORD_COPY
-from lungmtl.study.plan import HISTORY_FILE, MODEL_FILE, PREDICTIONS_FILE, RECORD_FILE, STEPS_FILE
+from lungmtl.study.plan import FILES, HISTORY_FILE, MODEL_FILE, PREDICTIONS_FILE, RECORD_FILE, STEPS_FILE
 from lungmtl.tables import write_csv
 
 HISTORY_COLUMNS = ("epoch", "split", "task", "loss", "auc", "seconds")
@@ -83,6 +83,7 @@ def write_run(
     write_csv(history[list(HISTORY_COLUMNS)], folder / HISTORY_FILE, float_format="%.6g")
     write_csv(_whole_targets(predictions), folder / PREDICTIONS_FILE, float_format="%.6f")
     _write_model(model, {"config": record["config"], "tasks": tasks}, folder / MODEL_FILE)
+    record["files"] = {name: sha256(folder / name) for name in FILES[:-1]}
     text = json.dumps(_plain(record), indent=2, allow_nan=False) + "\n"
     if RECORD_COPY in os.environ:
         write(Path(os.environ[RECORD_COPY]), text)

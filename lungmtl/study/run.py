@@ -5,6 +5,7 @@ back what a finished run has learnt.
 """
 
 import dataclasses
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +25,7 @@ from lungmtl.sources import phantom
 from lungmtl.study import plan
 from lungmtl.study.collection import config_of
 from lungmtl.study.config import RunConfig, read_params
-from lungmtl.study.machine import environment
+from lungmtl.study.machine import CHECKPOINTS, SHARED, environment
 from lungmtl.study.parameters import check_injected
 from lungmtl.study.record import read_model, read_rebuild, read_record, write_run
 
@@ -143,7 +144,6 @@ def new_network(config: RunConfig) -> nn.Module:
 
 def train(config: RunConfig, network: nn.Module, scans: Mapping[str, data.ScanDataset]) -> Trained:
     """Train a network under the run's policy."""
-    start = time.perf_counter()
     focus = build(dataclasses.replace(config.weighting, policy="PFLP")) if config.sampler == "focus" else None
     precision = networks.resolve_precision(config.precision, shape=config.shape)
     training = scans["train"]
@@ -159,8 +159,18 @@ def train(config: RunConfig, network: nn.Module, scans: Mapping[str, data.ScanDa
             precision=precision,
             seed=config.seed,
             sampler=networks.sampler(config.sampler, focus),
+            checkpoints=_checkpoints(config, passes),
         )
-    return Trained(fitted, precision, time.perf_counter() - start, passes)
+    parts = fitted.history.drop_duplicates(["epoch", "split"])  # with those from before an interruption
+    return Trained(fitted, precision, float(parts["seconds"].sum()), passes)
+
+
+def _checkpoints(config: RunConfig, passes: dict[str, int]) -> networks.Checkpoints:
+    """Where the run goes on after an interruption, or after the steps that another run has done for it."""
+    prefix, shared = (os.environ.get(name, "") for name in (CHECKPOINTS, SHARED))
+    share_at = build(dataclasses.replace(config.weighting, itw=True)).first_step if shared else None
+    minutes = config.checkpoint_minutes
+    return networks.Checkpoints(prefix, minutes=minutes, carried=passes, shared=shared, share_at=share_at)
 
 
 def evaluate(config: RunConfig, trained: Trained, scans: Mapping[str, data.ScanDataset]) -> Evaluated:

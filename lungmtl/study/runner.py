@@ -1,27 +1,29 @@
 """Runs and comparisons of a study, each executed once under its key.
 
-The state of a run comes from its folder alone. `record.json` says that it is complete; a copy under a name that
-holds the run's key says for which notebook, parameters, code and cohort, and outlives a workflow engine that deletes
-a rule's outputs before it starts the rule. A lock on the folder keeps two processes from computing the same run.
+A lock on a run's folder keeps two processes from computing the same run.
 """
 
 import json
-from collections.abc import Sequence
+import logging
+import shutil
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lungmtl.files import locked, remove_leftovers, sha256, write
 from lungmtl.keys import key
 from lungmtl.study import plan
+from lungmtl.study.condition import CHECKPOINT_PREFIX, KEPT_PREFIX, Condition, condition, kept, restore, to_do
 from lungmtl.study.config import RunConfig
-from lungmtl.study.machine import RECORD_COPY, one_gpu
+from lungmtl.study.machine import CHECKPOINTS, RECORD_COPY, SHARED, one_gpu
 
 EXECUTED_FILE = "notebook.ipynb"
 LOG_FILE = "run.log"
 LOCK_FILE = "run.lock"
-KEPT_PREFIX = "complete."  # complete.<key>.json in a run's folder
 NOTE_FILE = "preparation.json"  # in the study's folder: where in the cache its scans are, and on which grid
 COMPARED_FILE = "logs/comparison.key"  # in the study's folder: what the tables were made from
+SHARED_FOLDER = "shared"  # in the study's folder, while its runs are computed: checkpoints that several go on from
 PAGE_FILE = "report.html"  # the executed comparison for readers, in the study's folder
+_logger = logging.getLogger(__name__)
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -43,10 +45,10 @@ def execute_run(config: RunConfig, *, cohort: Path) -> bool:
     folder, name = plan.run_dir(config), plan.name_of(config)
     with locked(folder / LOCK_FILE, f"{name} is being computed by another process: waiting for it."):
         code = plan.run_key(config, cohort=cohort)
-        if _is_complete(folder, code):
-            write(folder / plan.RECORD_FILE, _kept(folder, code).read_bytes())
+        if condition(config, cohort=cohort).kind == "complete":
+            restore(config, cohort=cohort)
             return False
-        _clear(folder)
+        _clear(folder, code)
         with one_gpu() as gpu:
             limits = dict.fromkeys(THREAD_VARIABLES, str(config.threads))
             execute_notebook(
@@ -55,9 +57,12 @@ def execute_run(config: RunConfig, *, cohort: Path) -> bool:
                 config.to_dict(),
                 log=folder / LOG_FILE,
                 name=name,
-                environment={**limits, **gpu, RECORD_COPY: str(_kept(folder, code))},
+                environment={**limits, **gpu, **_variables(config, cohort)},
             )
-        _keep(folder, code, name)
+        if not restore(config, cohort=cohort):  # a workflow engine may just have deleted the record to start anew
+            found = f"Found none of {name}; log: {folder / LOG_FILE}"
+            raise plan.RunError(f"A run must write a {plan.RECORD_FILE}. {found}")
+        _clear_checkpoints(folder)
     return True
 
 
@@ -68,66 +73,93 @@ def compare_runs(runs: Sequence[RunConfig]) -> Path:
 
     folder = plan.study_dir(runs[0])
     (folder / "logs").mkdir(parents=True, exist_ok=True)
-    compared = _compared_key(runs)
     parameters = {
         "study": runs[0].study,
         "results_dir": runs[0].results_dir,
         "experiments": list(dict.fromkeys(config.experiment for config in runs)),
         "seeds": list(dict.fromkeys(config.seed for config in runs)),
     }
+    made_from = _made_from(runs)
     executed = folder / "logs" / plan.COMPARISON_NOTEBOOK
     source, log = plan.NOTEBOOKS / plan.COMPARISON_NOTEBOOK, folder / "logs" / "comparison.log"
     execute_notebook(source, executed, parameters, log=log, name="comparison")
     links = record_links(folder, [plan.name_of(config) for config in runs])
     said = {"title": f"Study {runs[0].study}", "links": links, "is_phantom": not runs[0].cohort}
     write_html(executed, folder / PAGE_FILE, **said)
-    write(folder / COMPARED_FILE, compared)
+    write(folder / COMPARED_FILE, _compared_key(folder, made_from))
+    if not to_do(runs):
+        shutil.rmtree(folder / SHARED_FOLDER, ignore_errors=True)
     return folder
 
 
-def is_up_to_date(runs: Sequence[RunConfig]) -> bool:
-    """Whether a study is complete under its present keys: cohort, preparation, every run and the comparison.
-
-    If not, the workflow engine finds out what has to be done.
-    """
-    folder, cohort = plan.study_dir(runs[0]), plan.cohort_path(runs[0])
-    there = [folder / name for name in (NOTE_FILE, COMPARED_FILE, plan.COMPARISON_TABLE, PAGE_FILE)]
-    if not all(path.is_file() for path in (cohort, *there)):
+def is_prepared(config: RunConfig) -> bool:
+    """Whether the scans of a study were prepared under its present key."""
+    try:
+        note = json.loads((plan.study_dir(config) / NOTE_FILE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):  # none yet, or a damaged one
         return False
-    note = json.loads((folder / NOTE_FILE).read_text(encoding="utf-8"))
-    is_prepared = plan.cache_dir(runs[0]) / note["folder"] == plan.prepared_dir(runs[0])
-    complete = (_is_complete(plan.run_dir(run), plan.run_key(run, cohort=cohort)) for run in runs)
-    recorded = all((plan.run_dir(run) / plan.RECORD_FILE).is_file() for run in runs)
-    is_compared = (folder / COMPARED_FILE).read_text(encoding="utf-8") == _compared_key(runs)
-    return is_prepared and is_compared and recorded and all(complete)
+    return plan.cache_dir(config) / note["folder"] == plan.prepared_dir(config)
 
 
-def _compared_key(runs: Sequence[RunConfig]) -> str:
+def is_compared(runs: Sequence[RunConfig]) -> bool:
+    """Whether the tables of a study were made from the present records, and are as they were written."""
+    folder = plan.study_dir(runs[0])
+    compared = folder / COMPARED_FILE
+    return compared.is_file() and compared.read_text(encoding="utf-8") == _compared_key(folder, _made_from(runs))
+
+
+def unfinished(runs: Sequence[RunConfig]) -> list[str]:
+    """What is not, or no longer, as the present keys ask, in the study's folder: preparation, records, comparison."""
+    files = [] if plan.cohort_path(runs[0]).is_file() and is_prepared(runs[0]) else [plan.PREPARATION_FILE]
+    files += [f"runs/{name}/{plan.RECORD_FILE}" for name in mend(runs)]
+    return files if is_compared(runs) else [*files, plan.COMPARISON_TABLE]
+
+
+def mend(runs: Sequence[RunConfig]) -> dict[str, Condition]:
+    """Restore records of complete runs where they are gone or damaged, name damaged runs, and return what is to do."""
+    waiting = to_do(runs)
+    for name, found in waiting.items():
+        if found.kind == "damaged":
+            _logger.warning("%s is damaged: %s. A study computes it again.", name, found.reason)
+    for config in runs:
+        if plan.name_of(config) not in waiting:
+            restore(config, cohort=plan.cohort_path(config))
+    return waiting
+
+
+def _made_from(runs: Sequence[RunConfig]) -> str:
     """Key of a comparison and of the records that it reads; runs without one count, too."""
-    files = [plan.run_dir(config) / plan.RECORD_FILE for config in runs]
-    return key(plan.comparison_key(runs), *(sha256(file) if file.is_file() else "" for file in files))
+    return key(plan.comparison_key(runs), *_hashes(plan.run_dir(config) / plan.RECORD_FILE for config in runs))
 
 
-def _kept(folder: Path, code: str) -> Path:
-    return folder / f"{KEPT_PREFIX}{code}.json"
+def _compared_key(folder: Path, made_from: str) -> str:
+    """Key of what a comparison was made from, and of what it has written."""
+    return key(made_from, *_hashes((folder / plan.COMPARISON_TABLE, folder / PAGE_FILE)))
 
 
-def _keep(folder: Path, code: str, name: str) -> None:
-    """Have the record under both its names, even if a workflow engine has just deleted it to start the run anew."""
-    record, kept = folder / plan.RECORD_FILE, _kept(folder, code)
-    if not kept.is_file() and not record.is_file():
-        raise plan.RunError(f"A run must write a {record.name}. Found none of {name}; log: {folder / LOG_FILE}")
-    text = (kept if kept.is_file() else record).read_bytes()
-    write(kept, text)
-    write(record, text)
+def _hashes(files: Iterable[Path]) -> list[str]:
+    return [sha256(file) if file.is_file() else "" for file in files]
 
 
-def _is_complete(folder: Path, code: str) -> bool:
-    return all(path.is_file() for path in (_kept(folder, code), *(folder / name for name in plan.FILES[:-1])))
+def _variables(config: RunConfig, cohort: Path) -> dict[str, str]:
+    """Where a run keeps a copy of its record, its checkpoints, and the one of the steps that other runs have, too."""
+    folder, code = plan.run_dir(config), plan.run_key(config, cohort=cohort)
+    first = plan.shared_key(config, cohort=cohort)
+    places = {RECORD_COPY: kept(folder, code), CHECKPOINTS: folder / f"{CHECKPOINT_PREFIX}{code}"}
+    places |= {SHARED: plan.study_dir(config) / SHARED_FOLDER / first} if first else {}
+    return {name: str(place) for name, place in places.items()}
 
 
-def _clear(folder: Path) -> None:
-    """Remove what says that the run is complete, and what another run left there."""
+def _clear_checkpoints(folder: Path, *, but: str = "") -> None:
+    """Remove the checkpoints of all keys but one."""
+    for path in folder.glob(f"{CHECKPOINT_PREFIX}*"):
+        if path.name.split(".")[1] != but:
+            path.unlink(missing_ok=True)
+
+
+def _clear(folder: Path, code: str) -> None:
+    """Remove what says that the run is complete, and what a run of another key left there."""
+    _clear_checkpoints(folder, but=code)
     names = (*reversed(plan.FILES), EXECUTED_FILE, LOG_FILE)
     for path in (*folder.glob(f"{KEPT_PREFIX}*.json"), *(folder / name for name in names)):
         path.unlink(missing_ok=True)

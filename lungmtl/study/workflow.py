@@ -1,26 +1,38 @@
 """The workflow: Snakemake over the runs of a study, and how far it is."""
 
+import json
 import logging
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lungmtl.files import PROJECT, locked
 from lungmtl.study import plan
+from lungmtl.study.condition import to_do
 from lungmtl.study.config import RunConfig
-from lungmtl.study.runner import LOG_FILE, is_up_to_date
+from lungmtl.study.estimate import duration, remaining_s
+from lungmtl.study.runner import LOG_FILE, unfinished
 
 SNAKEFILE = PROJECT / "workflow" / "Snakefile"
 PROFILES = PROJECT / "workflow" / "profiles"
 BAR_WIDTH = 20
+STARTED = "LUNGMTL_STUDY"  # environment variable, while a study runs: when it began (s), and runs side by side
 
 _logger = logging.getLogger(__name__)
 
 
 def run_study(
-    runs: Sequence[RunConfig], settings: Mapping[str, str], *, profile: str, cores: int, options: Sequence[str]
+    runs: Sequence[RunConfig],
+    settings: Mapping[str, str],
+    *,
+    profile: str,
+    cores: int,
+    options: Sequence[str],
+    verbose: bool = False,
 ) -> bool:
     """Run a whole study through Snakemake, unless it is up to date; whether it is complete in the end.
 
@@ -30,39 +42,80 @@ def run_study(
         profile: Name of a profile of the project, or a folder with one.
         cores: CPU cores to use at a time.
         options: Further options of Snakemake; with any it is always called.
+        verbose: Whether Snakemake tells of its own work.
+    Raises:
+        ValueError: If a path has braces, in which Snakemake sees wildcards.
+        FileNotFoundError: If there is no such profile or cohort.
     """
     folder = plan.study_dir(runs[0])
+    place = str(_checked_profile(profile))
+    _check(runs, settings)
     with locked(folder / "study.lock", "This study is running already: waiting for it.") as lock:
         _logger.info("%s  study %s in %s", progress_bar(runs), runs[0].study, folder)
-        if not options and is_up_to_date(runs):
+        waiting = unfinished(runs)
+        if not options and not waiting:
             return _conclude(runs, status=0, is_new=False)
         before = _stamp(folder)
-        command = _command(folder, settings, profile, cores)
+        command = _command(folder, settings, cores)
         if any((folder / ".snakemake" / "locks").glob("*")):  # left by a Snakemake that was killed: we hold the lock
             _call([*command[0], "--unlock", "--quiet", "all", *command[1]], lock)
-        status = _call([*command[0], *options, *command[1]], lock)
+        stale = [name for name in waiting if (folder / name).is_file()]  # what Snakemake may take as done
+        quiet = [] if verbose or "--quiet" in options else ["--quiet", "all"]
+        how = ["--profile", place, *quiet, *options, *(["--forcerun", *stale] if stale else [])]
+        started = {STARTED: json.dumps([time.time(), max(1, cores // runs[0].threads)])}
+        status = _call([*command[0], *how, *command[1]], lock, started)
     return _conclude(runs, status=status, is_new=before != _stamp(folder))
 
 
 def progress_bar(runs: Sequence[RunConfig]) -> str:
-    """How many runs are complete, as a bar."""
-    done, n_runs = plan.count(runs)
+    """How many runs are complete, as a bar; while a study runs also since when, and for how long about."""
+    n_runs, waiting = len(runs), to_do(runs)
+    done = n_runs - len(waiting)
     filled = BAR_WIDTH * done // n_runs
-    return f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {done}/{n_runs} runs"
+    bar = f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {done}/{n_runs} runs"
+    if STARTED not in os.environ:
+        return bar
+    began, slots = json.loads(os.environ[STARTED])
+    left = remaining_s(runs, waiting, since=began, slots=slots)
+    bar += f"  {duration(time.time() - began)} so far"
+    return f"{bar}, about {duration(left)} to go" if left else bar
 
 
-def _command(folder: Path, settings: Mapping[str, str], profile: str, cores: int) -> tuple[list[str], list[str]]:
+def _checked_profile(profile: str) -> Path:
+    place = next((path for path in (PROFILES / profile, Path(profile).resolve()) if path.is_dir()), None)
+    if place is None:
+        names = ", ".join(sorted(path.name for path in PROFILES.iterdir()))
+        raise FileNotFoundError(f"`--profile` must be one of {names}, or a folder with a profile. Found {profile!r}.")
+    return place
+
+
+def _check(runs: Sequence[RunConfig], settings: Mapping[str, str]) -> None:
+    cohort = plan.cohort_path(runs[0])
+    if runs[0].cohort and not cohort.is_file():
+        raise FileNotFoundError(f"A study must have its cohort table. Found none at {cohort}.")
+    for path in (settings["params"], cohort, plan.study_dir(runs[0])):
+        if set("{}") & set(str(path)):
+            raise ValueError(f"A study's paths must have no braces, in which Snakemake sees wildcards. Found {path}.")
+
+
+def _command(folder: Path, settings: Mapping[str, str], cores: int) -> tuple[list[str], list[str]]:
     """Beginning and end of Snakemake's command line."""
-    place = PROFILES / profile
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(folder)]
-    command += ["--profile", str(place if place.is_dir() else Path(profile).resolve()), "--cores", str(cores)]
-    return command, ["--config", *(f"{name}={value!r}" for name, value in settings.items())]
+    return [*command, "--cores", str(cores)], [
+        "--config",
+        *(f"{name}={_quoted(value)}" for name, value in settings.items()),
+    ]
 
 
-def _call(command: Sequence[str], lock: int) -> int:
+def _quoted(value: Any) -> Any:
+    """A text as YAML has it in single quotes, where backslashes stay what they are."""
+    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else value
+
+
+def _call(command: Sequence[str], lock: int, variables: Mapping[str, str] | None = None) -> int:
     """Run Snakemake in the study's folder; it inherits the lock, so that it keeps it if this process is killed."""
     path = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    process = subprocess.Popen(command, pass_fds=(lock,), env={**os.environ, "PYTHONPATH": path})
+    process = subprocess.Popen(command, pass_fds=(lock,), env={**os.environ, **(variables or {}), "PYTHONPATH": path})
     try:
         return process.wait()
     except KeyboardInterrupt:  # Ctrl-C reached Snakemake too, which ends its jobs first
@@ -71,17 +124,18 @@ def _call(command: Sequence[str], lock: int) -> int:
 
 
 def _conclude(runs: Sequence[RunConfig], *, status: int, is_new: bool) -> bool:
-    name, bar = runs[0].study, progress_bar(runs)
+    name, bar, waiting = runs[0].study, progress_bar(runs), to_do(runs)
     if status:
         _logger.error("%s  Study %s is not complete.", bar, name)
-        for config in plan.incomplete(runs):
-            log = plan.run_dir(config) / LOG_FILE
-            _logger.error("  %s has no record; %s", plan.name_of(config), log if log.is_file() else "not started")
+        for config in runs:
+            if plan.name_of(config) in waiting:
+                log = plan.run_dir(config) / LOG_FILE
+                _logger.error("  %s is not done; %s", plan.name_of(config), log if log.is_file() else "not started")
+        logs = sorted((plan.study_dir(runs[0]) / ".snakemake" / "log").glob("*.log"))
+        _logger.error("  Snakemake's own log: %s; with -v it is shown", logs[-1] if logs else "none")
         return False
-    if plan.incomplete(runs):  # as after a dry run
-        outcome = "is not complete."
-    else:
-        outcome = "is complete." if is_new else "is up to date: there was nothing to do."
+    done = "is complete." if is_new else "is up to date: there was nothing to do."
+    outcome = "is not complete." if waiting else done  # not complete as after a dry run
     _logger.info("%s  Study %s %s", bar, name, outcome)
     return True
 

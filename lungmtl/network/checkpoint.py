@@ -1,0 +1,183 @@
+"""Checkpoints: the whole state of a training, written now and then, from which an interrupted one goes on bit for bit.
+
+A file is safetensors, with all that is no tensor as JSON in its metadata. Its name ends in the steps done and in a hash
+of its bytes, so that a damaged one is known and the one before it taken.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from lungmtl.files import sha256, write
+from lungmtl.network.sampling import Natural
+from lungmtl.policies import Policy
+
+GENERATIONS = 2
+HASH_LENGTH = 16
+HELD = ("model", "optimiser", "schedule", "policy", "sampler")  # have a state_dict of their own
+SHARED = ("model", "optimiser", "schedule", "sampler")  # by trainings whose policies keep nothing
+PLAIN = ("steps", "history", "kept", "best_score", "epoch", "seen", "seconds", "n_scheduled")
+_logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass
+class State:
+    """Where a training stands: all that its next step depends on, but the settings and the scans.
+
+    Attributes:
+        sampler: Makes the batches, and holds the state of the generator that augmentation draws from, too.
+        renew: Makes optimiser and learning rate schedule of so many steps.
+        steps, history: Rows so far.
+        kept, best_score: Epoch and weights kept so far, and their score.
+        epoch, seen, seconds: The epoch under way, its batches' (logits, target, known) and the time it has taken.
+    """
+
+    model: nn.Module
+    policy: Policy
+    sampler: Natural
+    renew: Callable[[int], tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]]
+    n_scheduled: int
+    steps: list[dict] = dataclasses.field(default_factory=list)
+    history: list[dict] = dataclasses.field(default_factory=list)
+    kept: tuple[int, dict[str, Tensor]] = (0, {})
+    best_score: float = -math.inf
+    epoch: int = 0
+    seen: list[tuple[Tensor, Tensor, Tensor]] = dataclasses.field(default_factory=list)
+    seconds: float = 0.0
+
+    def __post_init__(self):
+        self.restart(self.n_scheduled)
+
+    def restart(self, n_steps: int) -> None:
+        """Take a fresh optimiser and learning rate schedule of so many steps."""
+        self.n_scheduled, (self.optimiser, self.schedule) = n_steps, self.renew(n_steps)
+
+    def end_epoch(self) -> None:
+        """Begin the next epoch."""
+        self.epoch, self.seen, self.seconds = self.epoch + 1, [], 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it, as plain values and tensors."""
+        held = {name: getattr(self, name).state_dict() for name in HELD}
+        drawn = {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+        return held | drawn | {name: getattr(self, name) for name in PLAIN}
+
+    def load_state_dict(self, state: Mapping[str, Any], *, names: Sequence[str] = HELD) -> None:
+        """Go on from what `state_dict` returned."""
+        self.restart(state["n_scheduled"])
+        for name in names:
+            getattr(self, name).load_state_dict(state[name])
+        for parameter, moments in self.optimiser.state.items():  # laid out in memory as they were, for the same bits
+            for name, value in moments.items():
+                if value.shape == parameter.shape:
+                    moments[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        for name in PLAIN:
+            setattr(self, name, state[name])
+        torch.set_rng_state(state["torch"])
+        for device, drawn in zip(range(torch.cuda.device_count()), state["cuda"], strict=False):
+            torch.cuda.set_rng_state(drawn, device)
+
+
+class Checkpoints:
+    """The last two checkpoints of one training, and the one that it shares with trainings that begin as it does.
+
+    Args:
+        prefix: Path with which their names begin, e.g. `<folder>/checkpoint.<key>`; empty = none is written.
+        minutes: Time from one to the next; 0 = after every step.
+        carried: Counts that are no part of a training's state and go on with it; changed by `resume`.
+        shared: Path as `prefix` of the one shared; empty = none is.
+        share_at: From the number of all steps, how many of them are shared.
+    """
+
+    def __init__(
+        self,
+        prefix: str = "",
+        *,
+        minutes: float = 0.0,
+        carried: dict[str, int] | None = None,
+        shared: str = "",
+        share_at: Callable[[int], int] | None = None,
+    ):
+        self.prefix, self.seconds, self._last = prefix, 60 * minutes, time.monotonic()
+        self.carried = {} if carried is None else carried
+        self.shared, self.share_at = shared, share_at
+
+    def keep(self, state: State) -> None:
+        """Write a checkpoint if it is time, and remove those that are too old."""
+        if self.shared and len(state.steps) == self.share_at(state.n_scheduled) and not _files(self.shared):
+            self._write(self.shared, state)
+        if self.prefix and time.monotonic() - self._last >= self.seconds:
+            self._write(self.prefix, state)
+            for old in _files(self.prefix)[:-GENERATIONS]:
+                old.unlink()
+            self._last = time.monotonic()
+
+    def resume(self, state: State) -> bool:
+        """Bring a new training to where the last whole checkpoint stands; whether there is one."""
+        own = _files(self.prefix)
+        for path in (*reversed(own), *_files(self.shared)):
+            if path.name.split(".")[-2] == sha256(path)[:HASH_LENGTH]:
+                found = unpacked(path)
+                state.load_state_dict(found["training"], names=HELD if path in own else SHARED)
+                self.carried.update(found["carried"])
+                return True
+            _logger.warning("A checkpoint is damaged: the one before it is taken. Found %s.", path.name)
+            path.unlink()
+        return False
+
+    def _write(self, prefix: str, state: State) -> None:
+        content = packed({"training": state.state_dict(), "carried": self.carried})
+        code = hashlib.sha256(content).hexdigest()[:HASH_LENGTH]
+        write(f"{prefix}.{len(state.steps):09d}.{code}.safetensors", content)
+
+
+def _files(prefix: str) -> list[Path]:
+    """From old to new."""
+    place = Path(prefix)
+    return sorted(place.parent.glob(f"{place.name}.*.safetensors")) if prefix else []
+
+
+def packed(state: Mapping[str, Any]) -> bytes:
+    """A state, a tree of plain values and tensors, as the bytes of a safetensors file."""
+    tensors: dict[str, Tensor] = {}
+    tree = json.dumps(_tree(state, tensors))
+    return save(tensors, metadata={"state": tree})
+
+
+def unpacked(path: Path) -> dict[str, Any]:
+    """The state in a file; tensors on the CPU."""
+    with safe_open(path, framework="pt") as file:
+        return _grown(json.loads(file.metadata()["state"]), file.get_tensor)
+
+
+def _tree(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """A state as JSON has it: tensors by their names, mappings as pairs, since their keys may be numbers."""
+    if isinstance(value, Tensor):
+        tensors[str(len(tensors))] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        return {"tensor": str(len(tensors) - 1)}
+    if isinstance(value, Mapping):
+        return {"items": [[name, _tree(item, tensors)] for name, item in value.items()]}
+    items = [_tree(item, tensors) for item in value] if isinstance(value, list | tuple) else value
+    return {"tuple": items} if isinstance(value, tuple) else items
+
+
+def _grown(tree: Any, tensor: Callable[[str], Tensor]) -> Any:
+    if isinstance(tree, list):
+        return [_grown(item, tensor) for item in tree]
+    if not isinstance(tree, dict):
+        return tree
+    ((kind, content),) = tree.items()
+    if kind == "items":
+        return {name: _grown(item, tensor) for name, item in content}
+    return tensor(content) if kind == "tensor" else tuple(_grown(item, tensor) for item in content)

@@ -1,0 +1,79 @@
+"""Estimate: how long the runs of a study take, from the records of past ones."""
+
+import json
+import statistics
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lungmtl.study import plan
+from lungmtl.study.config import RunConfig
+
+ALIKE = ("network", "width", "shape", "batch_size", "precision")  # settings that decide the time of a step
+TENTHS = 10
+
+
+class Pace(NamedTuple):
+    """Seconds of a run: the median of past runs on the same grid, and their fastest and slowest tenth."""
+
+    median_s: float
+    low_s: float
+    high_s: float
+    n_past: int
+
+
+def past_records(config: RunConfig) -> list[dict[str, Any]]:
+    """Records of all studies of a run's results folder."""
+    paths = sorted(plan.study_dir(config).parent.glob(f"*/runs/*/{plan.RECORD_FILE}"))
+    return [record for path in paths for record in _read(path)]
+
+
+def pace(config: RunConfig, records: Sequence[dict[str, Any]]) -> Pace | None:
+    """What a run takes, from the records of past ones; None without one on its grid.
+
+    Past runs are scaled by epochs and training scans; those of an own cohort count only where it has the same table.
+    """
+    found = []
+    for record in records:
+        past = record["config"]
+        n_past = _n_train(record)
+        if n_past and all(past.get(name, getattr(config, name)) == getattr(config, name) for name in ALIKE):
+            n_scans = n_past if config.cohort else config.phantom_scans[0]
+            if not config.cohort or Path(past["cohort"]).name == Path(config.cohort).name:
+                share = config.epochs * n_scans / (past["epochs"] * n_past)
+                found.append(share * sum(record["seconds"].values()))
+    if not found:
+        return None
+    cuts = statistics.quantiles(found, n=TENTHS, method="inclusive") if len(found) > 1 else found
+    return Pace(statistics.median(found), cuts[0], cuts[-1], len(found))
+
+
+def remaining_s(runs: Sequence[RunConfig], waiting: Collection[str], *, since: float, slots: int) -> float:
+    """Seconds until the runs that wait are done, from those that were done since a time; 0 before the first."""
+    records = [plan.run_dir(config) / plan.RECORD_FILE for config in runs if plan.name_of(config) not in waiting]
+    recent = [path for path in records if path.is_file() and path.stat().st_mtime > since]
+    seconds = [sum(record["seconds"].values()) for path in recent for record in _read(path)]
+    return statistics.mean(seconds) * len(waiting) / min(slots, max(1, len(waiting))) if seconds else 0.0
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 45 s, 12 min, 3 h 05 min."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _read(path: Path) -> Iterator[dict[str, Any]]:
+    """A record, unless it is damaged."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return
+    if isinstance(record, dict) and "config" in record:
+        yield record
+
+
+def _n_train(record: dict[str, Any]) -> int:
+    central = record["cohort"]["counts"].get("train", {}).get(record["tasks"][0], {})
+    return central.get("n", 0) + central.get("unknown", 0)
