@@ -2,7 +2,7 @@
 
 import argparse
 
-from lungmtl.commands.options import add_cores, add_planned, cores, planned
+from lungmtl.commands.options import add_cores, add_planned, planned
 from lungmtl.study import outlook
 
 
@@ -14,5 +14,5 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
 
 def plan(options: argparse.Namespace) -> int:
     """Draw what `study` would do now, why, and how long it would take; nothing is done."""
-    print(outlook.draw(planned(options.params, options), cores=cores(options)))
+    print(outlook.draw(planned(options.params, options), cores=options.cores))
     return 0
