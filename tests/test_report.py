@@ -404,6 +404,7 @@ WEIGHTS = {"BW": {"weights": [3, 1, 1, 1, 1]}}
         ),
         ({"Loud": {"gain": 2.0, "tasks": ["a", "b"], "map": {"a": 1}}} | WEIGHTS, None),
         ({"Sum": {}} | WEIGHTS, "Sum over balanced weights"),
+        ({"PFLP": {}, "RLW": {"seed": True} | WEIGHTS["BW"]}, "Periodic Focusing over RLW"),
     ],
 )
 def test_every_experiment_has_its_policy_in_words(runs, settings, words):

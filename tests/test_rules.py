@@ -164,6 +164,13 @@ def test_a_rule_without_losses_says_so():
         policy("UW")(Step(0, 1, 0, 1))
 
 
+def test_numbers_that_are_not_finite_are_refused_and_not_taken_for_no_gradient():
+    with pytest.raises(ValueError, match="The losses that UW is given must be finite"):
+        ask(policy("UW"), losses=(math.nan, 1, 1, 1))
+    with pytest.raises(ValueError, match="GCS must be given the Gramian at the shared features, all finite"):
+        ask(policy("GCS"), ROWS * math.inf)
+
+
 def test_a_rule_says_what_is_not_installed(monkeypatch):
     found = builtins.__import__
 
