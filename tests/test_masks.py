@@ -24,7 +24,7 @@ def cohort(tmp_path):
     """Two chests, of which the first has a mask of its left lung: labels of another tool, at another orientation."""
     for scan in ("a", "b"):
         save(chest().hu, tmp_path / f"{scan}.nii.gz")
-    save((LEFT * 7).astype(np.uint8), tmp_path / "lobes.nrrd", orientation="RAS")
+    save((LEFT * 513).astype(np.uint16), tmp_path / "lobes.nrrd", orientation="RAS")
     lines = [",".join(["scan,patient,image,mask", *TASKS]), "a,P1,a.nii.gz,lobes.nrrd,1,,,,", "b,P2,b.nii.gz,,0,,,,"]
     (tmp_path / "cohort.csv").write_text("\n".join(lines) + "\n")
     return read_cohort(tmp_path / "cohort.csv")

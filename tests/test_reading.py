@@ -123,7 +123,7 @@ def write_wide(folder: Path) -> Path:
         (write_4d, "3D with one channel"),
         (write_colour, "3D with one channel. Found .* 3 channels"),
         (write_nan, "Found NaN or infinity"),
-        (write_unsigned, "as if 1000 or 1024 were added"),
+        (write_unsigned, "must be in HU. Found 40% of the values at 900 to 1200"),
         (write_wide, "voxel size must be positive and below 50 mm. Found .*80"),
         (write_one_slice, "at least two slices"),
         (write_unknown_kind, "one of .nii, .* or a DICOM folder. Found another kind of file"),
@@ -231,5 +231,5 @@ def test_a_missing_image_is_named_to_the_user_alone(tmp_path):
 
 
 def test_a_mask_must_hold_labels(tmp_path):
-    with pytest.raises(ScanError, match=r"whole labels from 0 to 255. Found -1000"):
+    with pytest.raises(ScanError, match=r"whole labels from 0 to 65535. Found -1000"):
         read_mask(save(small_ct(), tmp_path / "scan.nii.gz"))

@@ -51,10 +51,10 @@ def read_volume(path: str | Path) -> Volume:
 
 
 def read_mask(path: str | Path) -> np.ndarray:
-    """Read a label file, uint8 (Z, Y, X), oriented as `read_volume` does.
+    """Read a label file, uint8 or where need be uint16, (Z, Y, X), oriented as `read_volume` does.
 
     Raises:
-        ScanError: If the file cannot be read as a 3D image of labels 0 to 255.
+        ScanError: If the file cannot be read as a 3D image of labels 0 to 65535.
         FileNotFoundError: If there is nothing at `path`.
     """
     path = Path(path)
@@ -170,9 +170,9 @@ def _to_hu(array: np.ndarray) -> np.ndarray:
 
 
 def _to_labels(array: np.ndarray) -> np.ndarray:
-    if not (array.min() >= 0 and array.max() <= 255) or not np.array_equal(array, np.round(array)):
-        raise refused("A mask must hold whole labels from 0 to 255", f"{array.min()} to {array.max()}")
-    return array.astype(np.uint8)
+    if not (array.min() >= 0 and array.max() <= 65535) or not np.array_equal(array, np.round(array)):
+        raise refused("A mask must hold whole labels from 0 to 65535", f"{array.min()} to {array.max()}")
+    return array.astype(np.uint8 if array.max() <= 255 else np.uint16)
 
 
 def _check_hu(hu: np.ndarray) -> None:
