@@ -14,7 +14,8 @@ import pandas as pd
 from lungmtl import data
 from lungmtl.commands.options import n_cores, places, planned
 from lungmtl.files import PROJECT, locked, write
-from lungmtl.study import NOTE_FILE, PAGE_FILE, RunConfig, execute_notebook, plan, write_scans
+from lungmtl.sources import read_truth
+from lungmtl.study import NOTE_FILE, PAGE_FILE, READINGS_FILE, RunConfig, execute_notebook, plan, write_scans
 
 CHECK_NOTEBOOK = "01_cohort.ipynb"
 PAGE_LOG = "report.log"  # only where the page could not be made
@@ -97,7 +98,10 @@ def prepare(options: argparse.Namespace) -> int:
             frame, table.parent, config.preparation, cache_dir=plan.cache_dir(config), workers=options.workers
         )
     if is_study:
-        write_scans(folder, data.attributes(data.included(frame), _truth(table)))
+        truth = _truth(table)
+        write_scans(folder, data.attributes(data.included(frame), truth))
+        if truth is not None:
+            write(folder / READINGS_FILE, read_truth(truth).to_csv(index=False, float_format="%.6g"))
     note = {"folder": os.path.relpath(prepared, plan.cache_dir(config)), **config.preparation.to_dict()}
     write(folder / NOTE_FILE, json.dumps(note, indent=2) + "\n")
     write(folder / plan.PREPARATION_FILE, outcome.to_csv(index=False))

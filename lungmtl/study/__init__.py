@@ -5,7 +5,7 @@ from lungmtl.lazy import exports
 __getattr__, __dir__, __all__ = exports(
     __name__,
     {
-        "collection": ["Collection", "collect", "read_scans", "write_scans"],
+        "collection": ["Collection", "READINGS_FILE", "collect", "read_scans", "write_scans"],
         "config": ["RunConfig", "read_params"],
         "execute": ["execute_notebook"],
         "machine": ["environment"],

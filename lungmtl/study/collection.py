@@ -14,6 +14,7 @@ from lungmtl.study.plan import HISTORY_FILE, PREDICTIONS_FILE, RECORD_FILE, STEP
 from lungmtl.study.record import HISTORY_COLUMNS, METRIC_KEYS, PREDICTION_COLUMNS, check_keys, read_record, write_csv
 
 SCANS_FILE = "scans.csv"  # in the study's folder
+READINGS_FILE = "readings.csv"  # next to it, of phantoms: an error-free measurement per task
 
 
 class Collection(NamedTuple):
@@ -66,9 +67,9 @@ def write_scans(study_dir: str | Path, scans: pd.DataFrame) -> Path:
     return write_csv(scans, Path(study_dir) / SCANS_FILE, float_format="%.6g")
 
 
-def read_scans(study_dir: str | Path) -> pd.DataFrame:
+def read_scans(study_dir: str | Path, file: str = SCANS_FILE) -> pd.DataFrame:
     """What is known of the scans of a study, one row per scan; no row and the column `scan` alone without the file."""
-    path = Path(study_dir) / SCANS_FILE
+    path = Path(study_dir) / file
     return _read_csv(path) if path.is_file() else pd.DataFrame({"scan": pd.Series(dtype=str)})
 
 
