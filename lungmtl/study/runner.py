@@ -61,8 +61,11 @@ def execute_run(config: RunConfig, *, cohort: Path) -> bool:
     return True
 
 
-def compare_runs(runs: Sequence[RunConfig]) -> Path:
-    """Execute the comparison notebook over the records of these runs and write its page; returns the folder."""
+def compare_runs(runs: Sequence[RunConfig], *, question: str = "") -> Path:
+    """Execute the comparison notebook over the records of these runs and write its page; returns the folder.
+
+    `question` heads the page; empty = the notebook's own.
+    """
     from lungmtl.report import record_links, write_html
     from lungmtl.study.execute import execute_notebook
 
@@ -79,9 +82,7 @@ def compare_runs(runs: Sequence[RunConfig]) -> Path:
     source, log = plan.NOTEBOOKS / plan.COMPARISON_NOTEBOOK, folder / "logs" / "comparison.log"
     execute_notebook(source, executed, parameters, log=log, name="comparison")
     links = record_links(folder, [plan.name_of(config) for config in runs])
-    write_html(
-        folder / "logs" / plan.COMPARISON_NOTEBOOK, folder / PAGE_FILE, title=f"Study {runs[0].study}", links=links
-    )
+    write_html(executed, folder / PAGE_FILE, title=f"Study {runs[0].study}", heading=question, links=links)
     write(folder / COMPARED_FILE, compared)
     return folder
 
