@@ -2,7 +2,7 @@
 
 `python -m benchmarks.coverage [--simulations 1500] [--seed 0] [--out results/coverage/tables]` writes coverage.csv, one
 row per interval and setting: the share of simulated studies whose 95 % interval holds the truth, with Wilson's interval
-of that share. About five minutes on one thread with the defaults.
+of that share. About five minutes on one thread with the defaults. The figure goes next to it, into figures/.
 
 The model is binormal: a scan's score is normal with deviation 1, its mean higher by `shift` for positives, and the
 probability is the exact chance of a positive given the score, so that every true value can be computed. Over seeds, a
@@ -17,11 +17,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import matplotlib
 import numpy as np
 import pandas as pd
 from scipy import integrate, optimize, stats
 from scipy.special import expit, logit
 
+from lungmtl import figures
 from lungmtl.evidence.areas import auc, auc_interval, compare_auc
 from lungmtl.evidence.decisions import rate
 from lungmtl.evidence.probabilities import calibration, reliability
@@ -109,7 +111,17 @@ def main() -> None:
     options = parser.parse_args()
     frame = coverage(options.simulations, seed=options.seed)
     write_csv(frame, options.out / "coverage.csv", float_format="%.4f")
+    draw(frame, options.out.parent / "figures")
     print(frame.to_string(index=False))
+
+
+def draw(frame: pd.DataFrame, folder: Path) -> None:
+    """Draw the table into `folder`, coverage.png and coverage.svg, the same bytes every time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    figure = figures.coverage(frame)
+    with matplotlib.rc_context({"svg.hashsalt": "coverage", "savefig.dpi": 200}):
+        figure.savefig(folder / "coverage.svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(folder / "coverage.png", metadata={"Software": None})
 
 
 def coverage(

@@ -76,7 +76,7 @@ def published():
 def variance(experiments=EXPERIMENTS):
     places = [(name, reference) for reference in ("", "STL", "MTL") for name in experiments if name != reference]
     frame = pd.DataFrame(places, columns=["experiment", "reference"])
-    return frame.assign(seed_variance=1e-4, patient_variance=3e-4, seed_share=0.25, n_seeds=5, n=600)
+    return frame.assign(seed_variance=1e-4, patient_variance=3e-4, total_variance=4e-4, n_seeds=5, n=600)
 
 
 def bins(experiments=EXPERIMENTS):
@@ -166,7 +166,9 @@ def drawn(experiments):
         "auc_by_task": lambda: figures.auc_by_task(aucs(experiments)),
         "forest": lambda: figures.forest(comparisons(experiments)),
         "roc_curves": lambda: figures.roc_curves(curves(experiments), central),
-        "learning_auc": lambda: figures.learning_curves(history(experiments), task="lung_cancer", value="auc"),
+        "learning_auc": lambda: figures.learning_curves(
+            history(experiments), task="lung_cancer", value="auc", starts={"ITW2": 9.0}
+        ),
         "learning_loss": lambda: figures.learning_curves(history(experiments)),
         "run_seconds": lambda: figures.run_seconds(seconds(experiments)),
         "variance_parts": lambda: figures.variance_parts(variance(experiments)),

@@ -40,8 +40,8 @@ STUB_MODULES = {
             return frame
     """,
     "comparison/printed.py": """
-        def format_table(frame):
-            return frame.to_csv(index=False)
+        def format_result(aucs, comparisons):
+            return aucs.to_csv(index=False)
     """,
     "data/prepared.py": """
         from pathlib import Path
@@ -93,6 +93,7 @@ folder = Path(results_dir) / study
 (folder / "tables").mkdir(exist_ok=True)
 metrics = collect(folder).metrics
 metrics[metrics["task"] == "lung_cancer"].to_csv(folder / "tables/auc.csv", index=False)
+(folder / "tables/comparisons.csv").write_text("experiment,reference,difference,verdict\\n")
 with open("started.txt", "a") as file:
     file.write("comparison\\n")
 """

@@ -8,7 +8,7 @@ from drawings import CHANGES, EXPERIMENTS, MANY
 from matplotlib.colors import to_rgb
 
 from lungmtl.experiments import base_of
-from lungmtl.figures.style import COLORS, OTHER_COLORS
+from lungmtl.figures.style import BLUE, COLORS, OTHER_COLORS, RED, SPLIT_COLORS, VARIANT_COLORS, groups_of, line_colors
 from lungmtl.figures.style import looks as looks_of
 
 # what a reader with a colour vision deficiency sees, on linear RGB (Machado et al. 2009, severity 1)
@@ -50,6 +50,20 @@ def test_colours_stay_apart_for_every_reader(vision):
     gaps = [np.linalg.norm(seen[a] - seen[b]) for a, b in itertools.combinations(seen, 2)]
 
     assert min(gaps) > 10  # CIE76; about 2 is just noticeable
+
+
+@pytest.mark.parametrize("color", sorted({*COLORS.values(), *OTHER_COLORS, *VARIANT_COLORS, *SPLIT_COLORS, BLUE, RED}))
+def test_every_colour_has_a_contrast_of_three_with_white(color):
+    encoded = np.array(to_rgb(color))
+    linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
+
+    assert 1.05 / (linear @ [0.2126, 0.7152, 0.0722] + 0.05) >= 3  # WCAG 2.2, 1.4.11
+
+
+def test_variants_share_a_panel_with_their_base_and_families_of_table_2_one_each():
+    assert list(groups_of(MANY).values())[1:3] == [["MTL", "MTL.aux0.1", "MTL.aux0.3"], [f"MTL{i}" for i in range(5)]]
+    assert list(map(len, groups_of(EXPERIMENTS).values())) == [2, 5, 3]
+    assert len(set(line_colors(["ITW2", *(f"ITW2.{change}" for change in CHANGES)]).values())) == 1 + len(CHANGES)
 
 
 def test_families_are_recognised_by_marker():

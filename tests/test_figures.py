@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from drawings import CAPTION, CHANGES, DRAWN, EXPERIMENTS, INTERVAL, LARGE, MANY, SELECTED
+from drawings import CAPTION, CHANGES, DRAWN, INTERVAL, LARGE, MANY, SELECTED
 from matplotlib.text import Text
 
 from lungmtl.figures import (
@@ -133,17 +133,18 @@ def test_sensitivity_puts_each_base_first_and_rings_what_validation_chose():
     assert [ring.get_ydata()[0] for ring in rings] == of_choices
 
 
-def test_variance_bars_end_at_the_total():
-    bars = variance_parts(drawings.variance(["ITW2"])).axes[0].patches
+def test_variance_is_drawn_as_standard_errors_of_seeds_scans_and_both():
+    axis = variance_parts(drawings.variance(["ITW2"])).axes[0]
 
-    assert [bar.get_x() + bar.get_width() for bar in bars] == pytest.approx([1, 4])  # in units of 0.01 squared
+    assert [bar.get_width() for bar in axis.patches] == pytest.approx([0.01, 0.0173205])
+    assert axis.get_lines()[0].get_xdata() == pytest.approx([0.02])
 
 
 def test_longest_variance_bar_is_inside_whichever_panel_it_is_in():
-    frame = drawings.variance().assign(seed_variance=lambda rows: 1e-4 + 9e-4 * (rows["reference"] == "MTL"))
+    frame = drawings.variance().assign(total_variance=lambda rows: 1e-4 + 9e-4 * (rows["reference"] == "MTL"))
     axis = variance_parts(frame).axes[0]
 
-    assert axis.get_xlim()[1] > 13  # of 10 and 3
+    assert axis.get_xlim()[1] > 0.0316  # the root of 0.001
 
 
 def test_power_names_each_line_at_its_end_in_order_of_height():
@@ -227,12 +228,12 @@ def test_subgroups_warn_that_they_are_exploratory_and_count_scans():
     assert labels[3:5] == ["nodule (mm)", "at most 18.3 *  600 (180)"]
 
 
-def test_coverage_of_many_rows_has_two_columns_and_loses_none():
-    table = drawings.simulated(n_settings=45)
-    axes = coverage(table).axes
+def test_coverage_has_a_row_per_interval_and_a_mark_per_setting():
+    axis = coverage(drawings.simulated(n_settings=45)).axes[0]
+    marks = [line for line in axis.get_lines() if line.get_marker() in ("o", "X")]
 
-    assert len(axes) == 2
-    assert sum(len(axis.texts) for axis in axes) == len(table)
+    assert len(axis.get_yticks()) == 2
+    assert sum(len(line.get_xdata()) for line in marks) == 90
 
 
 @pytest.mark.parametrize(("low", "high", "marker"), [(0.91, 0.935, "o"), (0.90, 0.92, "X"), (0.975, 0.99, "X")])
@@ -240,13 +241,16 @@ def test_coverage_crosses_what_lies_outside_the_band(low, high, marker):
     frame = drawings.simulated().iloc[:1].assign(coverage=(low + high) / 2, low=low, high=high)
     lines = coverage(frame).axes[0].get_lines()
 
-    assert lines[-1].get_marker() == marker
+    assert [line.get_marker() for line in lines if line.get_marker() in ("o", "X") and len(line.get_xdata())] == [
+        marker
+    ]
 
 
-def test_panels_follow_the_papers_order_whatever_the_frame():
+def test_families_share_a_panel_in_the_papers_order_whatever_the_frame():
     figure = learning_curves(drawings.history().sample(frac=1, random_state=0), task="lung_cancer", value="auc")
 
-    assert [axis.get_title(loc="left") for axis in figure.axes] == EXPERIMENTS
+    names = [[text.get_text() for text in axis.get_legend().get_texts()] for axis in figure.axes]
+    assert names == [["STL", "MTL"], [f"MTL{i}" for i in range(5)], ["ITW1", "ITW2", "ITW3"]]
 
 
 def test_learning_curves_of_one_run_count_epochs_from_one():
@@ -263,10 +267,79 @@ def test_blank_rows_are_left_out():
     assert len(auc_by_task(frame).axes) == 4
 
 
-def test_variants_stand_below_their_base_and_not_at_the_end():
-    figure = learning_curves(drawings.history(["ITW3", "ITW2.start0.5", "ITW2", "STL"]))
+def test_variants_share_a_panel_with_their_base_in_colours_of_their_own():
+    figure = learning_curves(drawings.history(["ITW2.start0.7", "ITW2.start0.5", "ITW2", "STL"]), value="auc")
+    lines = [line for line in figure.axes[1].get_lines() if not line.get_label().startswith("_")]
 
-    assert [axis.get_title(loc="left") for axis in figure.axes] == ["STL", "ITW2", "ITW2.start0.5", "ITW3"]
+    assert [line.get_label() for line in lines] == ["ITW2", "ITW2.start0.5", "ITW2.start0.7"]
+    assert len({line.get_color() for line in lines}) == 3
+
+
+def test_one_spike_of_the_loss_is_cut_off_and_said():
+    frame = drawings.history(["STL"], n_seeds=1)
+    frame.loc[(frame["epoch"] == 3) & (frame["split"] == "validation"), "loss"] = 50.0
+    figure = learning_curves(frame)
+
+    assert figure.axes[0].get_ylim()[1] < 2
+    assert "Curves are cut off above" in figure.get_supxlabel().replace("\n", " ")
+
+
+def test_learning_curves_mark_where_the_last_stage_begins():
+    axes = learning_curves(drawings.history(), value="auc", starts={"ITW1": 9.0, "ITW2": 9.0, "ITW3": 6.0}).axes
+    starts = [[line.get_xdata()[0] for line in axis.get_lines() if line.get_linestyle() == ":"] for axis in axes]
+
+    assert starts == [[], [], [6.0, 9.0]]
+
+
+@pytest.mark.parametrize("draw", [forest, lambda frame: sensitivity(frame, SELECTED)], ids=["forest", "sensitivity"])
+def test_interval_that_goes_on_ends_in_an_arrow(draw):
+    frame = drawings.comparisons(MANY).assign(difference=-0.01, low=-0.03, high=0.02, low_90=-0.02, high_90=0.01)
+    frame.loc[(frame["experiment"] == "ITW2") & (frame["reference"] == "STL"), "low"] = -0.9
+    axis = draw(frame).axes[0]
+    arrows = [
+        line.get_marker() for line in axis.get_lines() if line.get_marker() in ("<", ">") and not line.get_clip_on()
+    ]
+
+    assert arrows == ["<"]
+    assert -0.1 < axis.get_xlim()[0] < -0.03
+
+
+def test_sensitivity_prints_every_difference():
+    words = [text.get_text() for text in sensitivity(drawings.comparisons(MANY), SELECTED).axes[0].texts]
+
+    assert words.count("−0.012 [−0.112, +0.104]") == 12  # noqa: RUF001 (a minus sign, as drawn)
+
+
+def test_published_has_no_row_without_a_value():
+    frame = drawings.published()
+    frame.loc[0, "auc"] = np.nan
+    figure = published_aucs(frame)
+
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["MTL", "MTL2", "MTL3", "ITW3"]
+    assert "without PFLP (ITW1)" in figure.get_supxlabel().replace("\n", " ")
+
+
+def test_weights_are_named_in_titles_and_at_the_colour_bar():
+    figure = weight_timeline(drawings.weights(["STL", "mine"]))
+    figure.draw_without_rendering()
+
+    assert [axis.get_title(loc="left") for axis in figure.axes[:2]] == ["STL   3", "mine   3 : 0.3"]
+    assert [text.get_text() for text in figure.axes[2].get_yticklabels()] == ["0.3", "3"]
+
+
+@pytest.mark.parametrize("name", [*DRAWN])
+def test_every_figure_says_in_words_what_it_shows(name):
+    assert len(DRAWN[name]().alt) > 10
+
+
+def test_words_of_the_forest_follow_its_numbers():
+    frame = drawings.comparisons(["STL", "MTL", "ITW2"])
+    frame.loc[frame["experiment"] == "ITW2", ["difference", "verdict"]] = [0.07, "higher"]
+
+    assert forest(frame).alt == (
+        "Against STL: 2 differences of test AUC from -0.012 (MTL) to +0.070 (ITW2); 1 lower, 1 higher. "
+        "Against MTL: 1 difference of test AUC +0.070 (ITW2); 1 higher."
+    )
 
 
 def test_published_experiments_that_were_not_run_leave_the_counts_whole():
@@ -278,4 +351,7 @@ def test_published_experiments_that_were_not_run_leave_the_counts_whole():
 
 
 def test_notebook_shows_the_figure_as_png():
-    assert run_seconds(drawings.seconds())._repr_png_().startswith(b"\x89PNG")
+    png, metadata = run_seconds(drawings.seconds())._repr_png_()
+
+    assert png.startswith(b"\x89PNG")
+    assert metadata == {"alt": "Seconds per run from 127 (STL) to 127 (ITW3)."}

@@ -7,7 +7,7 @@ import pytest
 from made_up import predictions
 
 from lungmtl.comparison.differences import comparison_table
-from lungmtl.comparison.parts import CONTRASTS, QUESTIONS, contrasts, parts_table
+from lungmtl.comparison.parts import CONTRASTS, TELLS, contrasts, parts_table
 from lungmtl.comparison.screening import OF_EXPERIMENT
 from lungmtl.experiments import in_order, root_of
 from lungmtl.policies import BW, ITW, PFLP, Alone, Progress, build, timeline
@@ -33,9 +33,21 @@ def test_a_part_is_the_paired_difference_of_the_comparison():
     found = parts_table(frame, task="lung_cancer", **DRAWS).set_index("part")
     same = comparison_table(frame, references=["STL"], task="lung_cancer", **DRAWS).set_index("experiment").loc["MTL"]
 
-    assert found[["experiment", "reference"]].to_numpy().tolist() == [["MTL", "STL"], ["ITW3", "MTL3"]]
+    assert found[["experiment", "reference"]].to_numpy().tolist() == [["MTL", "STL"], ["MTL3", "MTL"], ["ITW3", "MTL3"]]
     names = ["difference", "low", "high", "n_seeds", "n"]
     assert found.loc["sharing", names].tolist() == same[names].tolist()
+
+
+def test_seeds_agree_that_lie_on_the_side_of_the_mean():
+    frame = predictions(("MTL", "STL"), seeds=(0, 1, 2))
+    worse = (frame["run"] != "MTL-s1") & (frame["experiment"] == "MTL")
+    frame["probability"] = frame["probability"].mask(worse, 1 - frame["probability"])
+    better = frame["run"] == "MTL-s1"
+    frame["probability"] = frame["probability"].mask(better, 0.5 * frame["probability"] + 0.5 * frame["target"])
+    row = parts_table(frame, task="lung_cancer", **DRAWS).iloc[0]
+
+    assert row["difference"] < 0
+    assert (row["n_agree"], row["n_seeds"]) == (2, 3)
 
 
 def test_without_a_pair_there_is_no_part():
@@ -53,7 +65,10 @@ def test_a_part_of_a_task_with_one_class_is_blank():
 @pytest.mark.parametrize(
     ("study", "parts"),
     [
-        ("controls", ["sharing", "focus", "scale", "rhythm", "auxiliaries", "signal", "transfer", "warm-up"]),
+        (
+            "controls",
+            ["sharing", "focus", "scale", "focus and scale", "rhythm", "auxiliaries", "signal", "transfer", "warm-up"],
+        ),
         ("disjoint", ["sharing", "transfer", "separation", "labels", "sampling", "turns of scans"]),
     ],
 )
@@ -62,7 +77,7 @@ def test_a_study_has_the_pairs_of_all_its_parts(study, parts):
     assert list(dict.fromkeys(part for part, *_ in found)) == parts
     arms = {name for name in configs(study) if root_of(name) != name and ".*" not in name}
     assert arms <= {name for _, *pair in found for name in pair}
-    assert {part for part, *_ in CONTRASTS} == set(QUESTIONS)
+    assert {part for part, *_ in CONTRASTS} == set(TELLS)
 
 
 @pytest.mark.parametrize("study", ["controls", "disjoint"])

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
+from urllib.parse import unquote
 
 import matplotlib.pyplot as plt
 import nbformat
@@ -21,12 +22,13 @@ from lungmtl.report.methods_section import methods
 from lungmtl.report.page import record_links, write_html
 from lungmtl.report.protocol_section import deviations, protocol
 from lungmtl.study.collection import collect
+from lungmtl.study.plan import question
 from lungmtl.study.record import RECORD_FILE, read_record
 
 ROOT = Path(__file__).parents[1]
 STUDY = "phantom-full"
 RUNS = ["STL-s0", "STL-s1", "ITW3-s0", "ITW3-s1"]
-PHONE_PX, DESKTOP_PX, PAPER_PX = 390, 1280, 688  # A4 less margins of 14 mm, at 96 px per inch
+PHONE_PX, DESKTOP_PX, WIDE_PX, PAPER_PX = 390, 1280, 1440, 688  # A4 less margins of 14 mm, at 96 px per inch
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 BROWSER_START_S = 30
 PROTOCOL = """---
@@ -70,7 +72,9 @@ def output(value):
         return shown({"text/html": value._repr_html_(), "text/plain": "a frame"})
     if isinstance(value, str):
         return shown({"text/markdown": value})
-    return shown({"image/png": base64.b64encode(value._repr_png_()).decode(), "text/plain": "a figure"})
+    png, metadata = value._repr_png_()
+    data = {"image/png": base64.b64encode(png).decode(), "text/plain": "a figure"}
+    return shown(data, **{"image/png": metadata})
 
 
 def wide_figure():
@@ -82,7 +86,7 @@ def wide_figure():
 def comparisons():
     rows = [("ITW3", "STL", 0.9, "0.86 [0.82, 0.89]"), ("STL", "MTL", 10.0, "0.7 [0.6, 0.8]"), ("X", "STL", np.nan, "")]
     frame = pd.DataFrame(rows, columns=["experiment", "reference", "p", "AUC"])
-    return frame.assign(**{f"a_long_name_of_a_column_{i}": i for i in range(12)})
+    return frame.assign(**{f"a long name of a column {i}": i for i in range(12)})
 
 
 def executed(cells):
@@ -187,7 +191,7 @@ def test_figure_is_embedded_and_named_after_its_section(page):
     image = page.select_one("figure img")
 
     assert base64.b64decode(image["src"].partition("base64,")[2]).startswith(b"\x89PNG")
-    assert image["alt"] == "Figure 1: First part"
+    assert image["alt"] == "Figure 1: First part"  # it says nothing of its own
 
 
 def test_picture_in_a_table_keeps_its_name_and_is_no_figure(folder):
@@ -218,7 +222,7 @@ def test_same_notebook_gives_the_same_bytes(folder):
 
 
 def test_links_lead_to_files_and_places_that_are_there(report_path, page):
-    addresses = {link["href"] for link in page.find_all("a")} - {"https://arxiv.org/abs/1912.07167"}
+    addresses = {link["href"] for link in page.select("a:not(.csv)")} - {"https://arxiv.org/abs/1912.07167"}
     names = {tag["id"] for tag in page.find_all(id=True)}
 
     assert {address for address in addresses if address.startswith("runs/")} == {f"runs/{n}/record.json" for n in RUNS}
@@ -268,7 +272,7 @@ def test_tables_of_several_rows_sort_and_scroll_in_their_own_box(page):
     tables = page.find_all("table")
     n_rows = [len(table.select("tbody tr")) for table in tables]
 
-    assert [table.get("class") for table in tables] == [["sortable"] if n > 1 else None for n in n_rows]
+    assert ["sortable" in table.get("class", []) for table in tables] == [n > 1 for n in n_rows]
     assert all("table" in table.parent["class"] for table in tables)
     assert table_with(page, "excluded").find("td").get_text() == "no rows"
     assert "function sort(" in page.find("script").get_text()
@@ -299,13 +303,82 @@ def test_hash_is_shown_by_its_first_digits(folder):
 
 def test_printed_paths_into_the_folder_become_links(folder):
     lines = "../results/trial/runs/STL-s0/record.json\n../results/trial/runs/STL-s1/record.json\n"
-    other = "../results/trial/runs/STL-s2/record.json\n"
+    other = "../results/trial/runs/STL-s2/record.json\n../results/trial/runs/STL-s3/record.json\n"
     page = read_page(folder, [v4.new_output("stream", name="stdout", text=text) for text in (lines, other)])
 
     linked, plain = page.find_all("pre")
 
     assert [link["href"] for link in linked.find_all("a")] == ["runs/STL-s0/record.json", "runs/STL-s1/record.json"]
     assert plain.find("a") is None
+
+
+def test_figure_says_what_it_shows(folder):
+    figure = wide_figure()
+    figure.alt = "AUC from 0.6 to 0.9."
+
+    assert read_page(folder, [output(figure)]).select_one("figure img")["alt"] == "Figure 1: AUC from 0.6 to 0.9."
+
+
+def test_heading_is_the_question_where_there_is_one(folder):
+    nbformat.write(executed(["# A notebook"]), folder / "executed.ipynb")
+    pages = [
+        write_html(folder / "executed.ipynb", folder / "report.html", title="", heading=heading).read_text(
+            encoding="utf-8"
+        )
+        for heading in ("Does it help?", "")
+    ]
+
+    assert [BeautifulSoup(text, "html.parser").h1.get_text() for text in pages] == ["Does it help?", "A notebook"]
+
+
+def test_tags_keep_text_from_the_page_fold_sections_and_frame_the_answer(folder):
+    notebook = executed(["# Q", "kept back", "told", "shown below", output("**Yes.**"), "## A", "in A", "## B", "in B"])
+    tags = {1: "off-page", 2: "if-shown", 3: "if-shown", 4: "answer", 5: "collapsed"}
+    for i, tag in tags.items():
+        notebook.cells[i].metadata["tags"] = [tag]
+    nbformat.write(notebook, folder / "executed.ipynb")
+    text = write_html(folder / "executed.ipynb", folder / "report.html", title="").read_text(encoding="utf-8")
+    page = BeautifulSoup(text, "html.parser")
+
+    assert "kept back" not in page.get_text()
+    assert "told" not in page.get_text()  # no code cell that shows something follows
+    assert "shown below" in page.get_text()
+    assert page.select_one(".answer").get_text().strip() == "Yes."
+    assert page.select_one("details.section").get_text().split() == ["A", "in", "A"]
+
+
+def test_every_table_downloads_as_csv_from_the_page_alone(page):
+    link = table_with(page, "seed").find_parent("div").find_next("a", class_="csv")
+
+    assert link["download"] == "second-part.csv"
+    assert unquote(link["href"].partition(",")[2]).splitlines() == [
+        "experiment,seed,auc",
+        "STL,0,0.8",
+        "STL,1,0.7",
+        "STL,9,0.6",
+    ]
+
+
+def test_list_of_runs_leads_back_to_the_first_row_of_an_experiment(page):
+    back = {link["href"]: page.find(id=link["href"][1:]) for link in page.select(".records a.back")}
+
+    assert list(back) == ["#row-STL", "#row-ITW3"] or list(back) == ["#row-ITW3", "#row-STL"]
+    assert back["#row-ITW3"].td.get_text() == "ITW3"
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("# a: Does it help? Ten experiments.", "Does it help?"),
+        ("# a-b.c: Does PFLP (0.1) help?\nstudy: x", "Does PFLP (0.1) help?"),
+        ("# a: The study of all.", ""),
+        ("study: x", ""),
+    ],
+)
+def test_question_is_that_of_the_params_file(tmp_path, line, found):
+    (tmp_path / "a.yaml").write_text(line)
+
+    assert question(tmp_path / "a.yaml") == found
 
 
 @pytest.mark.parametrize("name", ["01_cohort", "03_comparison"])
@@ -370,7 +443,7 @@ def test_setting_of_a_policy_shows_only_where_an_experiment_has_it(runs):
 
     lines = in_words(runs.assign(policy_settings=settings)).splitlines()
 
-    focus = "Periodic Focusing; weights 3 : 3 : 3 : 3 : 3"
+    focus = "Periodic Focusing in random order; weights 3 : 3 : 3 : 3 : 3"
     assert "| experiment | policy | tasks | PFLP period | PFLP shuffle_seed |" in lines
     assert f"| MTL3 | {focus} | all 5 | 40 | 1 (3 runs), 0 (2 runs) |" in lines
     assert "| MTL | balanced weights; weights 3 : 3 : 3 : 3 : 3 | all 5 |  |  |" in lines
@@ -383,16 +456,30 @@ WEIGHTS = {"BW": {"weights": [3, 1, 1, 1, 1]}}
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (WEIGHTS, "balanced weights"),
+        (WEIGHTS, "fixed weights"),
+        ({"BW": {"weights": [3, 3, 3, 3, 3]}}, "balanced weights"),
         ({"PFLP": {"period": 20}} | WEIGHTS, "Periodic Focusing"),
-        ({"ITW": TRANSFER} | WEIGHTS, "Internal-Transfer Weighting from 55 % of the steps after balanced weights"),
+        ({"ITW": TRANSFER} | WEIGHTS, "Internal-Transfer Weighting from 55 % of the steps after fixed weights"),
         (
             {"ITW": TRANSFER, "PFLP": {"period": 20}} | WEIGHTS,
             "Internal-Transfer Weighting from 55 % of the steps after Periodic Focusing",
         ),
         (
             {"ITW": TRANSFER | {"start": 0.0}} | WEIGHTS,
-            "Internal-Transfer Weighting from the first step instead of balanced weights",
+            "Internal-Transfer Weighting from the first step instead of fixed weights",
+        ),
+        (
+            {"PFLP": {"keep_mean": True, "unit": "epoch", "shuffle_seed": 0, "factor": 0.0}} | WEIGHTS,
+            "Periodic Focusing with the mean weight kept by the epoch in random order with the other weights \u00d7 0",
+        ),
+        (
+            {"PFLP": {"keep_mean": False, "unit": "step", "shuffle_seed": None, "factor": 0.1}} | WEIGHTS,
+            "Periodic Focusing",
+        ),
+        (
+            {"ITW": TRANSFER | {"factor": 0.0, "restart": True}} | WEIGHTS,
+            "Internal-Transfer Weighting (auxiliary weights \u00d7 0, fresh optimiser) from 55 % of the steps after "
+            "fixed weights",
         ),
         (
             {"ITW": TRANSFER, "PFLP": {"period": 20}, "Sum": {"weights": [3, 1, 1, 1, 1]}},
@@ -400,10 +487,10 @@ WEIGHTS = {"BW": {"weights": [3, 1, 1, 1, 1]}}
         ),
         (
             {"ITW": TRANSFER, "Alone": {}} | WEIGHTS,
-            "Internal-Transfer Weighting from 55 % of the steps after the central task alone in balanced weights",
+            "Internal-Transfer Weighting from 55 % of the steps after the central task alone in fixed weights",
         ),
         ({"Loud": {"gain": 2.0, "tasks": ["a", "b"], "map": {"a": 1}}} | WEIGHTS, None),
-        ({"Sum": {}} | WEIGHTS, "Sum over balanced weights"),
+        ({"Sum": {}} | WEIGHTS, "Sum over fixed weights"),
         ({"PFLP": {}, "RLW": {"seed": True} | WEIGHTS["BW"]}, "Periodic Focusing over RLW"),
     ],
 )
@@ -412,8 +499,9 @@ def test_every_experiment_has_its_policy_in_words(runs, settings, words):
 
     text = in_words(runs.assign(policy_settings=changed))
 
-    words = words or "Loud (gain 2, tasks a, b, map {'a': 1}) over balanced weights"
-    assert f"| ITW3 | {words}; weights 3 : 1 : 1 : 1 : 1 | all 5 |" in text
+    words = words or "Loud (gain 2, tasks a, b, map {'a': 1}) over fixed weights"
+    weights = "3 : 3 : 3 : 3 : 3" if words == "balanced weights" else "3 : 1 : 1 : 1 : 1"
+    assert f"| ITW3 | {words}; weights {weights} | all 5 |" in text
 
 
 def test_policy_without_weights_of_its_own_shows_those_of_the_experiment(runs):
@@ -643,6 +731,63 @@ def test_heads_can_be_reached_and_pressed_by_the_keyboard(browser, report_path):
         browser.call("Input.dispatchKeyEvent", type=kind, **enter)
 
     assert browser.value("document.activeElement.parentElement.getAttribute('aria-sort')") == "ascending"
+
+
+OVERFLOWING = """[...document.querySelectorAll('{}')].filter(box => box.scrollWidth > box.clientWidth)
+    .map(box => box.getAttribute('aria-label'))"""
+CUT = """[...document.querySelectorAll('table.stacked td')]
+    .filter(cell => /settled|higher|lower|equivalent/.test(cell.textContent))
+    .filter(cell => {{ const box = cell.getBoundingClientRect(); return box.left < 0 || box.right > {} }}).length"""
+SMALL = """[...document.querySelectorAll('th button, summary, nav a, .records a, a.csv, a.name, pre a')]
+    .map(tag => tag.getBoundingClientRect()).filter(box => box.height && Math.min(box.height, box.width) < 24).length"""
+
+
+def report_of(study):
+    return ROOT / "results" / study / "report.html"
+
+
+@pytest.mark.parametrize("study", ["phantom-full", "sensitivity"])
+def test_committed_report_shows_answer_and_forest_first_and_every_table_whole(browser, study):
+    browser.open(report_of(study), width_px=WIDE_PX)
+    browser.value("document.querySelectorAll('details').forEach(box => { box.open = false })")
+    places = "['.answer', 'figure img'].map(name => document.querySelector(name).getBoundingClientRect())"
+    answer, forest = browser.value(f"{places}.map(box => [box.top, box.bottom])")
+
+    assert answer[1] < 450  # all of the answer, and the upper half of the forest plot, on 900 lines
+    assert forest[0] < 700
+    browser.value("document.querySelectorAll('details').forEach(box => { box.open = true })")
+    assert browser.value(OVERFLOWING.format(".table")) == []
+    assert browser.value("document.documentElement.scrollWidth") <= WIDE_PX
+
+
+def test_committed_report_keeps_its_verdicts_on_a_phone(browser):
+    browser.open(report_of(STUDY), width_px=PHONE_PX)
+
+    assert browser.value("document.querySelectorAll('table.stacked').length") >= 2
+    assert browser.value(OVERFLOWING.format(".table:has(table.stacked)")) == []
+    assert browser.value(CUT.format(PHONE_PX)) == 0
+    assert browser.value("document.documentElement.scrollWidth") <= PHONE_PX
+    browser.value("document.querySelectorAll('details').forEach(box => { box.open = true })")
+    assert browser.value(SMALL) == 0
+
+
+def test_committed_report_fits_the_paper(browser):
+    browser.open(report_of(STUDY), width_px=PAPER_PX, media="print")
+    browser.value("document.querySelectorAll('details').forEach(box => { box.open = true })")
+
+    rights = "[...document.querySelectorAll('main table, main figure')].map(tag => tag.getBoundingClientRect().right)"
+    assert max(browser.value(rights)) <= PAPER_PX
+    assert set(
+        browser.value("[...document.querySelectorAll('td')].map(cell => getComputedStyle(cell).overflowWrap)")
+    ) == {"normal"}
+
+
+def test_link_into_a_folded_section_opens_it(browser, report_path):
+    browser.open(report_path, width_px=DESKTOP_PX)
+    browser.value("document.querySelector('a[href=\"#runs-STL\"]').click()")
+    time.sleep(0.1)
+
+    assert browser.value("document.getElementById('runs-STL').closest('details').open")
 
 
 def test_page_prints_without_a_cut(browser, report_path):

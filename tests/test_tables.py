@@ -15,7 +15,7 @@ from lungmtl.comparison.differences import (
     seed_comparison_table,
     verdicts,
 )
-from lungmtl.comparison.printed import format_table, published_table, seconds_table
+from lungmtl.comparison.printed import format_result, format_table, published_table, result_table, seconds_table
 from lungmtl.comparison.scans import bootstrapped, of_task
 from lungmtl.comparison.subgroups import subgroup_table
 from lungmtl.comparison.uncertainty import POWER_SIZES, power_table, variance_table
@@ -142,7 +142,30 @@ def test_printed_table_reads_the_same_from_its_csv(tmp_path):
 
     assert text == format_table(pd.read_csv(tmp_path / "auc.csv"))
     assert text.splitlines()[0].split() == ["experiment", "lung", "cancer", "copd"]
-    assert "mean over 2 seed(s)" in text
+    assert "mean over 2 seeds." in text
+
+
+def test_result_table_has_the_verdict_next_to_each_difference():
+    frame = predictions()
+    comparisons = compared(frame)
+    comparisons["verdict"] = verdicts(comparisons)
+    found = result_table(auc_table(frame, **DRAWS), comparisons).set_index("experiment")
+
+    assert list(found.columns) == ["test AUC", "minus STL", "against STL", "minus MTL", "against MTL"]
+    assert found.loc["STL"].tolist()[1:] == ["", "", "", ""]
+    row = comparisons.set_index(["experiment", "reference"]).loc[("ITW3", "MTL")]
+    assert found.loc["ITW3", "minus MTL"] == f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
+    assert found.loc["ITW3", "against MTL"] == row["verdict"]
+
+
+def test_printed_result_holds_the_first_reference_alone():
+    frame = predictions(seeds=(0,))
+    comparisons = compared(frame).assign(verdict="lower")
+    text = format_result(auc_table(frame, **DRAWS), comparisons)
+
+    assert "minus STL" in text
+    assert "minus MTL" not in text
+    assert "mean over 1 seed." in text
 
 
 def central(frame, experiment, split="test"):

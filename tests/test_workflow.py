@@ -273,5 +273,5 @@ def test_smoke_study_runs_from_the_cohort_to_the_figures(tmp_path):
         assert not [text for text in texts if str(tmp_path / "results/smoke") in text]
         assert set(found.predictions.loc[found.predictions["run"] == name, "split"]) == {"validation", "test"}
     assert list((tmp_path / "results/smoke/figures").glob("*.png"))
-    assert str(tmp_path / "results/smoke/figures") in output
+    assert f"Report: {tmp_path / 'results/smoke/report.html'}" in output
     assert f"{len(planned)}/{len(planned)} runs" in output

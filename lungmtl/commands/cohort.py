@@ -14,7 +14,17 @@ import pandas as pd
 from lungmtl import data
 from lungmtl.commands.options import add_allow_outside, add_workers, folder, places, planned
 from lungmtl.files import PROJECT, locked, write
-from lungmtl.study import FLOW_FILE, NOTE_FILE, PAGE_FILE, RunConfig, execute_notebook, plan, write_scans
+from lungmtl.sources import read_truth
+from lungmtl.study import (
+    FLOW_FILE,
+    NOTE_FILE,
+    PAGE_FILE,
+    READINGS_FILE,
+    RunConfig,
+    execute_notebook,
+    plan,
+    write_scans,
+)
 from lungmtl.tables import write_csv
 
 CHECK_NOTEBOOK = "01_cohort.ipynb"
@@ -101,7 +111,10 @@ def prepare(options: argparse.Namespace) -> int:
             frame, table.parent, config.preparation, cache_dir=plan.cache_dir(config), workers=options.workers
         )
     if is_study:
-        write_scans(out, data.attributes(data.included(frame), _truth(table), outcome))
+        truth = _truth(table)
+        write_scans(out, data.attributes(data.included(frame), truth, outcome))
+        if truth is not None:
+            write_csv(read_truth(truth), out / READINGS_FILE, float_format="%.6g")
         write_csv(data.patient_flow(split, outcome, task=tasks[0]), out / FLOW_FILE)
     note = {"folder": os.path.relpath(prepared, plan.cache_dir(config)), **config.preparation.to_dict()}
     write(out / NOTE_FILE, json.dumps(note, indent=2) + "\n")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lungmtl.commands.options import add_cores, add_planned, add_workers, places, planned, seeds
 from lungmtl.files import locked
-from lungmtl.study import compare_runs, execute_run, mend, plan, progress_bar, run_study
+from lungmtl.study import PAGE_FILE, compare_runs, execute_run, mend, plan, progress_bar, run_study
 
 PROBLEMS_TABLE = "tables/problems.csv"  # runs that the comparison left out, and why
 
@@ -49,7 +49,7 @@ def report(options: argparse.Namespace) -> int:
     missing = [plan.name_of(config) for config in plan.incomplete(runs)]
     if missing:
         _logger.info("Without %s: not complete.", ", ".join(missing))
-    folder = compare_runs(runs)
+    folder = compare_runs(runs, question=plan.question(options.params))
     _print_results(folder)
     return int(_log_problems(folder))
 
@@ -100,18 +100,21 @@ def compare(options: argparse.Namespace) -> int:
     """Execute the comparison notebook over the study's records."""
     runs = planned(options.params, options)
     _logger.info("comparison of %d runs: tables and figures", len(runs) - len(plan.incomplete(runs)))
-    _log_problems(compare_runs(runs))
+    _log_problems(compare_runs(runs, question=plan.question(options.params)))
     return 0
 
 
 def _print_results(folder: Path) -> None:
+    """Print the answer in one sentence, the table behind it, and where the report is."""
     import pandas as pd
 
-    from lungmtl.comparison import format_table
+    from lungmtl.comparison import format_result
+    from lungmtl.report import answer
 
-    aucs = pd.read_csv(folder / plan.COMPARISON_TABLE)
-    print(f"\n{format_table(aucs)}\n")
-    print("\n".join(str(path) for part in ("tables", "figures") for path in sorted((folder / part).glob("*"))))
+    aucs, comparisons = (pd.read_csv(folder / "tables" / f"{name}.csv") for name in ("auc", "comparisons"))
+    comparisons["verdict"] = comparisons["verdict"].fillna("")  # blank where there is no difference
+    print(f"\n{answer(comparisons, task=aucs['task'].iloc[0])}\n\n{format_result(aucs, comparisons)}\n")
+    print(f"Report: {folder / PAGE_FILE}")
 
 
 def _log_problems(folder: Path) -> bool:

@@ -7,9 +7,16 @@ __getattr__, __dir__, __all__ = exports(
     {
         "aucs": ["auc_table", "ensemble_table", "run_table"],
         "curves": ["reliability_table", "roc_table"],
-        "differences": ["comparison_table", "ensemble_comparison_table", "seed_comparison_table", "verdicts"],
-        "parts": ["CONTRASTS", "QUESTIONS", "parts_table"],
-        "printed": ["PUBLISHED", "PUBLISHED_N", "format_table", "published_table", "seconds_table", "cost_table"],
+        "differences": [
+            *("comparison_table", "ensemble_comparison_table", "gain_needed", "seed_comparison_table", "verdicts"),
+        ],
+        "learning": ["FLAT_RISE", "LEARNT_LOW", "ceiling_table", "learning_table", "learnt_table"],
+        "parts": ["CONTRASTS", "TELLS", "parts_table"],
+        "printed": [
+            *("PUBLISHED", "PUBLISHED_N", "format_result", "format_table", "published_table", "result_table"),
+            "cost_table",
+            "seconds_table",
+        ],
         "screening": ["missing_runs", "screen"],
         "subgroups": ["subgroup_table"],
         "uncertainty": ["POWER_SIZES", "power_table", "variance_table"],

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.special import stdtrit
 
 from lungmtl.comparison.scans import COUNTS, Pair, Scans, bootstrapped, holm_known, of_task, pairs_of
 from lungmtl.evidence import compare_auc, difference_interval, equivalence, mcnemar_exact
@@ -92,6 +93,16 @@ def verdicts(comparisons: pd.DataFrame) -> pd.Series:
         margin are, both joined by a comma, and "not settled" otherwise; "" where there is no difference.
     """
     return comparisons.apply(_verdict, axis=1, result_type="reduce").astype(object)
+
+
+def gain_needed(comparisons: pd.DataFrame) -> pd.Series:
+    """The difference from which on Holm's next step would call an experiment higher, with its own error.
+
+    There p is 5 % divided by the number of comparisons that are not rejected.
+    """
+    n_open = max(int((comparisons["p_holm"] >= SIGNIFICANCE).sum()), 1)
+    level = 1 - SIGNIFICANCE / n_open
+    return pd.Series(stdtrit(comparisons["freedom"], (1 + level) / 2) * comparisons["error"], index=comparisons.index)
 
 
 def _verdict(row: pd.Series) -> str:

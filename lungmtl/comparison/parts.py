@@ -5,24 +5,27 @@ A control is an arm, `<experiment>-<arm>`, or a static experiment; params/contro
 
 from collections.abc import Iterable
 
+import numpy as np
 import pandas as pd
 
-from lungmtl.comparison.scans import bootstrapped, of_task, pairs_of
+from lungmtl.comparison.scans import Pair, bootstrapped, of_task, pairs_of
 from lungmtl.experiments import in_order, root_of
 
-QUESTIONS = {
-    "sharing": "What does sharing the encoder with the auxiliary tasks do, at fixed weights?",
-    "focus": "What does taking turns do, at the same mean weight of every task?",
-    "scale": "What does the lower mean weight do, turns or no turns being the same on both sides?",
-    "rhythm": "What does the square wave of the central weight do without any auxiliary loss?",
-    "auxiliaries": "What do the auxiliary losses add to that square wave?",
-    "signal": "What do the true auxiliary labels add to labels exchanged at random?",
-    "transfer": "What does the final stage on the central task do, which also ends the turns of PFLP?",
-    "warm-up": "What does a warm-up on all tasks add to one on the central task alone?",
-    "separation": "What does it do that labels lie on different scans, at the same number of labels of every task?",
-    "labels": "What do the labels of all other scans add?",
-    "sampling": "What does drawing batches by label do?",
-    "turns of scans": "What does taking turns in scans do, against taking turns in weights?",
+TELLS = {
+    "sharing": "sharing the encoder with the auxiliary tasks, at fixed weights",
+    "focus": "taking turns, at the same mean weight of every task",
+    "scale": "the lower mean weight that taking turns brings",
+    "focus and scale": "taking turns, with the lower mean weight",
+    "rhythm": "the square wave of the central weight, without any auxiliary loss",
+    "auxiliaries": "the auxiliary losses, added to that square wave",
+    "signal": "true auxiliary labels in place of labels exchanged at random",
+    "transfer": "a final stage on the central task, which also ends the turns of PFLP",
+    "not fine-tuning": "damped auxiliary weights in the final stage, not none and a fresh optimiser",
+    "warm-up": "a warm-up on all tasks in place of one on the central task alone",
+    "separation": "labels that lie on different scans, at the same number of labels of every task",
+    "labels": "the labels of all other scans",
+    "sampling": "batches drawn by label",
+    "turns of scans": "taking turns in scans in place of turns in weights",
 }
 STATIC = {"MTL0": "MTL.aux0.01", "MTL1": "MTL.aux0.1", "MTL2": "MTL.aux1", "MTL3": "MTL", "MTL4": "MTL.aux6"}
 CONTRASTS = (  # part, experiment, the one subtracted; {} is any experiment, {static} its base weights without turns
@@ -32,6 +35,7 @@ CONTRASTS = (  # part, experiment, the one subtracted; {} is any experiment, {st
     ("focus", "{}.keepmean", "{static}"),
     ("scale", "{}-mean", "{static}"),
     ("scale", "{}", "{}.keepmean"),
+    ("focus and scale", "{}", "{static}"),
     ("rhythm", "STL-wave", "STL"),
     ("rhythm", "{}-alone", "STL"),
     ("auxiliaries", "MTL0", "STL-wave"),
@@ -39,7 +43,9 @@ CONTRASTS = (  # part, experiment, the one subtracted; {} is any experiment, {st
     ("signal", "{}", "{}-shuffled"),
     ("transfer", "ITW1", "MTL"),
     ("transfer", "ITW2", "MTL2"),
+    ("transfer", "ITW2.keepmean", "MTL2.keepmean"),
     ("transfer", "ITW3", "MTL3"),
+    ("not fine-tuning", "{}", "{}.finetune"),
     ("warm-up", "{}", "{}-single"),
     ("separation", "{}", "{}-matched"),
     ("labels", "{}-full", "{}-matched"),
@@ -48,24 +54,28 @@ CONTRASTS = (  # part, experiment, the one subtracted; {} is any experiment, {st
     ("sampling", "{}-turns", "{}"),
     ("turns of scans", "MTL-focus", "MTL3"),
 )
-COLUMNS = ("part", "experiment", "reference", "difference", "low", "high", "interval", "n_seeds", "n", "positives")
+COLUMNS = ("part", "tells", "experiment", "reference", "difference", "low", "high", "n_agree", "interval")
 
 
 def parts_table(predictions: pd.DataFrame, *, task: str, replicates: int, seed: int) -> pd.DataFrame:
-    """Differences of test AUC that each tell one part, paired by scan and seed; exploratory, so without p values.
+    """Differences of test AUC that each tell one part, paired by scan and seed.
+
+    Estimates with intervals (`evidence.mean_difference`): the protocol's family does not hold these pairs, so there is
+    no adjusted p value.
 
     Returns:
-        `COLUMNS`, a row per contrast of `CONTRASTS` whose experiments are both there; no row if none is.
+        `COLUMNS`, n_seeds, n, positives: a row per contrast of `CONTRASTS` whose experiments are both there; no row if
+        none is. n_agree counts the seeds whose difference has the sign of the mean.
     """
-    pairs = contrasts(predictions["experiment"].unique())
-    wanted = {name for _, *pair in pairs for name in pair}
-    groups = of_task(predictions[predictions["experiment"].isin(wanted)], "test", task) if pairs else {}
+    named = contrasts(predictions["experiment"].unique())
+    wanted = {name for _, *pair in named for name in pair}
+    groups = of_task(predictions[predictions["experiment"].isin(wanted)], "test", task) if named else {}
     groups = bootstrapped(groups, replicates, seed)
     rows = []
-    for part, experiment, reference in pairs:
+    for part, experiment, reference in named:
         for pair in pairs_of({name: groups[name] for name in (experiment, reference)}, [reference]):
-            rows.append({"part": part} | pair.place | pair.mean_difference._asdict() | pair.a.about)
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+            rows.append({"part": part, "tells": TELLS[part]} | _row(pair))
+    return pd.DataFrame(rows, columns=[*COLUMNS, "n_seeds", "n", "positives"])
 
 
 def contrasts(experiments: Iterable[str]) -> list[tuple[str, str, str]]:
@@ -77,3 +87,10 @@ def contrasts(experiments: Iterable[str]) -> list[tuple[str, str, str]]:
         for root in roots
     }
     return [contrast for contrast in found if set(contrast[1:]) <= there]
+
+
+def _row(pair: Pair) -> dict[str, object]:
+    found = pair.mean_difference._asdict()
+    by_seed = (pair.a.areas - pair.b.areas).value if pair.a.areas else np.array([])
+    agreeing = int(np.sum(np.sign(by_seed) == np.sign(found["difference"])))
+    return pair.place | found | pair.a.about | {"n_agree": agreeing}

@@ -3,7 +3,6 @@
 Sources: Yang et al. 2020, Table 2 and abstract, arXiv 1912.07167 (the published AUCs).
 """
 
-import numpy as np
 import pandas as pd
 
 from lungmtl.experiments import base_of, in_order
@@ -77,11 +76,29 @@ def format_table(aucs: pd.DataFrame) -> str:
     )
     wide = wide.loc[in_order(aucs["experiment"]), list(dict.fromkeys(aucs["task"]))].fillna("")
     wide.columns = [column.replace("_", " ") for column in wide.columns]
-    n_seeds = " to ".join(map(str, sorted({aucs["n_seeds"].min(), aucs["n_seeds"].max()})))
-    notes = f"Test AUC [{' or '.join(sorted(set(aucs['interval'])))}], mean over {n_seeds} seed(s)."
-    counts = aucs.drop_duplicates("task").itertuples()
-    scans = "; ".join(f"{row.task.replace('_', ' ')} {row.n} ({row.positives} positive)" for row in counts)
-    return f"{wide.reset_index().to_string(index=False)}\n{notes}\nScans: {scans}."
+    return f"{wide.reset_index().to_string(index=False)}\n{_notes(aucs)}"
+
+
+def format_result(aucs: pd.DataFrame, comparisons: pd.DataFrame) -> str:
+    """The result on the central task as text, to the first reference: `result_table`, and what stands behind it."""
+    first = comparisons[comparisons["reference"] == next(iter(comparisons["reference"]), "")]
+    table, central = result_table(aucs, first), aucs[aucs["task"] == aucs["task"].iloc[0]]
+    return f"{table.to_string(index=False)}\n{_notes(central)}"
+
+
+def result_table(aucs: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFrame:
+    """The result on the central task as texts: AUC, and to each reference the paired difference and its verdict.
+
+    Args:
+        aucs: As `auc_table` returns it, or its csv; the first task is the central one.
+        comparisons: As `comparison_table` returns it with its verdicts, or its csv.
+    """
+    central = aucs[aucs["task"] == aucs["task"].iloc[0]]
+    table = pd.DataFrame({"experiment": central["experiment"], "test AUC": _cells(central, decimals=3)})
+    for reference, rows in comparisons.dropna(subset="difference").groupby("reference", sort=False):
+        for column, texts in ((f"minus {reference}", _differences(rows)), (f"against {reference}", rows["verdict"])):
+            table[column] = table["experiment"].map(dict(zip(rows["experiment"], texts, strict=True))).fillna("")
+    return table
 
 
 def summary(aucs: pd.DataFrame, comparisons: pd.DataFrame) -> str:
@@ -94,14 +111,28 @@ def summary(aucs: pd.DataFrame, comparisons: pd.DataFrame) -> str:
     central = aucs[aucs["task"] == aucs["task"].iloc[0]]
     table = pd.DataFrame({"experiment": central["experiment"], "test AUC": _cells(central)})
     for reference, rows in comparisons.groupby("reference", sort=False):
-        values = zip(rows["difference"], rows["low"], rows["high"], rows["p_holm"], strict=True)
-        cells = [f"{value:+.3f} [{low:+.3f}, {high:+.3f}], p {p:.2g}" for value, low, high, p in values]
+        cells = [f"{cell}, p {p:.2g}" for cell, p in zip(_differences(rows), rows["p_holm"], strict=True)]
         of_experiment = dict(zip(rows["experiment"], cells, strict=True))
         table[f"minus {reference}, Holm's p"] = table["experiment"].map(of_experiment).fillna("")
     head, *body = (f"| {' | '.join(row)} |" for row in [table.columns, *table.to_numpy()])
     return "\n".join([head, "|---" * len(table.columns) + "|", *body])
 
 
-def _cells(aucs: pd.DataFrame) -> list[str]:
+def _notes(aucs: pd.DataFrame) -> str:
+    """Name of the interval, number of seeds and scans, in two lines."""
+    low, high = aucs["n_seeds"].min(), aucs["n_seeds"].max()
+    seeds = f"{low} to {high} seeds" if low != high else f"{low} seed{'s' if low > 1 else ''}"
+    counts = aucs.drop_duplicates("task").itertuples()
+    scans = "; ".join(f"{row.task.replace('_', ' ')} {row.n} ({row.positives} positive)" for row in counts)
+    return f"Test AUC [{' or '.join(sorted(set(aucs['interval'])))}], mean over {seeds}.\nScans: {scans}."
+
+
+def _cells(aucs: pd.DataFrame, *, decimals: int = 2) -> list[str]:
     values = zip(aucs["auc"], aucs["low"], aucs["high"], strict=True)
-    return ["one class only" if np.isnan(auc) else f"{auc:.2f} [{low:.2f}, {high:.2f}]" for auc, low, high in values]
+    cells = [[f"{value:.{decimals}f}" for value in row] for row in values]
+    return ["one class only" if auc == "nan" else f"{auc} [{low}, {high}]" for auc, low, high in cells]
+
+
+def _differences(rows: pd.DataFrame) -> list[str]:
+    values = zip(rows["difference"], rows["low"], rows["high"], strict=True)
+    return [f"{value:+.3f} [{low:+.3f}, {high:+.3f}]" for value, low, high in values]

@@ -1,13 +1,12 @@
 """Figures of AUCs: by task, ROC curves, next to the paper's, reliability."""
 
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 
 from lungmtl.experiments import in_order
-from lungmtl.figures.marks import CHANCE, dots_with_intervals, grouped_positions, marker, name_rows, panels
-from lungmtl.figures.style import looks, new_figure, styled
-from lungmtl.figures.words import captioned, interval_names, scans_of, seeds_of, sentence, task_label
+from lungmtl.figures.marks import CHANCE, dots_with_intervals, grouped_positions, legend, marker, name_rows, panels
+from lungmtl.figures.style import dashes_of, groups_of, line_colors, looks, new_figure, styled
+from lungmtl.figures.words import captioned, extremes, interval_names, scans_of, seeds_of, sentence, task_label
 
 
 @styled
@@ -30,35 +29,39 @@ def auc_by_task(aucs: pd.DataFrame) -> Figure:
         axis.text(0, 1.015, f"{positives} of {n} scans", transform=axis.transAxes, color="0.35")
     name_rows(figure.axes, dict(enumerate(experiments)), grid=True)
     caption = f"Mean over {seeds_of(rows)} with its {interval_names(rows)} interval. Dotted line: chance."
-    return captioned(figure, caption)
+    first = rows[rows["task"] == tasks[0]]
+    alt = f"Test AUC of every experiment in {len(tasks)} tasks; {task_label(tasks[0])}: {extremes(first, 'auc')}."
+    return captioned(figure, caption, alt=alt)
 
 
 @styled
 def roc_curves(curves: pd.DataFrame, aucs: pd.DataFrame) -> Figure:
-    """ROC curves of one task, one panel per experiment: thin = a seed, thick = mean, grey = the first experiment.
+    """ROC curves of one task, mean over seeds, the experiments of a group in one panel; grey: the first experiment.
 
     Args:
         curves: experiment, seed, false_positive_rate, sensitivity on the same rates for every run.
         aucs: The rows of that task: experiment, task, auc, low, high, interval, n_seeds, n, positives.
     """
-    experiments = in_order(curves["experiment"])
     wide = curves.pivot_table(index="false_positive_rate", columns=["experiment", "seed"], values="sensitivity")
     start = pd.DataFrame(0.0, index=[0.0], columns=wide.columns)  # the stored curves start at the upper end of a rise
-    wide, of_experiment = pd.concat([start, wide]), aucs.set_index("experiment")
-    figure, axes = panels(experiments, size_in=(1.95, 2.05), x="1 - specificity", y="sensitivity")
-    for experiment, axis in axes.items():
-        color, row = looks(experiments)[experiment].color, of_experiment.loc[experiment]
-        axis.plot(wide[experiments[0]].mean(axis=1), color="0.6", linewidth=1.2)
-        axis.plot(wide[experiment], color=color, linewidth=0.6, alpha=0.5)
-        axis.plot(wide[experiment].mean(axis=1), color=color, linewidth=1.9)
+    means, of_experiment = pd.concat([start, wide]).T.groupby("experiment").mean().T, aucs.set_index("experiment")
+    groups, first = groups_of(means.columns), in_order(means.columns)[0]
+    figure, axes = panels(list(groups), size_in=(3.2, 3.2), x="1 - specificity", y="sensitivity", n_columns=3)
+    for title, axis in axes.items():
         axis.plot([0, 1], [0, 1], **CHANCE)
-        text = f"AUC {row['auc']:.2f}\n[{row['low']:.2f}, {row['high']:.2f}]"
-        axis.text(0.97, 0.05, text, transform=axis.transAxes, ha="right", va="bottom")
+        axis.plot(means[first], color="0.5", linewidth=1.2)
+        for name, color in line_colors(groups[title]).items():
+            auc, low, high = of_experiment.loc[name, ["auc", "low", "high"]]
+            words = f"{name}  {auc:.2f} [{low:.2f}, {high:.2f}]"
+            axis.plot(means[name], color=color, dashes=dashes_of(looks(curves["experiment"])[name]), label=words)
+        axis.legend(loc="lower right", fontsize=6.5, handlelength=1.8)
         axis.set_aspect("equal")
+    task = aucs["task"].iloc[0]
     return captioned(
         figure,
-        f"{sentence(aucs['task'].iloc[0])}, {scans_of(aucs)}. Thin: one seed; thick: mean over seeds; grey: mean of "
-        f"{experiments[0]}; dotted: chance. In brackets: {interval_names(aucs)}.",
+        f"{sentence(task)}, {scans_of(aucs)}. Mean over seeds; grey: {first}; dotted: chance. AUC in brackets: "
+        f"{interval_names(aucs)}.",
+        alt=f"ROC curves of {task_label(task)}, mean over seeds: AUC {extremes(aucs, 'auc')}.",
     )
 
 
@@ -67,11 +70,12 @@ def published_aucs(published: pd.DataFrame) -> Figure:
     """The paper's AUCs next to ours, grouped by the paper's four settings.
 
     Args:
-        published: setting, experiment, paper_auc, paper_n, auc, low, high, interval, n_seeds, n.
+        published: setting, experiment, paper_auc, paper_n, auc, low, high, interval, n_seeds, n; NaN rows are left out.
     """
+    published = published.dropna(subset="auc")
     settings = published.groupby("setting", sort=False)
     positions = grouped_positions([part.index for _, part in settings], gap=0.6)  # by row of the frame
-    ours = published.assign(position=published.index.map(positions)).dropna(subset="auc")
+    ours = published.assign(position=published.index.map(positions))
     figure, axes = new_figure(width_in=7.2, height_in=1.6 + 0.25 * (len(published) + 0.6 * len(settings)))
     axis = axes[0, 0]
     dots_with_intervals(axis, ours, "auc", looks(published["experiment"]))
@@ -87,24 +91,38 @@ def published_aucs(published: pd.DataFrame) -> Figure:
         f"Two different cohorts. Points: this study, {int(ours['n'].iloc[0])} test scans, mean over {seeds_of(ours)}, "
         f"{interval_names(ours)} interval. Grey bars: the paper, {published['paper_n'].iloc[0]} test scans of NLST and "
         "Vanderbilt, no interval published; it does not say which experiment its last two values belong to, so all "
-        "candidates are shown.",
+        "candidates of this study are shown. It publishes no value of ITW without PFLP (ITW1).",
+        alt="; ".join(
+            f"{row.experiment} {row.auc:.2f} here, {row.paper_auc:.2f} in the paper ({row.setting})"
+            for row in ours.itertuples()
+        ),
     )
 
 
 @styled
 def reliability(bins: pd.DataFrame, *, caption: str) -> Figure:
-    """Observed share of positive scans against predicted probability, one panel per experiment.
+    """Observed share of positive scans against predicted probability, the experiments of a group in one panel.
 
     Args:
-        bins: experiment, predicted, observed, low, high, n.
+        bins: experiment, predicted, observed, low, high, n; the band is drawn where a panel holds two at most.
         caption: Which task, scans and seeds, and the name of the interval.
     """
-    experiments = in_order(bins["experiment"])
-    figure, axes = panels(experiments, size_in=(1.95, 2.05), x="predicted", y="observed")
-    for experiment, axis in axes.items():
-        part, look = bins[bins["experiment"] == experiment].sort_values("predicted"), looks(experiments)[experiment]
+    groups = groups_of(bins["experiment"])
+    figure, axes = panels(list(groups), size_in=(3.2, 3.2), x="predicted", y="observed", n_columns=3)
+    for title, axis in axes.items():
         axis.plot([0, 1], [0, 1], **CHANCE)
-        axis.fill_between(part["predicted"], part["low"], part["high"], color=look.color, alpha=0.22, linewidth=0)
-        sns.lineplot(part, x="predicted", y="observed", estimator=None, ax=axis, **marker(look))
+        for name, color in line_colors(groups[title]).items():
+            part = bins[bins["experiment"] == name].sort_values("predicted")
+            look = looks(bins["experiment"])[name]._replace(color=color)
+            if len(groups[title]) <= 2:
+                axis.fill_between(part["predicted"], part["low"], part["high"], color=color, alpha=0.18, linewidth=0)
+            axis.plot(part["predicted"], part["observed"], dashes=dashes_of(look), label=name, **marker(look, size=4))
+        legend(axis, "upper left")
         axis.set(aspect="equal", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
-    return captioned(figure, f"{caption} Dotted: perfect calibration; below it, risk is predicted too high.")
+    gaps = bins.assign(gap=bins["predicted"] - bins["observed"]).groupby("experiment", as_index=False)["gap"].mean()
+    return captioned(
+        figure,
+        f"{caption} The band is drawn where a panel holds no more than two experiments. Dotted: perfect calibration; "
+        "below it, risk is predicted too high.",
+        alt=f"Observed against predicted risk; mean of predicted minus observed {extremes(gaps, 'gap', form='+.2f')}.",
+    )

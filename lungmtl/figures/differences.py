@@ -6,12 +6,21 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lungmtl.experiments import base_of, in_order
-from lungmtl.figures.marks import dots_with_intervals, grouped_positions, name_rows, panels, under_heads, write_right
+from lungmtl.figures.marks import (
+    clip_intervals,
+    dots_with_intervals,
+    grouped_positions,
+    name_rows,
+    panels,
+    under_heads,
+    write_right,
+)
 from lungmtl.figures.style import Look, looks, new_figure, styled
-from lungmtl.figures.words import attribute_label, captioned, interval_names, scans_of, seeds_of
+from lungmtl.figures.words import attribute_label, captioned, extremes, interval_names, scans_of, seeds_of
 
 FOREST_HEADS = ("difference [interval]", "p differs", "p equivalent", "verdict")
 FOREST_COLUMNS = ((8, "left"), (172, "right"), (240, "right"), (254, "left"))  # offset in points and alignment
+VARIANT_COLUMNS = ((8, "left"), (148, "left"))
 AGAINST_ALL = ", against all negatives"  # ends the name of a subgroup of positives
 
 
@@ -24,20 +33,29 @@ def forest(comparisons: pd.DataFrame) -> Figure:
             verdict, interval, n_family, n_seeds, n, positives; NaN rows are left out.
     """
     rows = comparisons.dropna(subset="difference")
+    experiments = in_order(rows["experiment"])
     parts = rows.groupby("reference", sort=False)
     sizes = parts.size() + 1.6
     figure, axes = new_figure(width_in=9.6, height_in=0.9 + 0.25 * sizes.sum(), rows=len(parts), share="x")
     axes[0, 0].get_gridspec().set_height_ratios(sizes)
     for axis, (reference, part) in zip(axes[:, 0], parts, strict=True):
-        _draw_forest(axis, part, looks(rows["experiment"]))
+        _draw_forest(axis, part, rows, looks(experiments))
         axis.set_title(f"against {reference}")
     axes[-1, 0].set_xlabel("difference of test AUC")
     return captioned(
         figure,
         f"Paired by scan and seed: {_drawn(rows)}; a 90 % interval inside it is equivalence at 5 % before adjustment. "
         "p of no difference and of a difference beyond the band, each after Holm over the family of "
-        f"{rows['n_family'].iloc[0]} comparisons.",
+        f"{rows['n_family'].iloc[0]} comparisons. An arrow: the interval goes on.",
+        alt=" ".join(f"Against {reference}: {_in_words(part)}." for reference, part in parts),
     )
+
+
+def _in_words(part: pd.DataFrame) -> str:
+    """Differences from one reference for readers who do not see them."""
+    verdicts = ", ".join(f"{n} {verdict}" for verdict, n in part["verdict"].value_counts(sort=False).items())
+    number = f"{len(part)} difference{'s' if len(part) > 1 else ''}"
+    return f"{number} of test AUC {extremes(part, 'difference', form='+.3f')}; {verdicts}"
 
 
 def _drawn(rows: pd.DataFrame) -> str:
@@ -45,27 +63,36 @@ def _drawn(rows: pd.DataFrame) -> str:
     return f"{scans_of(rows)}; {intervals}. Grey band: within {rows['margin'].iloc[0]:g} of the reference"
 
 
-def _draw_forest(axis: Axes, part: pd.DataFrame, style: dict[str, Look]) -> None:
+def _draw_forest(axis: Axes, part: pd.DataFrame, rows: pd.DataFrame, style: dict[str, Look]) -> None:
     experiments = in_order(part["experiment"])
     part = part.assign(position=part["experiment"].map(experiments.index))
-    _draw_differences(axis, part, style)
+    _draw_differences(axis, part, rows, style)
     lines = {-0.9: FOREST_HEADS}
     for row in part.itertuples():
-        interval = f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}]".replace("-", "\N{MINUS SIGN}")
         ps = ["< 0.001" if p < 0.001 else f"{p:.3f}" for p in (row.p_holm, row.equivalence_p_holm)]
-        lines[row.position] = (interval, *ps, row.verdict)
-    for position, texts in lines.items():
-        for text, (offset_pt, side) in zip(texts, FOREST_COLUMNS, strict=True):
-            write_right(axis, position, text, offset_pt=offset_pt, side=side, color="0.35" if position < 0 else "black")
+        lines[row.position] = (_interval(row), *ps, row.verdict)
+    _write_columns(axis, lines, FOREST_COLUMNS)
     name_rows([axis], dict(enumerate(experiments)), grid=True)
 
 
-def _draw_differences(axis: Axes, part: pd.DataFrame, style: dict[str, Look]) -> None:
-    """Dots and intervals over the band of differences too small to matter."""
+def _draw_differences(axis: Axes, part: pd.DataFrame, rows: pd.DataFrame, style: dict[str, Look]) -> None:
+    """Dots and intervals over the band of differences too small to matter; limits from `rows`, those of all axes."""
     margin = part["margin"].iloc[0]
     axis.axvspan(-margin, margin, color="0.93", linewidth=0)
     axis.axvline(0, color="0.35", linewidth=0.9)
     dots_with_intervals(axis, part, "difference", style)
+    clip_intervals(axis, part, rows, "difference", style)
+
+
+def _interval(row: tuple) -> str:
+    return f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}]".replace("-", "\N{MINUS SIGN}")
+
+
+def _write_columns(axis: Axes, lines: dict[float, tuple[str, ...]], columns: tuple[tuple[int, str], ...]) -> None:
+    """Texts next to the rows at these heights; heads stand above 0."""
+    for position, texts in lines.items():
+        for text, (offset_pt, side) in zip(texts, columns, strict=True):
+            write_right(axis, position, text, offset_pt=offset_pt, side=side, color="0.35" if position < 0 else "black")
 
 
 @styled
@@ -82,14 +109,16 @@ def sensitivity(comparisons: pd.DataFrame, selected: pd.DataFrame) -> Figure:
     positions = grouped_positions([[name for name in names if base_of(name) == base] for base in bases], gap=0.7)
     rows = rows.assign(position=rows["experiment"].map(positions)).dropna(subset="position")
     references = list(dict.fromkeys(rows["reference"]))
-    figure, axes = panels(references, size_in=(4.5, 0.6 + 0.23 * (len(positions) + 1)), x="difference of test AUC")
+    figure, axes = panels(references, size_in=(5.6, 0.6 + 0.23 * (len(positions) + 1)), x="difference of test AUC")
     for reference, axis in axes.items():
         part = rows[rows["reference"] == reference]
         if reference in positions:
             write_right(axis, positions[reference], "the reference", offset_pt=8, side="left", color="0.5")
-        _draw_differences(axis, part, style)
+        _draw_differences(axis, part, rows, style)
+        _write_columns(
+            axis, {row.position: (_interval(row), row.verdict) for row in part.itertuples()}, VARIANT_COLUMNS
+        )
         for row in part.itertuples():
-            write_right(axis, row.position, row.verdict, offset_pt=8, side="left")
             if row.experiment in set(selected["experiment"]):
                 axis.plot(row.difference, row.position, "o", color="none", markeredgecolor="black", markersize=11)
             if row.experiment in bases:
@@ -103,7 +132,11 @@ def sensitivity(comparisons: pd.DataFrame, selected: pd.DataFrame) -> Figure:
         figure,
         "Bold: the experiment as in Table 2, its difference carried down (dashed); below it, the same with one setting "
         f"changed. Ring: what validation scans chose of its group. {_drawn(rows)}. Verdicts after Holm over the family "
-        f"of {rows['n_family'].iloc[0]} comparisons.",
+        f"of {rows['n_family'].iloc[0]} comparisons. An arrow: the interval goes on.",
+        alt=" ".join(
+            f"Against {reference}, with every variant: {_in_words(part)}."
+            for reference, part in rows.groupby("reference", sort=False)
+        ),
     )
 
 
@@ -133,4 +166,5 @@ def subgroups(table: pd.DataFrame) -> Figure:
         f"EXPLORATORY: subgroups were not fixed beforehand, intervals are not adjusted, and of {len(rows)} shown some "
         f"stand apart by chance. Next to each subgroup: scans (positive); *: only these positives, all negatives. "
         f"{seeds_of(rows)}; {interval_names(rows)} interval.",
+        alt=f"{x_label} in {rows['subgroup'].nunique()} subgroups of scans, {extremes(rows, 'value', form='+.2f')}.",
     )

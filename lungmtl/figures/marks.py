@@ -2,13 +2,14 @@
 
 from collections.abc import Collection, Hashable, Iterable, Sequence
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lungmtl.figures.style import Look, new_figure
 
-CHANCE = {"color": "0.6", "linewidth": 0.9, "linestyle": ":", "zorder": 1}
+CHANCE = {"color": "0.5", "linewidth": 0.9, "linestyle": ":", "zorder": 1}
 
 
 def panels(
@@ -43,6 +44,30 @@ def dots_with_intervals(axis: Axes, rows: pd.DataFrame, value: str, style: dict[
         for low, high, width in lines:
             axis.plot([row[low], row[high]], [row["position"]] * 2, color=look.color, linewidth=width)
         axis.plot(row[value], row["position"], **marker(look, size=7 if "low_90" in rows else 5))
+
+
+def clip_intervals(axis: Axes, part: pd.DataFrame, rows: pd.DataFrame, value: str, style: dict[str, Look]) -> None:
+    """Limit an axis to all values and most intervals of `rows`, with an arrow where an interval of `part` goes on.
+
+    `part` are the axis's own rows, with experiment, position, low, high and the column `value`.
+    """
+    ends = rows[["low", "high"]].abs().to_numpy()
+    bound = max(1.15 * rows[value].abs().max(), 1.2 * np.quantile(ends, 0.75))
+    bound = 1.05 * ends.max() if ends.max() < 1.5 * bound else bound  # what goes on by little is drawn
+    low, high = max(1.05 * rows["low"].min(), -bound), min(1.05 * rows["high"].max(), bound)
+    low, high = min(low, -0.1 * bound), max(high, 0.1 * bound)
+    axis.set_xlim(low, high)
+    for row in part.to_dict("records"):
+        for limit, shape, goes_on in ((low, "<", row["low"] < low), (high, ">", row["high"] > high)):
+            if goes_on:
+                color = style[row["experiment"]].color
+                axis.plot(limit, row["position"], marker=shape, markersize=6, color=color, clip_on=False)
+
+
+def legend(axis: Axes, place: str = "best") -> None:
+    """Names of the lines of a panel, small, in two columns where they are many."""
+    handles, _ = axis.get_legend_handles_labels()
+    axis.legend(loc=place, fontsize=6.5, handlelength=1.8, ncols=1 + (len(handles) > 5), columnspacing=1)
 
 
 def marker(look: Look, *, size: float = 5) -> dict[str, str | float]:

@@ -1,9 +1,11 @@
 """Style of all figures: colours, markers, fonts, empty figures.
 
 An experiment has one colour, marker and line style in every figure (`looks`). A variant, named BASE.change
-(ITW2.start0.5), and an arm, named BASE-arm (ITW2-full), stand next to their base, in its colour, with an open marker.
+(ITW2.start0.5), and an arm, named BASE-arm (ITW2-full), stand next to their base, in its colour, with an open marker;
+where those of a base share a panel, each has a colour of its own (`line_colors`). Every colour has a contrast of 3 : 1
+or more with white.
 
-Sources: Okabe & Ito 2008 (colour-blind safe hues), https://jfly.uni-koeln.de/color.
+Sources: Okabe & Ito 2008 (colour-blind safe hues), https://jfly.uni-koeln.de/color; WCAG 2.2, 1.4.11 (contrast).
 """
 
 import io
@@ -41,15 +43,24 @@ STYLE = (
     }
 )
 styled = matplotlib.rc_context(STYLE)  # used as a decorator: the style holds inside the function only
-BLUES = ("#9CCBEA", "#6AAEDC", "#3A8CC8", "#1566A8", "#073B73")  # MTL0 to MTL4: darker = heavier auxiliaries
-REDS = ("#F08A5D", "#D1490C", "#7E2300")  # ITW1 to ITW3
-COLORS = dict(zip(TABLE2, ("#000000", "#E6A800", *BLUES, *REDS), strict=True))  # one family, one hue
+BLUES = ("#2494D9", "#0463DD", "#0D35D2", "#0D3C84", "#072949")  # MTL0 to MTL4: darker = heavier auxiliaries
+REDS = ("#F05D41", "#B6240A", "#851C0D")  # ITW1 to ITW3
+COLORS = dict(zip(TABLE2, ("#000000", "#BC8900", *BLUES, *REDS), strict=True))  # one family, one hue
 FAMILIES = dict(zip(TABLE2, ["STL", "BW", *5 * ["PFLP"], *3 * ["ITW"]], strict=True))
+FAMILY_TITLES = {  # of panels; two families share one
+    **dict.fromkeys(("STL", "BW"), "neither PFLP nor ITW"),
+    "PFLP": "Periodic Focusing (PFLP)",
+    "ITW": "Internal-Transfer Weighting (ITW)",
+}
 FAMILY_MARKERS = {"STL": "D", "BW": "s", "PFLP": "o", "ITW": "^", "other": "X"}
 FAMILY_DASHES = {"STL": (5, 1.5), "BW": (1.2, 1.2), "PFLP": "", "ITW": "", "other": (4, 1, 1, 1)}
 VARIANT_MARKERS = ("o", "s", "^", "D", "v", "p", "<", "h", ">", "P", "*", "d")  # open, in order of name
 VARIANT_DASHES = ((5, 1), (2, 1), (7, 1, 2, 1), (3, 1, 1, 1, 1, 1), (1, 1))
-OTHER_COLORS = ("#009E73", "#CC79A7", "#7F7F7F", "#5B3E96", "#A8B400")  # experiments outside Table 2, in order
+OTHER_COLORS = ("#009E73", "#CC79A7", "#7F7F7F", "#5B3E96", "#7A8500")  # experiments outside Table 2, in order
+VARIANT_COLORS = (  # of variants that share a panel with their base, whose own colour is left out
+    *("#2494D9", "#BC8900", "#009E73", "#CC79A7", "#5B3E96", "#7F7F7F", "#B6240A", "#7A8500", "#0D3C84"),
+    *("#E0218A", "#8C564B"),
+)
 SPLIT_COLORS = (BLUES[2], COLORS["MTL"], "#7F7F7F")  # train, validation, test
 BLUE, RED = BLUES[2], REDS[1]  # of figures that are not about experiments
 
@@ -66,15 +77,17 @@ class Look(NamedTuple):
 class NotebookFigure(Figure):
     """A Figure outside pyplot that a notebook shows by itself. It is laid out once, however often it is saved."""
 
+    alt = ""  # what it shows, for readers who do not see it
+
     def draw(self, renderer: RendererBase) -> None:
         """Draw, and keep the layout that this has found."""
         super().draw(renderer)
         self.set_layout_engine(None)  # of matplotlib's settings, which have none
 
-    def _repr_png_(self) -> bytes:
+    def _repr_png_(self) -> tuple[bytes, dict[str, str]]:
         png = io.BytesIO()
         self.savefig(png, format="png")
-        return png.getvalue()
+        return png.getvalue(), {"alt": self.alt}
 
 
 def looks(experiments: Iterable[str]) -> dict[str, Look]:
@@ -86,6 +99,32 @@ def looks(experiments: Iterable[str]) -> dict[str, Look]:
     others = [base for base in dict.fromkeys(map(root_of, names)) if base not in COLORS]
     colors = COLORS | {base: OTHER_COLORS[i % len(OTHER_COLORS)] for i, base in enumerate(others)}
     return {name: _look(name, names, colors[root_of(name)]) for name in names}
+
+
+def dashes_of(look: Look) -> tuple:
+    """Line style of a look as matplotlib takes it: lengths in line widths, none = solid."""
+    return look.dashes or (None, None)
+
+
+def line_colors(experiments: Iterable[str]) -> dict[str, str]:
+    """Colour of every experiment that shares a panel with the others: a variant's own, so that lines are told apart."""
+    bases = {name: look.color for name, look in looks(experiments).items() if name == root_of(name)}
+    free = [color for color in VARIANT_COLORS if color not in bases.values()]
+    variants = [name for name in in_order(experiments) if name not in bases]
+    colors = bases | {name: free[i % len(free)] for i, name in enumerate(variants)}
+    return {name: colors[name] for name in in_order(experiments)}
+
+
+def groups_of(experiments: Iterable[str]) -> dict[str, list[str]]:
+    """Experiments that share a panel, by the panel's title: a base with its variants, else a family of Table 2."""
+    names = in_order(experiments)
+    with_variants = {root_of(name) for name in names if name != root_of(name)}
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        base = root_of(name)
+        title = base if base in with_variants else FAMILY_TITLES.get(FAMILIES.get(name, ""), name)
+        groups.setdefault(title, []).append(name)
+    return {title if len(members) > 1 else members[0]: members for title, members in groups.items()}
 
 
 def _look(name: str, names: list[str], color: str) -> Look:

@@ -1,21 +1,28 @@
 """Figures of training: loss weights, learning curves, run time."""
 
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, ScalarFormatter
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, ScalarFormatter
 
 from lungmtl.experiments import in_order
-from lungmtl.figures.marks import name_rows, panels
-from lungmtl.figures.style import looks, new_figure, styled
-from lungmtl.figures.words import captioned, seeds_of, sentence, task_label
+from lungmtl.figures.marks import legend, name_rows, panels
+from lungmtl.figures.style import groups_of, line_colors, looks, new_figure, styled
+from lungmtl.figures.words import captioned, extremes, seeds_of, sentence, task_label
+
+MAX_TICKS = 16  # of the colour bar of weights
 
 
 @styled
 def weight_timeline(steps: pd.DataFrame) -> Figure:
     """Loss weight of every task at every step, one strip of tasks per experiment; a line where the phase changes.
+
+    A strip's title holds the largest weight of each task; the colour bar has a tick at every weight, if they are few.
 
     Args:
         steps: experiment, step (from 0; one that is not there is like the last), phase (free text) and weight_<task>
@@ -26,10 +33,36 @@ def weight_timeline(steps: pd.DataFrame) -> Figure:
     names = in_order(steps["experiment"])
     figure, axes = panels(names, size_in=(3.95, 0.96), x="optimiser step", n_columns=2)
     for experiment, axis in axes.items():
-        _draw_strip(axis, steps[steps["experiment"] == experiment].drop_duplicates("step"), norm)
-    figure.colorbar(axis.collections[0], ax=figure.axes, label="loss weight", shrink=0.6, pad=0.01)
+        own = steps[steps["experiment"] == experiment].drop_duplicates("step")
+        _draw_strip(axis, own, norm)
+        axis.set_title(f"{experiment}   {_largest(own)}")
+    bar = figure.colorbar(axis.collections[0], ax=figure.axes, label="loss weight", shrink=0.8, pad=0.01)
+    values = _apart(np.unique(weights.to_numpy()[weights > 0].round(4)))
+    if len(values) <= MAX_TICKS:
+        bar.ax.yaxis.set(major_locator=FixedLocator(values), minor_locator=NullLocator())
+        bar.ax.yaxis.set_major_formatter("{x:g}")
     n_steps = steps["step"].max() + 1
-    return captioned(figure, f"{n_steps} steps. White: task not trained, or weight 0. Dashed line: the phase changes.")
+    return captioned(
+        figure,
+        f"{n_steps} steps. Next to each name: the largest weights, central : auxiliary. White: task not trained, or "
+        "weight 0. Dashed line: the phase changes.",
+        alt="Largest loss weights: "
+        + "; ".join(f"{name} {_largest(steps[steps['experiment'] == name])}" for name in names),
+    )
+
+
+def _largest(steps: pd.DataFrame) -> str:
+    """The largest weight of every task that is trained; of the auxiliary ones one, where they are alike: 3 : 1."""
+    first, *others = [f"{weight:.3g}" for weight in steps.filter(like="weight_").max().dropna()]
+    return " : ".join([first, *(others[:1] if len(set(others)) == 1 else others)])
+
+
+def _apart(values: np.ndarray) -> list[float]:
+    """The values, rising, without those that lie closer than a fifth to one that is kept."""
+    kept: list[float] = []
+    for value in values:
+        kept += [value] if not kept or value > 1.2 * kept[-1] else []
+    return kept
 
 
 def _draw_strip(axis: Axes, steps: pd.DataFrame, norm: LogNorm) -> None:
@@ -46,36 +79,59 @@ def _draw_strip(axis: Axes, steps: pd.DataFrame, norm: LogNorm) -> None:
 
 
 @styled
-def learning_curves(history: pd.DataFrame, *, task: str = "", value: str = "loss") -> Figure:
-    """Training of every experiment: AUC (validation) or loss (training dashed, validation solid) of one task.
+def learning_curves(
+    history: pd.DataFrame, *, task: str = "", value: str = "loss", starts: Mapping[str, float] | None = None
+) -> Figure:
+    """Training of every experiment, the experiments of a group in one panel: validation AUC, or loss, of one task.
+
+    The loss axis ends at one and a half times the 90th percentile of the means, or one spike would flatten all else.
 
     Args:
         history: experiment, seed, epoch (from 0), split, task, loss, auc.
         task: The task shown; empty = the first one.
-        value: auc or loss.
+        value: auc or loss; of loss training is dashed, validation solid.
+        starts: Experiment to the epoch (counted from 1) after which its last stage begins: a dotted line.
     """
     task = task or history["task"].iloc[0]
     rows = history[(history["task"] == task) & history[value].notna()].assign(epoch=lambda rows: rows["epoch"] + 1)
     rows = rows[rows["split"] == "validation"] if value == "auc" else rows
-    experiments = in_order(rows["experiment"])
-    labels = {"x": "epoch", "y": "validation AUC" if value == "auc" else "loss"}
-    figure, axes = panels(experiments, size_in=(1.95, 1.6), **labels)
-    dashes = {"train": (3.7, 1.6), "validation": ""}
-    for experiment, axis in axes.items():
-        part = rows[rows["experiment"] == experiment]
-        drawn = {"x": "epoch", "y": value, "color": looks(experiments)[experiment].color, "ax": axis, "legend": False}
-        sns.lineplot(
-            part[part["split"] == "validation"], units="seed", estimator=None, linewidth=0.6, alpha=0.5, **drawn
-        )
-        sns.lineplot(part, style="split", dashes=dashes, errorbar=None, linewidth=1.9, **drawn)
-        axis.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+    groups, starts = groups_of(rows["experiment"]), starts or {}
+    what = "validation AUC" if value == "auc" else "loss"
+    figure, axes = panels(list(groups), size_in=(3.4, 2.6), x="epoch", y=what, n_columns=3)
+    means = rows.groupby(["experiment", "split", "epoch"])[value].mean()
+    for title, axis in axes.items():
+        _draw_curves(axis, means, rows[rows["experiment"].isin(groups[title])], value, groups[title])
+        for start in sorted({starts[name] for name in groups[title] if starts.get(name)}):
+            axis.axvline(start, color="0.35", linewidth=0.9, linestyle=":")
+        legend(axis, "best" if value == "auc" else "upper right")
+    notes = ["Dotted line: Internal-Transfer Weighting begins."] if starts else []
+    if value == "loss":
+        cut = 1.5 * means.quantile(0.9)
+        figure.axes[0].set_ylim(top=min(cut, 1.05 * means.max()))
+        notes += ["Solid: validation; dashed: training."]
+        notes += [f"Curves are cut off above {cut:.2f}."] if means.max() > cut else []
     seeds = rows.groupby("experiment")["seed"].nunique().rename("n_seeds").to_frame()
-    splits = "" if value == "auc" else "Solid: validation; dashed: training, mean only. "
+    last = means.xs("validation", level="split").groupby("experiment").last().reset_index()
     return captioned(
         figure,
-        f"{sentence(task)}, {seeds_of(seeds)}. Thin: one seed; thick: mean over seeds. {splits}"
-        "No interval: validation curves are not a result.",
+        f"{sentence(task)}. Thick: mean over {seeds_of(seeds)}; thin: one seed, where a panel holds no more than two "
+        f"experiments. {' '.join(notes)} No interval: validation curves are not a result.",
+        alt=f"Curves of {what} by epoch, {task_label(task)}; at the end validation {extremes(last, value)}.",
     )
+
+
+def _draw_curves(axis: Axes, means: pd.Series, rows: pd.DataFrame, value: str, names: Sequence[str]) -> None:
+    """Mean curves, and those of single seeds on validation scans where there are few experiments."""
+    for name, color in line_colors(names).items():
+        own = rows[(rows["experiment"] == name) & (rows["split"] == "validation")]
+        if len(names) <= 2:
+            axis.plot(
+                own.pivot_table(index="epoch", columns="seed", values=value), color=color, linewidth=0.6, alpha=0.5
+            )
+        for split in sorted(set(means[name].index.get_level_values("split"))):
+            dashes, label = ((3.7, 1.6), "") if split == "train" else ((None, None), name)
+            axis.plot(means[name, split], color=color, linewidth=1.9, dashes=dashes, label=label)
+    axis.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
 
 
 @styled
@@ -103,4 +159,5 @@ def run_seconds(seconds: pd.DataFrame) -> Figure:
         figure,
         f"Mean over {seeds_of(seconds)}: preparation (light grey), training (colour), evaluation (dark grey); "
         "whiskers: fastest and slowest seed.",
+        alt=f"Seconds per run {extremes(seconds, 'total', form='.0f')}.",
     )

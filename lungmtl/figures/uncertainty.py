@@ -11,12 +11,11 @@ from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, StrMe
 from scipy.optimize import isotonic_regression
 
 from lungmtl.experiments import in_order
-from lungmtl.figures.marks import name_rows, panels, under_heads, write_right
+from lungmtl.figures.marks import name_rows, panels
 from lungmtl.figures.style import BLUE, RED, looks, new_figure, styled
-from lungmtl.figures.words import captioned, percent_text, seeds_of
+from lungmtl.figures.words import captioned, extremes, percent_text, seeds_of
 
 COVERAGE_BAND = (0.93, 0.97)  # chosen by us: a 95 % interval outside it would mislead
-COVERAGE_ROWS = 40  # chosen by us: beyond it there are two columns
 SIZE_TICKS = (50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)
 DIFFERENCE_TICKS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5)
 LABEL_IN = 0.14  # height of a line's name next to an axis
@@ -24,34 +23,37 @@ LABEL_IN = 0.14  # height of a line's name next to an axis
 
 @styled
 def variance_parts(parts: pd.DataFrame) -> Figure:
-    """Variance of a mean over seeds: the part of the seeds and the part of the test scans, a panel per quantity.
+    """Standard error of a mean over seeds: from the seeds, from the test scans and in all, a panel per quantity.
 
     Args:
-        parts: experiment, reference ("" = the AUC itself), seed_variance, patient_variance, seed_share, n_seeds, n;
+        parts: experiment, reference ("" = the AUC itself), seed_variance, patient_variance, total_variance, n_seeds, n;
             NaN rows are left out.
     """
     rows = parts.dropna(subset=["seed_variance", "patient_variance"])
-    rows = rows.assign(seeds=1e4 * rows["seed_variance"], scans=1e4 * rows["patient_variance"])
     references, experiments = list(dict.fromkeys(rows["reference"])), in_order(rows["experiment"])
-    x_label = "variance, 1 = standard error of 0.01"
-    figure, axes = panels(references, size_in=(3.2, 0.7 + 0.23 * len(experiments)), x=x_label)
+    figure, axes = panels(references, size_in=(3.2, 0.7 + 0.25 * len(experiments)), x="standard error of test AUC")
     for reference, axis in axes.items():
         part = rows[rows["reference"] == reference]
-        positions, ends = part["experiment"].map(experiments.index), part["seeds"] + part["scans"]
-        axis.barh(positions, part["seeds"], height=0.6, linewidth=0, color=RED, label="other seeds")
-        scans = {"left": part["seeds"], "color": BLUE, "label": "other test scans"}
-        axis.barh(positions, part["scans"], height=0.6, linewidth=0, **scans)
-        for position, end, share in zip(positions, ends, part["seed_share"], strict=True):
-            axis.annotate(percent_text(share), (end, position), (4, 0), textcoords="offset points", va="center")
+        positions = part["experiment"].map(experiments.index)
+        for shift, column, color, label in (
+            (-0.18, "seed", RED, "other seeds"),
+            (0.18, "patient", BLUE, "other scans"),
+        ):
+            bars = {"height": 0.32, "linewidth": 0, "color": color, "label": label}
+            axis.barh(positions + shift, np.sqrt(part[f"{column}_variance"]), **bars)
+        total = np.sqrt(part["total_variance"])
+        axis.plot(total, positions, "|", color="black", markersize=11, markeredgewidth=1.6, label="both")
         axis.set_title(f"difference from {reference}" if reference else "AUC")
     name_rows(figure.axes, dict(enumerate(experiments)), grid=False)
-    figure.axes[0].set_xlim(0, 1.2 * (rows["seeds"] + rows["scans"]).max())  # room for the shares
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
+    figure.axes[0].set_xlim(0, 1.05 * np.sqrt(rows["total_variance"]).max())
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
+    first = rows[rows["reference"] == references[0]].assign(error=lambda rows: np.sqrt(rows["total_variance"]))
     return captioned(
         figure,
-        f"Variance of the mean over {seeds_of(rows)} on {rows['n'].iloc[0]} test scans, in units of 0.01 squared: what "
-        "other seeds and what other scans would change. Next to the bars: the share of the seeds. More seeds shrink "
-        "the first part, more test scans the second.",
+        f"Standard errors of the mean over {seeds_of(rows)} on {rows['n'].iloc[0]} test scans: what other seeds and "
+        "other test scans would change, and both (root of the sum of squares). More seeds shrink the first, more test "
+        "scans the second.",
+        alt=f"Standard errors of test AUC, seeds and scans together: {extremes(first, 'error', form='.3f')}.",
     )
 
 
@@ -85,7 +87,9 @@ def power(detectable: pd.DataFrame, *, n: int, published_n: int, caption: str) -
     for one, ticks in ((axes[0, 0].xaxis, SIZE_TICKS), (axes[0, 0].yaxis, DIFFERENCE_TICKS)):  # of all panels
         one.set(major_locator=FixedLocator(ticks), minor_locator=NullLocator())
         one.set_major_formatter(StrMethodFormatter("{x:,g}"))
-    return captioned(figure, caption)
+    here = rows[rows["n"] == n]
+    alt = f"Detectable difference of AUC with {n} test scans {extremes(here, 'detectable', form='.3f')}."
+    return captioned(figure, caption, alt=alt)
 
 
 def _mark_sizes(axis: Axes, sizes: dict[str, int]) -> None:
@@ -110,39 +114,30 @@ def _label_ends(axis: Axes, ends: pd.DataFrame, *, panel_in: float) -> None:
 
 @styled
 def coverage(table: pd.DataFrame) -> Figure:
-    """How often each interval holds the true value in simulations, by setting.
+    """How often each interval holds the true value in simulations: a row per interval, a mark per setting.
 
     Args:
         table: interval, setting, nominal, coverage, low, high, n_simulations.
     """
-    n_settings = table.groupby("interval", sort=False).size()
-    n_rows = (n_settings + 1).cumsum()  # with a head for each interval
-    n_columns = 1 + int(n_rows.iloc[-1] > COVERAGE_ROWS)
-    column_of = (n_rows - n_settings) * n_columns // (n_rows.iloc[-1] + 1)
-    columns = [part for _, part in table.groupby(table["interval"].map(column_of))]
-    height_in = 1.3 + 0.2 * max(len(part) + 1.4 * part["interval"].nunique() for part in columns)
-    figure, axes = new_figure(width_in=1 + 6 * n_columns, height_in=height_in, columns=len(columns), share="x")
-    for axis, part in zip(axes[0], columns, strict=True):
-        _draw_coverage(axis, part)
-    low, high = table["n_simulations"].min(), table["n_simulations"].max()
-    return captioned(
-        figure,
-        f"{low if low == high else f'{low} to {high}'} simulations per row; lines: 95 % Wilson interval of the share. "
-        f"Asked for: {percent_text(table['nominal'].iloc[0])}. Grey band: "
-        f"{' to '.join(map(percent_text, COVERAGE_BAND))}; red crosses lie outside with their whole interval.",
-    )
-
-
-def _draw_coverage(axis: Axes, table: pd.DataFrame) -> None:
-    table, words, heads = under_heads(table, "interval", "setting")
+    intervals = list(dict.fromkeys(table["interval"]))
+    figure, axes = new_figure(width_in=7.5, height_in=1.4 + 0.25 * len(intervals))
+    axis, positions = axes[0, 0], table["interval"].map(intervals.index)
     axis.axvspan(*COVERAGE_BAND, color="0.93", linewidth=0)
     axis.axvline(table["nominal"].iloc[0], color="0.35", linewidth=0.9)
-    for row in table.itertuples():
-        is_outside = row.high < COVERAGE_BAND[0] or row.low > COVERAGE_BAND[1]
-        color, marker = (RED, "X") if is_outside else (BLUE, "o")
-        axis.plot([row.low, row.high], [row.position] * 2, color=color)
-        axis.plot(row.coverage, row.position, marker, color=color, markeredgecolor="white", markersize=6)
-        write_right(axis, row.position, percent_text(row.coverage, decimals=1), offset_pt=8, side="left")
-    name_rows([axis], words, bold=heads, grid=False)
+    is_outside = (table["high"] < COVERAGE_BAND[0]) | (table["low"] > COVERAGE_BAND[1])
+    for rows, color, mark in ((~is_outside, BLUE, "o"), (is_outside, RED, "X")):
+        axis.plot(table["coverage"][rows], positions[rows], mark, color=color, markeredgecolor="white", markersize=6.5)
+    name_rows([axis], dict(enumerate(intervals)), grid=True)
     axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     axis.set_xlabel("simulations whose interval holds the true value")
+    low, high = table["n_simulations"].min(), table["n_simulations"].max()
+    misses = table[is_outside]
+    named = "; ".join(f"{row.interval}, {row.setting}: {percent_text(row.coverage)}" for row in misses.itertuples())
+    return captioned(
+        figure,
+        f"A mark per setting of {low if low == high else f'{low} to {high}'} simulated studies. Asked for: "
+        f"{percent_text(table['nominal'].iloc[0])}. Grey band: {' to '.join(map(percent_text, COVERAGE_BAND))}; red "
+        f"crosses lie outside it with their whole 95 % Wilson interval{f' ({named})' if named else ''}.",
+        alt=f"Coverage of {len(intervals)} kinds of intervals in {len(table)} simulated settings, "
+        f"{extremes(table, 'coverage', name='interval', form='.3f')}; {len(misses)} outside the band.",
+    )

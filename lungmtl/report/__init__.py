@@ -5,8 +5,10 @@ from lungmtl.lazy import exports
 __getattr__, __dir__, __all__ = exports(
     __name__,
     {
+        "answer_section": ["answer", "box", "decisions"],
         "methods_section": ["methods", "policies"],
         "page": ["record_links", "write_html"],
         "protocol_section": ["deviations", "protocol"],
+        "words": ["shown"],
     },
 )

@@ -1,35 +1,54 @@
 """Page: an executed notebook as one HTML file that loads nothing.
 
 The page opens without a network, on a phone and on paper; a policy in its head forbids the browser to load anything.
-Its tables sort by a click, and each row that names an experiment leads to the records of the runs behind it.
+Its tables sort by a click and download as CSV; each row that names an experiment leads to the records of the runs
+behind it, and these lead back. Tags of a notebook's text cells say what the page does with them: `off-page` leaves the
+text out, `if-shown` the text of a code cell that shows nothing, `collapsed` folds the section that it opens, `answer`
+frames what a code cell shows.
 """
 
+import csv
+import io
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+import nbformat
 from bs4 import BeautifulSoup, Tag
+from bs4.element import PageElement
 from nbconvert import HTMLExporter
-from nbconvert.preprocessors import TagRemovePreprocessor
+from nbformat import NotebookNode
 
 from lungmtl.experiments import run_name
 from lungmtl.files import write
 from lungmtl.report.words import HASH, HEX_DIGITS
 
-NUMBER = r"[+\-\u2212]?(\d+(\.\d*)?|\.\d+)(e[+\-]?\d+)?(\s*%|\s*[\[(].*)?"  # for Python and for the page's JavaScript
+NUMBER = (
+    r"(<\s*)?[+\-\u2212]?(\d+(\.\d*)?|\.\d+)(e[+\-]?\d+)?(\s*%|\s*[\[(].*)?"  # for Python and for the page's JavaScript
+)
 BLANKS = ("", "nan", "none", "-", "\u2013")
 LOADING = "iframe, object, embed, link, base, [style*='url(' i], " + ", ".join(  # what a browser loads by itself
     f"[{name}]:not([{name}^='data:'])" for name in ("src", "srcset", "data", "poster")
 )
 PHANTOM_TAG = "phantom"  # of cells that hold for phantoms alone
+STACKED = ("against", "verdict", "difference")  # how the head of a column begins that a phone must show
+WIDE = 9  # chosen by us: columns of a table above which paper must break its numbers
 LONG_CELL = 64  # chosen by us: characters (those of a sha256) above which a column's texts may break their lines
 Links = Mapping[str, Mapping[int, str]]  # experiment -> seed -> address of the record
 
 
 def write_html(
-    notebook: str | Path, out: str | Path, *, title: str, links: Links | None = None, is_phantom: bool = True
+    notebook: str | Path,
+    out: str | Path,
+    *,
+    title: str,
+    heading: str = "",
+    links: Links | None = None,
+    is_phantom: bool = True,
 ) -> Path:
     """Write an executed notebook as one HTML page: no code, figures embedded, tables that sort; returns its path.
 
@@ -37,6 +56,7 @@ def write_html(
         notebook: Executed notebook; not changed.
         out: The page; written atomically.
         title: Stands in the browser's tab and above the first heading.
+        heading: First heading of the page; empty = the notebook's own.
         links: Addresses of records as `record_links` gives them; the rows of tables lead there.
         is_phantom: Whether the cohort is made of phantoms; if not, cells tagged `phantom` are left out.
     Raises:
@@ -50,10 +70,15 @@ def write_html(
     for table in page.find_all("table"):
         _dress_table(page, table, links)
     for number, image in enumerate(page.select("figure img"), start=1):
-        image["alt"] = f"Figure {number}: {_heading_before(image)}"
+        image["alt"] = f"Figure {number}: {image.get('alt') or _heading_before(image)}"
+    if heading and page.h1:
+        page.h1.string = heading
+    for link in page.select("a.back"):
+        if not page.find(id=link["href"][1:]):
+            link.decompose()
     if outside := page.main.select(LOADING):
         raise ValueError(f"A report must load nothing. Found {str(outside[0])[:80]} in {notebook}.")
-    for link in page.main.find_all("a", href=re.compile("^(?!#|https?:|mailto:)")):
+    for link in page.main.find_all("a", href=re.compile("^(?!#|https?:|mailto:|data:text/csv)")):
         if not (out.parent / link["href"]).is_file():
             link.unwrap()  # it leads nowhere from here
     return write(out, str(page))
@@ -79,9 +104,8 @@ def _page(notebook: Path, folder: Path, shown: dict[str, Any], is_phantom: bool)
     template = Path(__file__).with_name("page.html.j2").read_text(encoding="utf-8")
     filters = {"link_files": partial(_link_files, folder)}
     exporter = HTMLExporter(raw_template=template, filters=filters, exclude_anchor_links=True, embed_images=True)
-    tags = set() if is_phantom else {PHANTOM_TAG}
-    exporter.register_preprocessor(TagRemovePreprocessor(remove_cell_tags=tags), enabled=True)
-    html, _ = exporter.from_filename(str(notebook), resources=shown | {"number": NUMBER, "blanks": BLANKS})
+    cells = _for_page(nbformat.read(notebook, as_version=4), is_phantom)
+    html, _ = exporter.from_notebook_node(cells, resources=shown | {"number": NUMBER, "blanks": BLANKS})
     page = BeautifulSoup(html, "html.parser")
     for tag in page.main.find_all(["style", "script"]):
         tag.decompose()
@@ -89,7 +113,39 @@ def _page(notebook: Path, folder: Path, shown: dict[str, Any], is_phantom: bool)
         head["id"] = head.get("id") or re.sub(r"\W+", "-", _text(head).lower()).strip("-")
         entry = page.nav.ul.append(page.new_tag("li"))
         entry.append(page.new_tag("a", attrs={"href": f"#{head['id']}"}, string=_text(head)))
+    for mark in page.select("span.collapsed"):
+        _collapse(page, mark)
     return page
+
+
+def _for_page(notebook: NotebookNode, is_phantom: bool) -> NotebookNode:
+    """The notebook without the cells that their tags keep from the page; `notebook` is changed."""
+    away = {"off-page"} if is_phantom else {"off-page", PHANTOM_TAG}
+    following = [*notebook.cells[1:], None]
+    kept = [cell for cell, after in zip(notebook.cells, following, strict=True) if _is_shown(cell, after, away)]
+    notebook.cells = kept
+    return notebook
+
+
+def _is_shown(cell: NotebookNode, after: NotebookNode | None, away: set[str]) -> bool:
+    tags = cell.metadata.get("tags", [])
+    return not away & set(tags) and ("if-shown" not in tags or bool(after and after.get("outputs")))
+
+
+def _collapse(page: BeautifulSoup, mark: Tag) -> None:
+    """Fold the section whose heading follows a mark, up to the next one; the mark goes."""
+    head = mark.find_next("h2")
+    section, summary = page.new_tag("details", attrs={"class": "section"}), page.new_tag("summary")
+    rest = list(itertools.takewhile(lambda tag: not _opens_section(tag), head.next_siblings))
+    head.insert_before(section)
+    summary.append(head)
+    section.extend([summary, *rest])
+    mark.decompose()
+
+
+def _opens_section(tag: PageElement) -> bool:
+    """Whether a heading, a mark or a folded section begins here."""
+    return isinstance(tag, Tag) and (tag.name in ("h2", "details") or "collapsed" in tag.get("class", []))
 
 
 def _link_files(folder: Path, printed: str) -> str:
@@ -101,8 +157,9 @@ def _link_files(folder: Path, printed: str) -> str:
 def _dress_table(page: BeautifulSoup, table: Tag, links: Links) -> None:
     """Give a table its scroll box, one row of heads, its sorting and its links."""
     table.attrs = {}
-    label, kind = f"Table: {_heading_before(table)}", "table cards" if table.find("img") else "table"
-    table.wrap(page.new_tag("div", attrs={"class": kind, "tabindex": "0", "role": "region", "aria-label": label}))
+    label = f"Table: {_heading_before(table)}"
+    kind = "table cards" if table.find("img") else "table"
+    box = table.wrap(page.new_tag("div", attrs={"class": kind, "tabindex": "0", "role": "region", "aria-label": label}))
     heads = _heads(table)
     rows = [row.find_all(["th", "td"]) for row in table.select("tbody tr")]
     if not rows:
@@ -111,16 +168,31 @@ def _dress_table(page: BeautifulSoup, table: Tag, links: Links) -> None:
         )
     if not rows or not heads or table.find(rowspan=True) or any(len(row) != len(heads) for row in rows):
         return
-    if len(rows) > 1:
-        table["class"] = "sortable"
     if not _text(heads[0]) and all(_text(row[0]).isdigit() for row in rows):  # numbers that pandas gave the rows
         for cells in (heads, *rows):
             cells.pop(0).decompose()
     for column in zip(heads, *rows, strict=True):
         _dress_column(column)
     names = [_text(head).lower() for head in heads]
+    looks = {"sortable": len(rows) > 1, "stacked": any(name.startswith(STACKED) for name in names)}
+    looks["wide"] = len(heads) > WIDE
+    table.attrs |= {"class": " ".join(name for name, is_so in looks.items() if is_so)} if any(looks.values()) else {}
+    box.insert_after(_download(page, heads, rows))
     for row in rows:
+        for head, cell in zip(heads, row, strict=True):
+            cell.attrs |= {"data-head": _text(head)} if looks["stacked"] else {}
         _link_row(page, dict(zip(names, row, strict=True)), links)
+
+
+def _download(page: BeautifulSoup, heads: Sequence[Tag], rows: Sequence[Sequence[Tag]]) -> Tag:
+    """A link that holds the table as CSV, so that the page alone is enough."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([_text(cell) for cell in row] for row in (heads, *rows))
+    name = re.sub(r"\W+", "-", _heading_before(heads[0]).lower()).strip("-") or "table"
+    address = f"data:text/csv;charset=utf-8,{quote(text.getvalue())}"
+    return page.new_tag(
+        "a", attrs={"class": "csv", "href": address, "download": f"{name}.csv"}, string="CSV of this table"
+    )
 
 
 def _heads(table: Tag) -> list[Tag]:
@@ -158,6 +230,9 @@ def _link_row(page: BeautifulSoup, row: Mapping[str, Tag], links: Links) -> None
     seed = int(said["seed"]) if said.get("seed", "").isdigit() else None
     if experiment not in links or (seed is not None and seed not in links[experiment]):
         return
+    place = f"row-{experiment}"
+    if seed is None and not page.find(id=place):
+        row["experiment"].find_parent("tr")["id"] = place  # the list of runs leads back here
     names = [name for name in (experiment, reference) if name in links]
     source = f"from the records of {' and '.join(name if seed is None else run_name(name, seed) for name in names)}"
     for column, cell in row.items():

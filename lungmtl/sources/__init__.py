@@ -3,5 +3,12 @@
 from lungmtl.lazy import exports
 
 __getattr__, __dir__, __all__ = exports(
-    __name__, {"nlst": ["nlst"], "phantom": ["phantom"], "phantom_settings": ["PhantomSettings"], "sample": ["sample"]}
+    __name__,
+    {
+        "nlst": ["nlst"],
+        "phantom": ["phantom"],
+        "phantom_settings": ["PhantomSettings"],
+        "readings": ["read_truth"],
+        "sample": ["sample"],
+    },
 )

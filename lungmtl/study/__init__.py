@@ -6,7 +6,7 @@ __getattr__, __dir__, __all__ = exports(
     __name__,
     {
         "attention": ["Look", "look", "look_at", "marked"],
-        "collection": ["FLOW_FILE", "Collection", "collect", "read_flow", "read_scans", "write_scans"],
+        "collection": ["FLOW_FILE", "READINGS_FILE", "Collection", "collect", "read_flow", "read_scans", "write_scans"],
         "config": ["RunConfig", "read_params"],
         "execute": ["execute_notebook"],
         "machine": ["environment"],

@@ -15,6 +15,7 @@ from lungmtl.study.record import HISTORY_COLUMNS, METRIC_KEYS, PREDICTION_COLUMN
 from lungmtl.tables import unguarded, write_csv
 
 SCANS_FILE, FLOW_FILE = "scans.csv", "flow.csv"  # in the study's folder
+READINGS_FILE = "readings.csv"  # next to them, of phantoms: an error-free measurement per task
 EARLIER = {"region": "tight"}  # what runs did that are older than the field
 
 
@@ -68,9 +69,9 @@ def write_scans(study_dir: str | Path, scans: pd.DataFrame) -> Path:
     return write_csv(scans, Path(study_dir) / SCANS_FILE, float_format="%.6g")
 
 
-def read_scans(study_dir: str | Path) -> pd.DataFrame:
+def read_scans(study_dir: str | Path, file: str = SCANS_FILE) -> pd.DataFrame:
     """What is known of the scans of a study, one row per scan; no row and the column `scan` alone without the file."""
-    path = Path(study_dir) / SCANS_FILE
+    path = Path(study_dir) / file
     return _read_csv(path) if path.is_file() else pd.DataFrame({"scan": pd.Series(dtype=str)})
 
 

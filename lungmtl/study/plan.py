@@ -5,6 +5,7 @@ The Snakefile imports this module alone; nothing here imports torch, pandas or p
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -107,6 +108,13 @@ def rules(params: str | Path, *, seeds: Sequence[int] | None = None, places: Map
         preparation_key=key(str(prepared_dir(first)), json.dumps(first.splitting | {"tasks": tasks_of(runs)})),
         comparison_key=comparison_key(runs),
     )
+
+
+def question(params: str | Path) -> str:
+    """The question that a params file opens with, `# NAME: QUESTION?`; "" where it asks none."""
+    line = Path(params).read_text(encoding="utf-8").partition("\n")[0]
+    found = re.match(r"#\s*[\w.-]+:\s*(.+?\?)(\s|$)", line)
+    return found[1] if found else ""
 
 
 def study_dir(config: RunConfig) -> Path:

@@ -66,8 +66,11 @@ def execute_run(config: RunConfig, *, cohort: Path) -> bool:
     return True
 
 
-def compare_runs(runs: Sequence[RunConfig]) -> Path:
-    """Execute the comparison notebook over the records of these runs and write its page; returns the folder."""
+def compare_runs(runs: Sequence[RunConfig], *, question: str = "") -> Path:
+    """Execute the comparison notebook over the records of these runs and write its page; returns the folder.
+
+    `question` heads the page; empty = the notebook's own.
+    """
     from lungmtl.report import record_links, write_html
     from lungmtl.study.execute import execute_notebook
 
@@ -84,7 +87,7 @@ def compare_runs(runs: Sequence[RunConfig]) -> Path:
     source, log = plan.NOTEBOOKS / plan.COMPARISON_NOTEBOOK, folder / "logs" / "comparison.log"
     execute_notebook(source, executed, parameters, log=log, name="comparison")
     links = record_links(folder, [plan.name_of(config) for config in runs])
-    said = {"title": f"Study {runs[0].study}", "links": links, "is_phantom": not runs[0].cohort}
+    said = {"title": f"Study {runs[0].study}", "heading": question, "links": links, "is_phantom": not runs[0].cohort}
     write_html(executed, folder / PAGE_FILE, **said)
     write(folder / COMPARED_FILE, _compared_key(folder, made_from))
     if not to_do(runs):

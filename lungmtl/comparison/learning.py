@@ -1,0 +1,87 @@
+"""Tables of what was learnt: which seeds learnt, whether curves were flat at the end, how far the ceiling is."""
+
+import numpy as np
+import pandas as pd
+
+from lungmtl.comparison.scans import of_task
+from lungmtl.evidence import auc_interval
+from lungmtl.experiments import in_order
+
+# chosen by us, after the first results: between 0.622 and 0.686 no run of the committed studies had its lower limit
+LEARNT_LOW = 0.65
+# chosen by us: a rise of the median validation AUC per epoch below which a curve is flat; 0.02 in ten epochs
+FLAT_RISE = 0.002
+LEARNING_COLUMNS = (
+    *("experiment", "n_seeds", "n_learnt", "train_auc", "validation_auc", "test_auc", "ceiling"),
+    *("rise", "is_flat", "n_epochs"),
+)
+
+
+def learnt_table(predictions: pd.DataFrame, *, task: str) -> pd.DataFrame:
+    """Which runs learnt the task: those whose test AUC has a lower DeLong limit above `LEARNT_LOW`.
+
+    Returns:
+        experiment, seed, auc, low, high, learnt ("yes", "no", or "" with too few scans of a class).
+    """
+    rows = []
+    for experiment, scans in of_task(predictions, "test", task).items():
+        for seed, probability in zip(scans.seeds, scans.probability, strict=True):
+            found = auc_interval(scans.target, probability) if scans.has_both else (np.nan,) * 3
+            learnt = ("yes" if found[1] > LEARNT_LOW else "no") if scans.has_both else ""
+            rows.append((experiment, seed, *found, learnt))
+    return pd.DataFrame(rows, columns=["experiment", "seed", "auc", "low", "high", "learnt"])
+
+
+def learning_table(learnt: pd.DataFrame, history: pd.DataFrame, *, ceiling: float = np.nan) -> pd.DataFrame:
+    """How far every experiment learnt the central task, and whether its validation curve was flat at the end.
+
+    The rise is the least-squares slope per epoch of the median validation AUC over seeds, over the last quarter of the
+    epochs and the epoch before it. A rate that falls to 0 makes a curve rise at its end, so a flat one is not proven.
+
+    Args:
+        learnt: As `learnt_table` returns it.
+        history: experiment, seed, epoch, split, auc of the central task; may have no rows.
+        ceiling: AUC of an error-free reader of the scans' truth, where there is one.
+    Returns:
+        `LEARNING_COLUMNS`, one row per experiment; AUCs are means over seeds, train and validation in the last epoch
+        (train: with augmentation, as training went). Blank where history has no rows.
+    """
+    rows = []
+    for experiment in in_order(learnt["experiment"]):
+        runs, own = learnt[learnt["experiment"] == experiment], history[history["experiment"] == experiment]
+        counts = {"n_seeds": len(runs), "n_learnt": int((runs["learnt"] == "yes").sum())}
+        last = own[own["epoch"] == own["epoch"].max()].groupby("split")["auc"].mean()
+        ends = {f"{split}_auc": last.get(split, np.nan) for split in ("train", "validation")}
+        row = {"experiment": experiment, **counts, **ends, "test_auc": runs["auc"].mean(), "ceiling": ceiling}
+        rows.append(row | _end_of_curve(own[own["split"] == "validation"]))
+    return pd.DataFrame(rows, columns=list(LEARNING_COLUMNS))
+
+
+def _end_of_curve(validation: pd.DataFrame) -> dict[str, object]:
+    medians = validation.groupby("epoch")["auc"].median().dropna()
+    end = medians.iloc[-(-(-len(medians) // 4) + 1) :]
+    if len(end) < 2:
+        return {"is_flat": ""}
+    rise = float(np.polyfit(end.index.astype(float), end, 1)[0])
+    return {"rise": rise, "is_flat": "yes" if rise < FLAT_RISE else "no", "n_epochs": len(medians)}
+
+
+def ceiling_table(predictions: pd.DataFrame, readings: pd.DataFrame) -> pd.DataFrame:
+    """AUC of an error-free reading of every test scan against the recorded labels: what a network can hope for.
+
+    Args:
+        predictions: Of any runs; the targets are taken from there.
+        readings: `scan` and a column per task, the reading; may have no rows.
+    Returns:
+        task, auc, low, high, interval, n, positives; tasks with a reading of every scan alone.
+    """
+    test = predictions[predictions["split"] == "test"].drop_duplicates(["scan", "task"]).dropna(subset="target")
+    known = readings.set_index("scan")
+    rows = []
+    for task in [task for task in test["task"].unique() if task in known]:
+        scans = test[test["task"] == task]
+        ranks = scans["scan"].map(known[task]).rank(pct=True)
+        if ranks.notna().all() and min(scans["target"].sum(), (1 - scans["target"]).sum()) > 1:
+            found = auc_interval(scans["target"].to_numpy(), ranks.to_numpy())
+            rows.append((task, *found, "95 % DeLong", len(scans), int(scans["target"].sum())))
+    return pd.DataFrame(rows, columns=["task", "auc", "low", "high", "interval", "n", "positives"])
