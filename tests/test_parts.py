@@ -69,7 +69,7 @@ def test_a_part_of_a_task_with_one_class_is_blank():
             "controls",
             ["sharing", "focus", "scale", "focus and scale", "rhythm", "auxiliaries", "signal", "transfer", "warm-up"],
         ),
-        ("disjoint", ["sharing", "transfer", "separation", "labels", "sampling", "turns of scans"]),
+        ("disjoint", ["sharing", "focus and scale", "transfer", "separation", "labels", "sampling", "turns of scans"]),
     ],
 )
 def test_a_study_has_the_pairs_of_all_its_parts(study, parts):
