@@ -12,7 +12,7 @@ from lungmtl.study.config import RunConfig, read_params
 # one row per rule of RunConfig: parameters, and what the message must say
 BAD_VALUES = [
     ({"region": "lungs"}, "`region` must be tight or wide. Found 'lungs'"),
-    ({"policy": "PCGRAD(PFLP)"}, "A policy must be one of BW, PFLP, ITW. Found 'PCGRAD'"),
+    ({"policy": "PCGRAD(PFLP)"}, "A policy must be one of BW, PFLP, ITW, RLW"),
     ({"network": "resnet"}, "`network` must be one of attention. Found 'resnet'"),
     ({"study": ""}, "`study` must be a folder name"),
     ({"study": "../elsewhere"}, "`study` must be a folder name"),

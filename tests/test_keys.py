@@ -19,7 +19,7 @@ from pathlib import Path
 from lungmtl.data import prepared_folder
 from lungmtl.keys import Place, code_key
 from lungmtl.study import plan
-runs = plan.plan_runs("params/smoke.yaml")
+runs = plan.plan_runs(sys.argv.pop(1))
 keys = {run.experiment: plan.settings_key(run) for run in runs if run.experiment in sys.argv[1:]}
 keys |= {"prepared": str(plan.prepared_dir(runs[0])), "compared": plan.comparison_key(runs)}
 keys["checked"] = code_key(Place("lungmtl.data.checks", "check_file"))
@@ -37,8 +37,8 @@ def copy(tmp_path_factory):
     return folder
 
 
-def keys(folder: Path) -> dict[str, str]:
-    command = [sys.executable, "-c", ASK, *EXPERIMENTS]
+def keys(folder: Path, *, study: str = "smoke", experiments: tuple[str, ...] = EXPERIMENTS) -> dict[str, str]:
+    command = [sys.executable, "-c", ASK, f"params/{study}.yaml", *experiments]
     environment = {**os.environ, "PYTHONPATH": str(folder)}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -96,7 +96,7 @@ def test_a_figure_is_part_of_the_comparison_alone(copy, before):
 
 
 def test_a_new_module_redoes_nothing(copy, before):
-    new = [copy / "lungmtl" / name for name in ("new.py", "policies/losses.py", "data/other.py")]
+    new = [copy / "lungmtl" / name for name in ("new.py", "policies/new.py", "data/other.py")]
     for path in new:
         path.write_text("X = 1\n", encoding="utf-8")
     after = keys(copy)
@@ -124,6 +124,28 @@ def test_a_new_module_redoes_nothing(copy, before):
 )
 def test_what_is_executed_redoes_what_executes_it(copy, before, file, old, new, expected):
     assert redone(copy, before, file, old, new) == expected
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "expected"),
+    [
+        ("losses.py", "[0.5 - weight * loss", "[0.4 - weight * loss", {"UW", "UW.ITW"}),
+        ("rules.py", "0.9 ** state", "0.8 ** state", {"UW", "UW.ITW", "GradNorm"}),
+        ("borrowed.py", "rules.PCGradWeighting()", "rules.PCGradWeighting() or 1", {"PCGrad", "PCGrad.parameters"}),
+        ("borrowed.py", "manual_seed(drawn", "manual_seed(1 + drawn", {"PCGrad", "PCGrad.parameters"}),
+        ("gradients.py", "alpha: float = 1.5", "alpha: float = 1.4", {"GradNorm"}),
+    ],
+)
+def test_a_rival_is_part_of_its_own_runs_alone(copy, file, old, new, expected):
+    rivals = ("MTL2", "ITW1", "UW", "UW.ITW", "PCGrad", "PCGrad.parameters", "GradNorm")
+    path = copy / "lungmtl" / "policies" / file
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    first = keys(copy, study="policies-smoke", experiments=rivals)
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    after = keys(copy, study="policies-smoke", experiments=rivals)
+    path.write_text(text, encoding="utf-8")
+    assert {name for name in first if first[name] != after[name]} == expected
 
 
 def test_the_wide_region_is_part_of_the_runs_that_see_it(copy):

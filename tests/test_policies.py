@@ -237,6 +237,13 @@ def test_timeline_has_one_row_per_step_with_the_columns_of_a_run():
     assert frame["phase"].value_counts().to_dict() == {"focus": 54, "transfer": 36}
 
 
+def test_a_timeline_does_not_guess_what_only_a_training_knows():
+    frame = timeline(build(weighting(policy="ITW(PFLP(UW))")), n_steps=10, steps_per_epoch=5)
+
+    assert frame["phase"].unique().tolist() == ["learnt"]
+    assert frame.filter(like="weight_").isna().all(axis=None)
+
+
 @pytest.mark.parametrize(
     ("pflp", "itw", "expected"),
     [
@@ -277,7 +284,7 @@ def test_a_spelled_setting_wins_over_the_flat_key():
 @pytest.mark.parametrize(
     ("spelling", "message"),
     [
-        ("PCGRAD", "A policy must be one of BW, PFLP, ITW, RLW, UW"),
+        ("PCGRAD", "A policy must be one of BW, PFLP, ITW, Alone, RLW, UW"),
         ("ITW(PFLP", "`policy` must be a call such as"),
         ("ITW(PFLP, BW)", "`policy` must be a call such as"),
         ("3", "`policy` must be a call such as"),

@@ -394,8 +394,17 @@ WEIGHTS = {"BW": {"weights": [3, 1, 1, 1, 1]}}
             {"ITW": TRANSFER | {"start": 0.0}} | WEIGHTS,
             "Internal-Transfer Weighting from the first step instead of balanced weights",
         ),
+        (
+            {"ITW": TRANSFER, "PFLP": {"period": 20}, "Sum": {"weights": [3, 1, 1, 1, 1]}},
+            "Internal-Transfer Weighting from 55 % of the steps after Periodic Focusing over Sum",
+        ),
+        (
+            {"ITW": TRANSFER, "Alone": {}} | WEIGHTS,
+            "Internal-Transfer Weighting from 55 % of the steps after the central task alone in balanced weights",
+        ),
         ({"Loud": {"gain": 2.0, "tasks": ["a", "b"], "map": {"a": 1}}} | WEIGHTS, None),
         ({"Sum": {}} | WEIGHTS, "Sum over balanced weights"),
+        ({"PFLP": {}, "RLW": {"seed": True} | WEIGHTS["BW"]}, "Periodic Focusing over RLW"),
     ],
 )
 def test_every_experiment_has_its_policy_in_words(runs, settings, words):

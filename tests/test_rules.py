@@ -15,7 +15,7 @@ from lungmtl.policies import BW, ITW, PFLP, Seen, Step, gramian
 from lungmtl.policies.catalogue import POLICIES, Weighting, build, describe, find
 
 TASKS = ("central", "first", "second", "third")
-SCHEDULES = ("BW", "PFLP", "ITW")
+SCHEDULES = ("BW", "PFLP", "ITW", "Alone")
 MISSING_SOLVER = ("CAGrad",)  # CVXPY is no dependency
 RULES = [name for name in POLICIES if name not in (*SCHEDULES, *MISSING_SOLVER)]
 GRADIENT_RULES = [name for name in RULES if "at" in find(name).__dataclass_fields__]
@@ -162,6 +162,13 @@ def test_a_gradient_rule_without_a_gramian_says_so(name):
 def test_a_rule_without_losses_says_so():
     with pytest.raises(ValueError, match=r"UW must be given one loss per task, 4\. Found \[\]"):
         policy("UW")(Step(0, 1, 0, 1))
+
+
+def test_numbers_that_are_not_finite_are_refused_and_not_taken_for_no_gradient():
+    with pytest.raises(ValueError, match="The losses that UW is given must be finite"):
+        ask(policy("UW"), losses=(math.nan, 1, 1, 1))
+    with pytest.raises(ValueError, match="GCS must be given the Gramian at the shared features, all finite"):
+        ask(policy("GCS"), ROWS * math.inf)
 
 
 def test_a_rule_says_what_is_not_installed(monkeypatch):

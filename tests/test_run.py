@@ -11,7 +11,7 @@ from lungmtl.network.catalogue import build_network, start_from
 from lungmtl.study.config import RunConfig
 from lungmtl.study.plan import plan_runs
 from lungmtl.study.record import read_rebuild
-from lungmtl.study.run import check_name, compute_run, configure, load_run, new_network
+from lungmtl.study.run import check_name, compute_run, configure, gather, load_run, new_network
 
 TASKS = ["lung_cancer", "copd"]
 
@@ -113,7 +113,7 @@ def test_features_read_on_are_what_the_network_returns():
     assert {id(p) for name, p in model.named_parameters() if name.startswith("encoder.")} == inner
 
 
-def test_a_finished_run_gives_back_its_network_by_its_checkpoint_alone(tmp_path):
+def test_a_finished_run_gives_back_its_network_by_its_checkpoint_alone_and_says_what_it_saw(tmp_path):
     settings = {"experiment": "MINE", "policy": "ITW(PFLP(period=1), start=0.5)", "epochs": 1, "batch_size": 4}
     settings |= {
         "tasks": TASKS,
@@ -122,6 +122,10 @@ def test_a_finished_run_gives_back_its_network_by_its_checkpoint_alone(tmp_path)
         "phantom_seed": 0,
         "spacing_mm": [20.0] * 3,
         "shape": [16, 16, 20],
+        "labels": "disjoint",
+        "label_patterns": TASKS,
+        "label_seed": 2,  # leaves both classes of both tasks
+        "sampler": "turns",
     }
     config = RunConfig.from_mapping({**settings, "results_dir": str(tmp_path), "cache_dir": str(tmp_path / "cache")})
 
@@ -134,6 +138,14 @@ def test_a_finished_run_gives_back_its_network_by_its_checkpoint_alone(tmp_path)
     assert found.record["policy"]["name"] == "ITW(PFLP(BW))"
     assert found.record["policy"]["settings"]["PFLP"]["period"] == 1
     assert read_rebuild(folder)["config"]["network"] == "attention"
+    assert found.record["config"]["sampler"] == "turns"
+    assert found.record["cost"].pop("seconds_per_step") > 0
+    assert found.record["cost"] == {"steps": 2, "forward": 2, "backward": 2, "backward_features": 2}
+    counts = found.record["cohort"]["counts"]
+    assert [counts["train"][task]["n"] for task in TASKS] == [4, 4]
+    assert counts["validation"]["lung_cancer"]["n"] == counts["test"]["lung_cancer"]["n"] == 8
+    single = gather(RunConfig.from_mapping(config.to_dict() | {"tasks": TASKS[:1], "weights": [3]}))
+    assert single.counts["train"]["lung_cancer"] == counts["train"]["lung_cancer"]  # no other pattern for one task
     torch.manual_seed(9)
     assert not torch.equal(new_network(config).state_dict()["encoder.0.weight"], saved["encoder.0.weight"])
     started = RunConfig.from_mapping({**config.to_dict(), "start_weights": str(folder / "model.safetensors")})

@@ -17,7 +17,7 @@ QUESTIONS = {
     "rhythm": "What does the square wave of the central weight do without any auxiliary loss?",
     "auxiliaries": "What do the auxiliary losses add to that square wave?",
     "signal": "What do the true auxiliary labels add to labels exchanged at random?",
-    "transfer": "What does the final stage on the central task do?",
+    "transfer": "What does the final stage on the central task do, which also ends the turns of PFLP?",
     "warm-up": "What does a warm-up on all tasks add to one on the central task alone?",
     "separation": "What does it do that labels lie on different scans, at the same number of labels of every task?",
     "labels": "What do the labels of all other scans add?",

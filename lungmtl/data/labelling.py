@@ -10,6 +10,9 @@ KINDS = ("all", "disjoint", "matched")
 class Labelling:
     """Which labels the training scans keep; validation and test scans always keep theirs.
 
+    A scan that keeps none stays in the batches, so that all runs have the same steps. A task that no pattern names
+    keeps all its labels.
+
     Attributes:
         labels: all = every label; disjoint = every scan keeps those of one pattern; matched = the scans that keep the
             central label under `disjoint` keep all labels, the others none: as many labelled scans of the central task.

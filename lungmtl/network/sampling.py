@@ -158,6 +158,6 @@ class _Queue:
 KINDS = {"natural": Natural, "each": Each, "turns": Turns, "focus": Focus}
 
 
-def sampler(name: str, focus: Policy) -> Callable[[Dataset, int, torch.Generator], Natural]:
-    """A sampler by its name in a params file: scans, batch size and generator to its batches."""
+def sampler(name: str, focus: Policy | None) -> Callable[[Dataset, int, torch.Generator], Natural]:
+    """A sampler by its name in a params file: scans, batch size and generator to its batches; `focus` as they say."""
     return functools.partial(KINDS[name], focus=focus)

@@ -1,7 +1,8 @@
 """Gradient rules of TorchJD: its weightings, given the Gramian; they need torch, TorchJD 0.18 and what each one says.
 
 Their state and their draws are kept here, per task, since TorchJD starts anew where the number of tasks in a batch
-changes, and draws from torch's global generator. Both packages are imported when a rule first weighs.
+changes, and draws from torch's global generator. GradVac and PCD hand their state over in attributes that TorchJD keeps
+private, one more reason to pin it. Both packages are imported when a rule first weighs.
 
 Source: TorchJD 0.18.0, MIT licence; every class names its paper.
 """

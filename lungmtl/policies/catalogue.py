@@ -2,7 +2,7 @@
 
 A spelling is a call from the outside in, `ITW(PFLP(period=40), start=0.7)`: the innermost policy acts on the base
 weights, and a setting that is not spelled has the value of its flat key (`pflp_period` ...) or its default.
-To add a policy write its class in a file of this folder and its line in `POLICIES`.
+To add a policy write its class in a file of this folder and its line in `POLICIES`; ADDING.md here says more.
 """
 
 import ast

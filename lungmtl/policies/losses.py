@@ -79,7 +79,7 @@ class Learnt(Rule):
 class UW(Learnt):
     """Uncertainty Weighting: each task learns a log variance s; the loss is exp(-s) l / 2 + s / 2.
 
-    Source: Kendall et al. 2018, equation 10 with s = log of the variance, arXiv 1705.07115.
+    Source: Kendall et al. 2018, section 3.2 with s = log of the variance, arXiv 1705.07115.
     """
 
     def weigh(self, seen: Seen) -> Sequence[float]:
@@ -113,7 +113,7 @@ class FAMO(Learnt):
 
     Args:
         weight_decay: Pulls the logits back to 0.
-    Source: Liu et al. 2023, algorithm 1, arXiv 2306.03792.
+    Source: Liu et al. 2023, section 3, arXiv 2306.03792; settings as in TorchJD.
     """
 
     _: dataclasses.KW_ONLY

@@ -26,13 +26,13 @@ class Seen(NamedTuple):
         rows: Their places among all tasks, (K,).
         losses: Their losses times base weights, (K,).
         gramian: Products of the gradients of these losses, (K, K); empty for a loss rule.
-        step: The progress.
+        step: The step that was asked, with its progress.
     """
 
     rows: list[int]
     losses: list[float]
     gramian: list[list[float]]
-    step: Progress
+    step: Step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,20 +61,20 @@ class Rule(BW):
         """Weights of this step; a task without a label, or with a base weight of 0, takes no part and has 0.
 
         Raises:
-            ValueError: If there are not as many losses as tasks.
+            ValueError: If there are not as many losses as tasks, or one is not finite.
         """
-        losses = plain(getattr(step, "losses", ()))
-        name = type(self).__name__
+        losses, name = plain(getattr(step, "losses", ())), type(self).__name__
         require(len(losses) == len(self.tasks), f"{name} must be given one loss per task, {len(self.tasks)}", losses)
+        require(all(map(math.isfinite, losses)), f"The losses that {name} is given must be finite", losses)
         known = plain(step.known) or [True] * len(losses)
         rows = [row for row, is_known in enumerate(known) if is_known and self.weights[row] > 0]
         weights = [0.0] * len(losses)
-        factors = self.factors(Seen(rows, [self.weights[row] * losses[row] for row in rows], [], step), step)
+        factors = self.factors(Seen(rows, [self.weights[row] * losses[row] for row in rows], [], step))
         for row, factor in zip(rows, factors, strict=True):
             weights[row] = self.weights[row] * max(0.0, float(factor))
         return Decision(tuple(weights), name)
 
-    def factors(self, seen: Seen, step: Step) -> Sequence[float]:
+    def factors(self, seen: Seen) -> Sequence[float]:
         """`weigh`, unless no task has a label."""
         return self.weigh(seen) if seen.rows else []
 
@@ -112,15 +112,16 @@ class GradientRule(Rule):
         """`at`."""
         return self.at
 
-    def factors(self, seen: Seen, step: Step) -> Sequence[float]:
+    def factors(self, seen: Seen) -> Sequence[float]:
         """`weigh` among the tasks that have a gradient.
 
         Raises:
-            ValueError: If the step has no Gramian.
+            ValueError: If the step has no Gramian, or one that is not finite.
         """
-        name = type(self).__name__
-        require(step.gramian is not None, f"{name} must be given the Gramian at the shared {self.at}", None)
-        products = plain(step.gramian)
+        products, wanted = seen.step.gramian, f"{type(self).__name__} must be given the Gramian at the shared {self.at}"
+        require(products is not None, wanted, products)
+        products = plain(products)
+        require(all(math.isfinite(products[row][row]) for row in seen.rows), f"{wanted}, all finite", products)
         moving = [k for k, row in enumerate(seen.rows) if products[row][row] > 0]
         rows = [seen.rows[k] for k in moving]
         base = self.weights

@@ -250,7 +250,7 @@ def _config(settings: Mapping[str, Any], experiment: str, path: Path) -> RunConf
 
 
 def _table2_settings(weights: Sequence[float], tasks: Sequence[str]) -> dict[str, Any]:
-    """Tasks and weights of an experiment of Table 2, central : every auxiliary, for a study with tasks of its own."""
+    """Tasks and weights of one of the project's experiments, central : every auxiliary, for a study with own tasks."""
     tasks = list(tasks[:1]) if len(weights) == 1 else list(tasks)
     return {"tasks": tasks, "weights": [weights[0], *[weights[-1]] * (len(tasks) - 1)]}
 

@@ -145,7 +145,7 @@ def new_network(config: RunConfig) -> nn.Module:
 
 def train(config: RunConfig, network: nn.Module, scans: Mapping[str, data.ScanDataset]) -> Trained:
     """Train a network under the run's policy."""
-    focus = build(dataclasses.replace(config.weighting, policy="PFLP"))
+    focus = build(dataclasses.replace(config.weighting, policy="PFLP")) if config.sampler == "focus" else None
     precision = networks.resolve_precision(config.precision, shape=config.shape)
     training = scans["train"]
     is_balanced = config.class_balance == "positives"
