@@ -76,9 +76,12 @@ def calibration(target: np.ndarray, probability: np.ndarray, patient: np.ndarray
     logits = logit(np.clip(probability, MIN_PROBABILITY, 1 - MIN_PROBABILITY))
     binomial = sm.families.Binomial()
     robust = {"cov_type": "cluster", "cov_kwds": {"groups": np.unique(patient, return_inverse=True)[1]}}
-    with np.errstate(divide="ignore", invalid="ignore"):  # nearly separated classes: the interval is NaN
-        slope = sm.GLM(target, sm.add_constant(logits, has_constant="add"), family=binomial).fit(**robust)
-        intercept = sm.GLM(target, np.ones_like(logits), offset=logits, family=binomial).fit(**robust)
+    try:
+        with np.errstate(divide="ignore", invalid="ignore"):  # nearly separated classes: the interval is NaN
+            slope = sm.GLM(target, sm.add_constant(logits, has_constant="add"), family=binomial).fit(**robust)
+            intercept = sm.GLM(target, np.ones_like(logits), offset=logits, family=binomial).fit(**robust)
+    except np.linalg.LinAlgError as error:  # too few scans, or nearly equal probabilities
+        raise ValueError(f"A calibration slope needs a fit that has a variance. Found {error}.") from error
     return Calibration(
         Interval(float(slope.params[1]), *map(float, slope.conf_int()[1])),
         Interval(float(intercept.params[0]), *map(float, intercept.conf_int()[0])),
