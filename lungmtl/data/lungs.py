@@ -199,10 +199,9 @@ def airways(air: np.ndarray, hu: np.ndarray, middle: float, spacing_mm: Sequence
     return within(keep[chains], AIRWAY_WALL_MM, spacing_mm)
 
 
-def is_gas(labels: np.ndarray, hu: np.ndarray) -> np.ndarray:
-    """Which of the labelled pieces of air, 0 to their number, are darker than lung by their median."""
-    n = int(labels.max()) + 1
-    return np.bincount(labels[hu <= GAS_HU], minlength=n) > np.bincount(labels.ravel(), minlength=n) / 2
+def is_gas(labels: np.ndarray, sizes: np.ndarray, hu: np.ndarray) -> np.ndarray:
+    """Which of the labelled pieces of air, with `sizes` voxels each, are darker than lung by their median."""
+    return np.bincount(labels[hu <= GAS_HU], minlength=len(sizes)) > sizes / 2
 
 
 def check_chest(lungs: np.ndarray, spacing_mm: Sequence[float], *, gas_l: float) -> None:
@@ -228,9 +227,10 @@ def check_chest(lungs: np.ndarray, spacing_mm: Sequence[float], *, gas_l: float)
 
 def _two_largest(air: np.ndarray, hu: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
     labels, _ = ndimage.label(air)
-    litres = np.bincount(labels.ravel()) * (math.prod(spacing_mm) * 1e-6)
+    sizes = np.bincount(labels.ravel())
+    litres = sizes * (math.prod(spacing_mm) * 1e-6)
     litres[0] = 0
-    gas = is_gas(labels, hu)
+    gas = is_gas(labels, sizes, hu)
     gas_l = float(litres[gas & (litres >= MIN_LUNG_L)].sum())
     litres[gas] = 0
     order = np.argsort(litres)[::-1][:2]

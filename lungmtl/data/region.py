@@ -144,7 +144,7 @@ def _lung_air(
     large = np.nonzero(sizes * (math.prod(spacing_mm) * 1e-6) >= MIN_PIECE_L)[0]
     other, keep = np.zeros((2, n + 1), dtype=bool)
     other[large] = True
-    large = large[~(is_gas(labels, hu)[large] | _beyond_bones(labels, large, hu))]
+    large = large[~(is_gas(labels, sizes, hu)[large] | _beyond_bones(labels, large, hu))]
     large = sorted(large, key=lambda k: -sizes[k])
     keep[large[:1]] = True
     for _ in range(2 if len(large) > 1 else 0):  # what fits the largest piece, then what fits them all
