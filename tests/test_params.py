@@ -124,6 +124,16 @@ def test_every_policy_has_a_params_file_and_runs_in_the_pilot_as_in_its_smoke_st
     assert {run.experiment for run in pilot} >= RIVALS - {"CAGrad"}  # whose solver is no dependency
 
 
+def test_a_rival_takes_the_tasks_of_a_study_with_tasks_of_its_own(tmp_path):
+    study = tmp_path / "own.yaml"
+    study.write_text("experiments: [UW, Static]\nseeds: [0]\ntasks: [nodule, emphysema]\n", encoding="utf-8")
+
+    assert [(run.tasks, run.weights) for run in plan_runs(study)] == [
+        (["nodule", "emphysema"], [1, 1]),
+        (["nodule", "emphysema"], [3, 0.3]),
+    ]
+
+
 def test_sensitivity_runs_every_variant_and_its_base():
     experiments = read_params(ROOT / "params" / "sensitivity.yaml")["experiments"]
 
