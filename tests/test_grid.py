@@ -1,60 +1,75 @@
-"""Tuning: every policy has the same number of trials, named and planned from the grid."""
+"""Grids: resampling keeps ramps and labels, averages where it reduces, and fills outside."""
 
-import csv
-
+import numpy as np
 import pytest
 
-from lungmtl.policies import POLICIES, build, with_setting
-from lungmtl.study.grid import GRID, trials
-from lungmtl.study.plan import plan_runs
-
-N_TRIALS = 4
+from lungmtl.data.grid import Grid, lung_grid, middle_voxel, to_grid
 
 
-def planned(folder, *experiments, extra=""):
-    path = folder / "tuned.yaml"
-    path.write_text(f"experiments: [{', '.join(experiments)}]\nseeds: [0, 1]\n{extra}")
-    return plan_runs(path)
+def own_grid(shape, spacing_mm) -> Grid:
+    return Grid(tuple((n - 1) / 2 * s for n, s in zip(shape, spacing_mm, strict=True)), spacing_mm, shape)
 
 
-def test_a_star_stands_for_the_experiment_and_its_trials(tmp_path):
-    runs = planned(tmp_path, "STL.*", "ITW2.*")
-    names = [run.experiment for run in runs if run.seed == 0]
-    assert names == ["STL", "ITW2", "ITW2.start0.5", "ITW2.start0.7", "ITW2.start0.8"]
-    assert [build(run.weighting).start for run in runs[1:5]] == [0.6, 0.5, 0.7, 0.8]
-    assert {build(run.weighting).before for run in runs[1:5]} == {build(runs[1].weighting).before}
+@pytest.mark.parametrize("order", [0, 1])
+def test_the_array_on_its_own_grid_is_unchanged(order):
+    array = np.random.default_rng(0).normal(size=(5, 6, 7)).astype(np.float32)
+    grid = own_grid((5, 6, 7), (2.5, 0.7, 0.9))
+    np.testing.assert_allclose(to_grid(array, (2.5, 0.7, 0.9), grid, fill=0, order=order), array, atol=1e-6)
 
 
-def test_the_auxiliary_weight_is_tuned_for_as_many_tasks_as_there_are(tmp_path):
-    runs = planned(tmp_path, "MTL.*", extra="tasks: [lung_cancer, copd]\n")
-    assert [run.weights for run in runs[:4]] == [[3.0, 3.0], [3.0, 1.0], [3.0, 0.3], [3.0, 0.1]]
-    assert [run.experiment for run in runs[:4]] == ["MTL", "MTL.aux1", "MTL.aux0.3", "MTL.aux0.1"]
+def test_a_ramp_stays_a_ramp_when_enlarged_or_reduced():
+    z = np.arange(16, dtype=np.float32).reshape(16, 1, 1) * 3.0  # value = position in mm
+    ramp = np.broadcast_to(z, (16, 4, 4))
+    for spacing_mm in (1.0, 2.0, 6.0):
+        grid = Grid((22.5, 4.5, 4.5), (spacing_mm, 1.0, 1.0), (4, 2, 2))
+        expected = 22.5 + (np.arange(4) - 1.5) * spacing_mm
+        np.testing.assert_allclose(to_grid(ramp, (3.0, 3.0, 3.0), grid, fill=0, order=1)[:, 0, 0], expected, rtol=1e-5)
 
 
-def test_a_trial_that_is_listed_twice_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="`experiments` must be a list of different"):
-        planned(tmp_path, "MTL2.*", "MTL2.*")
+def test_reducing_averages_instead_of_picking():
+    checker = np.indices((16, 16, 16)).sum(axis=0) % 2  # 0 and 1, mean 0.5
+    grid = Grid((7.5, 7.5, 7.5), (4.0, 4.0, 4.0), (2, 2, 2))
+    np.testing.assert_allclose(to_grid(checker, (1, 1, 1), grid, fill=0, order=1), 0.5, atol=1e-6)
 
 
-def rows():
-    with GRID.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
+def test_linear_weights_by_hand():
+    array = np.array([0, 8, 0, 0], dtype=np.float32).reshape(4, 1, 1)
+    half = to_grid(array, (2, 2, 2), Grid((2.5, 0, 0), (1, 1, 1), (4, 1, 1)), fill=0, order=1)
+    np.testing.assert_allclose(half.ravel(), [4, 8, 4, 0])  # at 1, 2, 3, 4 mm; the voxel with 8 lies at 2 mm
+    double = to_grid(array, (2, 2, 2), Grid((2, 0, 0), (4, 4, 4), (1, 1, 1)), fill=0, order=1)
+    np.testing.assert_allclose(double.ravel(), [4 * 0.5 * 0.5])  # triangle 1/2, 1/4, 1/4; y and x half outside
 
 
-def test_every_policy_of_the_grid_has_the_same_number_of_trials():
-    assert {len(row["values"].split()) for row in rows()} == {N_TRIALS}
-    assert {row["policy"] for row in rows()} <= set(POLICIES)
-    assert all(row["why"] for row in rows())
+def test_a_grid_may_be_resampled_piece_by_piece(monkeypatch):
+    array = np.random.default_rng(0).normal(size=(9, 14, 12)).astype(np.float32)
+    grid = Grid((10.0, 7.0, 6.0), (0.7, 1.0, 1.3), (23, 16, 11))  # sticks out on both sides
+    whole = to_grid(array, (2.5, 1.0, 1.0), grid, fill=-3, order=1)
+    monkeypatch.setattr("lungmtl.data.grid.BAND", 4)
+    np.testing.assert_allclose(to_grid(array, (2.5, 1.0, 1.0), grid, fill=-3, order=1), whole, atol=1e-5)
 
 
-@pytest.mark.parametrize("row", rows(), ids=lambda row: row["policy"])
-def test_every_value_of_the_grid_suits_its_policy_and_one_is_its_default(row, tmp_path):
-    (tmp_path / "tuned").mkdir()
-    (tmp_path / "tuned" / "X.yaml").write_text(f"experiment: X\npolicy: {row['policy']}\n")
-    (first, *_) = planned(tmp_path, "X")
-    assert len(trials(first)) == N_TRIALS
+def test_outside_the_array_is_the_fill_value():
+    array = np.full((4, 4, 4), 7, dtype=np.int16)
+    far = Grid((100.0, 100.0, 100.0), (1.0, 1.0, 1.0), (3, 3, 3))
+    for order in (0, 1):
+        assert (to_grid(array, (1, 1, 1), far, fill=-5, order=order) == -5).all()
 
 
-def test_a_setting_is_changed_or_added_and_the_rest_stays():
-    assert with_setting("ITW(PFLP(period=4), start=0.5)", "start", 0.7) == "ITW(PFLP(period=4), start=0.7)"
-    assert with_setting("PFLP", "period", 40) == "PFLP(period=40)"
+def test_nearest_keeps_labels():
+    labels = np.random.default_rng(0).integers(0, 4, (6, 6, 6)).astype(np.uint8)
+    found = to_grid(labels, (1, 1, 1), Grid((2.5, 2.5, 2.5), (0.5, 1.0, 2.0), (8, 6, 3)), fill=0, order=0)
+    assert found.dtype == np.uint8
+    assert set(np.unique(found)) <= {0, 1, 2, 3}
+
+
+def test_an_unknown_order_is_refused():
+    with pytest.raises(ValueError, match=r"`order` must be 0 \(nearest\) or 1 \(linear\). Found 3"):
+        to_grid(np.zeros((2, 2, 2)), (1, 1, 1), own_grid((2, 2, 2), (1, 1, 1)), fill=0, order=3)
+
+
+def test_the_grid_is_centred_on_the_lungs_box():
+    mask = np.zeros((10, 10, 10), dtype=bool)
+    mask[2:5, 1:9, 6] = True
+    grid = lung_grid(mask, (3.0, 2.0, 1.0), spacing_mm=(4, 4, 4), shape=(8, 8, 8))
+    assert middle_voxel(mask) == (3, 4, 6)
+    assert grid == Grid((9.0, 9.0, 6.0), (4.0, 4.0, 4.0), (8, 8, 8))

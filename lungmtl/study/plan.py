@@ -17,7 +17,7 @@ from lungmtl.keys import Place, key, notebook_key
 from lungmtl.network import NETWORKS
 from lungmtl.policies import POLICIES, names
 from lungmtl.study.config import STUDY_KEYS, RunConfig, read_params
-from lungmtl.study.grid import ALL_TRIALS, trials
+from lungmtl.study.trials import ALL_TRIALS, trials
 
 NOTEBOOKS = PROJECT / "notebooks"  # where every notebook runs, and what relative paths in params start from
 TABLE2_PARAMS = PROJECT / "params" / "table2"
@@ -72,7 +72,7 @@ def plan_runs(
     seed. The experiment's file is `<study>/<experiment>.yaml`, `table2/<experiment>.yaml` or
     `policies/<experiment>.yaml` next to the study's, or the project's. A variant, `<base>.<change>`, and an arm,
     `<base>-<arm>`, have the base's parameters where their own file says nothing; `<experiment>.*` stands for the
-    experiment and its trials in `params/grid.csv`. Where a study has tasks of its own, the project's experiments give
+    experiment and its trials in `params/trials.csv`. Where a study has tasks of its own, the project's experiments give
     their weights to its first task and to every other one.
 
     Args:

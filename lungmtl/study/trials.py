@@ -3,27 +3,26 @@
 import ast
 import csv
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 from lungmtl.files import PROJECT
 from lungmtl.policies import build, names, with_setting
 from lungmtl.study.config import RunConfig
 
-GRID = PROJECT / "params" / "grid.csv"  # policy, setting (its knob), values parted by blanks, why
+TRIALS = PROJECT / "params" / "trials.csv"  # policy, setting (its knob), values parted by blanks, why
 ALL_TRIALS = ".*"  # after the name of an experiment in a study's list: it and its trials
 
 
-def trials(config: RunConfig, grid: Path = GRID) -> list[RunConfig]:
+def trials(config: RunConfig) -> list[RunConfig]:
     """An experiment and one variant for each other value of its outermost policy's knob, e.g. `ITW2.start0.5`.
 
-    The knob `aux` is the weight of every auxiliary task. A policy that the grid does not name, and balanced weights of
+    The knob `aux` is the weight of every auxiliary task. A policy that the file does not name, and balanced weights of
     a single task, have no trial but the experiment itself.
 
     Raises:
         ValueError: If a value does not suit the policy.
     """
-    with grid.open(encoding="utf-8", newline="") as stream:
+    with TRIALS.open(encoding="utf-8", newline="") as stream:
         rows = {row["policy"]: row for row in csv.DictReader(stream)}
     row = rows.get(names(config.weighting.spelling)[0], {"setting": "", "values": ""})
     setting, values = row["setting"], [ast.literal_eval(word) for word in row["values"].split()]
