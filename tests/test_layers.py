@@ -26,6 +26,7 @@ LAYERS = {
     "evidence": set(),
     "network": {"policies"},
     "data": {"experiments", "files", "keys", "workers"},
+    "when": {"experiments", "files", "keys", "network", "policies", "workers"},
     "sources": {"data", "experiments", "files", "workers"},
     "comparison": {"evidence", "experiments"},
     "figures": {"experiments"},
@@ -33,7 +34,7 @@ LAYERS = {
     "study": {
         *("files", "keys", "experiments", "policies", "network", "data", "sources", "evidence", "comparison", "report"),
     },
-    "commands": {"comparison", "data", "files", "report", "sources", "study"},
+    "commands": {"comparison", "data", "files", "report", "sources", "study", "when"},
     "cli": {"study"},
     "__init__": set(),
     "__main__": {"cli"},

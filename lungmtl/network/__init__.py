@@ -10,6 +10,6 @@ __getattr__, __dir__, __all__ = exports(
         "model": ["MultiTaskNet", "REDUCTION"],
         "losses": ["positive_weights", "task_gradients", "task_losses"],
         "device": ["forward", "pick_device", "resolve_precision", "seed_everything"],
-        "training": ["Fitted", "fit", "predict"],
+        "training": ["Fitted", "fit", "learning_rate_share", "predict"],
     },
 )
