@@ -41,6 +41,7 @@ LAYERS = {
 }
 ROOMS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
 WITHOUT_TORCH = ("policies", "evidence", "comparison", "figures", "report", "commands", "files", "keys", "lazy")
+WITH_TORCH = ("policies/gramians.py", "policies/borrowed.py")  # only who asks for them imports these
 MODULE_LEVEL = (ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.FunctionDef, ast.ClassDef)
 
 each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
@@ -131,7 +132,7 @@ def test_importing_does_no_work(path):
 
 @each_file
 def test_these_rooms_work_without_torch(path):
-    if room_of(path) in WITHOUT_TORCH:
+    if room_of(path) in WITHOUT_TORCH and path.relative_to(PACKAGE).as_posix() not in WITH_TORCH:
         assert "torch" not in top_packages(path)
 
 

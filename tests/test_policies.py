@@ -285,7 +285,6 @@ def test_a_spelled_setting_wins_over_the_flat_key():
         ("ITW(start=1.5)", "`start` of ITW must be inside"),
         ("ITW(start=print(1))", "A setting of a policy must be a plain value"),
         ("BW(PFLP)", "BW acts on no other policy"),
-        ("PFLP(ITW)", "`before` of PFLP must be balanced weights"),
     ],
 )
 def test_a_wrong_spelling_is_refused_in_words(spelling, message):
@@ -361,7 +360,7 @@ def test_a_step_is_a_progress_with_what_the_batch_has_shown():
     step = Step(step=1, n_steps=2, epoch=0, n_epochs=1, losses=[0.5, 0.0], known=[True, False])
 
     assert isinstance(step, Progress)
-    assert step.gradients is None
+    assert step.gramian is None
     assert BW("ab", [1, 1])(step) == Decision((1.0, 1.0), "balanced")
 
 
@@ -413,7 +412,6 @@ def test_period_below_one_is_refused(period):
     [
         (lambda: PFLP(BW("ab", [1, 1]), unit="batch"), "`unit` must be step or epoch. Found 'batch'"),
         (lambda: PFLP(BW("ab", [1, 1]), order=["a", "copd"]), r"`order` must be names from \('a', 'b'\). .*'copd'"),
-        (lambda: PFLP(ITW(BW("ab", [1, 1]))), "`before` of PFLP must be balanced weights"),
         (lambda: PFLP(BW("ab", [1, 1]), order="a", factor=0, keep_mean=True), "`keep_mean` must have a turn"),
         (lambda: ITW(BW("ab", [1, 1]), central="copd"), r"`central` must be a name from \('a', 'b'\)"),
         (lambda: BW("abc", [1, 1]), r"`weights` must be one per task, 3 in all. Found \(1.0, 1.0\)"),

@@ -19,7 +19,7 @@ def run_values(*, tasks=TASKS, experiment="MTL", seed=0):
     for position, task in enumerate(tasks):
         steps[f"weight_{task}"] = [3.0, 0.1 * 3]
         steps[f"loss_{task}"] = [0.7, np.nan if position else 0.6]
-    steps["loss"] = [2.1, 0.18]
+    steps = steps.assign(loss=[2.1, 0.18], mean_weight=[3.0, 0.15], n_known=[2, 1])
     rows = [(scan, p, "test", t, 1.0, 1 / 3) for scan, p in zip("ab", PATIENTS, strict=True) for t in tasks]
     predictions = pd.DataFrame(rows, columns=list(PREDICTION_COLUMNS))
     predictions.loc[0, "target"] = np.nan
@@ -73,9 +73,9 @@ def test_files_have_the_stable_columns_and_six_digits(tmp_path):
         "a,patient-017,test,copd,1,0.333333",
     ]
     assert steps == [
-        "step,epoch,phase,focus,weight_lung_cancer,weight_copd,loss_lung_cancer,loss_copd,loss",
-        "0,1,balanced,,3,3,0.7,0.7,2.1",
-        "1,1,focus,lung_cancer,0.3,0.3,0.6,,0.18",
+        "step,epoch,phase,focus,weight_lung_cancer,weight_copd,loss_lung_cancer,loss_copd,loss,mean_weight,n_known",
+        "0,1,balanced,,3,3,0.7,0.7,2.1,3,2",
+        "1,1,focus,lung_cancer,0.3,0.3,0.6,,0.18,0.15,1",
     ]
     assert (tmp_path / "history.csv").read_text().startswith("epoch,split,task,loss,auc,seconds\n1,train,")
 

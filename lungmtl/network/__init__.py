@@ -8,7 +8,7 @@ __getattr__, __dir__, __all__ = exports(
         "settings": ["NETWORKS", "Training"],
         "catalogue": ["Network", "build_network", "start_from"],
         "model": ["MultiTaskNet", "REDUCTION"],
-        "losses": ["positive_weights", "task_gradients", "task_losses"],
+        "losses": ["positive_weights", "task_losses"],
         "device": ["forward", "pick_device", "resolve_precision", "seed_everything"],
         "training": ["Fitted", "fit", "learning_rate_share", "predict"],
     },

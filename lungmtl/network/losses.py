@@ -1,7 +1,5 @@
 """Losses: binary cross-entropy per task over the scans whose label is known."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -41,21 +39,3 @@ def positive_weights(target: Tensor, known: Tensor) -> Tensor:
         found = list(zip(positives.tolist(), negatives.tolist(), strict=True))
         raise ValueError(f"Every task must have positive and negative scans. Found (positive, negative) {found}.")
     return negatives / positives
-
-
-def task_gradients(losses: Tensor, known: Tensor, at: Sequence[Tensor]) -> Tensor:
-    """Gradient of every task's loss, the graph kept for the step's own backward pass.
-
-    Args:
-        losses: (T,), with their graph.
-        known: Whether the batch has a label of the task, bool (T,).
-        at: Tensors of the graph: shared features, or shared parameters.
-    Returns:
-        float32 (T, P), P values in all of `at`; zeros for a task without a label.
-    """
-    rows = torch.zeros(len(losses), sum(tensor.numel() for tensor in at), device=losses.device)
-    for row, loss, is_known in zip(rows, losses, known, strict=True):
-        if is_known:
-            parts = torch.autograd.grad(loss, list(at), retain_graph=True)
-            row.copy_(torch.cat([part.flatten() for part in parts]))
-    return rows

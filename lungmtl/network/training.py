@@ -9,6 +9,7 @@ experiment.
 """
 
 import copy
+import dataclasses
 import functools
 import logging
 import math
@@ -25,9 +26,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from lungmtl.network.augmentation import augmented
 from lungmtl.network.device import forward, pick_device
-from lungmtl.network.losses import task_gradients, task_losses
+from lungmtl.network.losses import task_losses
 from lungmtl.network.settings import Training
-from lungmtl.policies import Decision, Policy, Step
+from lungmtl.policies import Decision, Policy, Progress, Step, gramian
 
 MAX_GRADIENT_NORM = 100.0  # a safety net: a lower limit would level the loss scales that the policies set
 DECAY = 0.25  # final fraction of the steps with a falling learning rate; before it ITW's stage learns at full rate
@@ -38,7 +39,7 @@ class Fitted(NamedTuple):
     """What training leaves: `model` holds the weights of `best_epoch`."""
 
     model: nn.Module
-    steps: pd.DataFrame  # step, epoch, phase, focus, weight_<task>, loss_<task>, loss; one row per optimiser step
+    steps: pd.DataFrame  # one row per optimiser step, columns as `_step_row` gives them
     history: pd.DataFrame  # epoch, split, task, loss, auc, seconds
     best_epoch: int
 
@@ -88,8 +89,8 @@ def fit(
             volume, target, known = (tensor.to(device) for tensor in (volume, target, known))
             logits, features = forward(model, volume, precision)
             losses = task_losses(logits, target, known, positive_weight=positive_weight)  # (T,)
-            at = {"step": len(steps), "n_steps": n_steps, "epoch": epoch, "n_epochs": training.epochs}
-            decision = policy(_step(at, model, policy, losses, known.any(dim=0), features))
+            progress = Progress(len(steps), n_steps, epoch, training.epochs)
+            decision = policy(_step(progress, model, policy, losses, known.any(dim=0), features))
             if decision.restart:
                 optimiser, schedule = _optimiser(model, n_steps - len(steps), training)
             loss = (losses * losses.new_tensor(decision.weights)).sum()
@@ -125,15 +126,15 @@ def _check(model: nn.Module, train_set: Dataset, policy: Policy, training: Train
 
 
 def _step(
-    progress: dict[str, int], model: nn.Module, policy: Policy, losses: Tensor, known: Tensor, features: Tensor
+    progress: Progress, model: nn.Module, policy: Policy, losses: Tensor, known: Tensor, features: Tensor
 ) -> Step:
     """What the policy is asked with; gradients only if it needs them."""
     places = {"features": lambda: [features], "parameters": lambda: list(model.shared_parameters()), "": None}
-    if policy.needs_gradients not in places:
-        raise ValueError(f"`needs_gradients` must be features, parameters or blank. Found {policy.needs_gradients!r}.")
-    place = places[policy.needs_gradients]
-    gradients = task_gradients(losses, known, place()) if place else None  # (T, P)
-    return Step(**progress, losses=losses.detach(), known=known, gradients=gradients)
+    at = policy.gradients_at(progress)
+    if at not in places:
+        raise ValueError(f"`gradients_at` must be features, parameters or blank. Found {at!r}.")
+    products = gramian(losses, places[at](), known=known) if at else None  # (T, T)
+    return Step(**dataclasses.asdict(progress), losses=losses.detach(), known=known, gramian=products)
 
 
 def _optimiser(
@@ -182,14 +183,17 @@ def _outputs(model: nn.Module, scans: Dataset, batch_size: int, precision: str) 
 def _step_row(
     step: int, epoch: int, decision: Decision, losses: Tensor, loss: Tensor, tasks: Sequence[str], known: Tensor
 ) -> dict:
+    """`mean_weight` is over all tasks, those among them that have no label in the batch, not `n_known`, as 0."""
+    has_label = known.any(dim=0).tolist()  # (T,)
     weights = {f"weight_{task}": weight for task, weight in zip(tasks, decision.weights, strict=True)}
     values = torch.where(known.any(dim=0), losses.detach(), torch.nan).tolist()  # blank where nothing was known
+    in_force = [weight * is_known for weight, is_known in zip(decision.weights, has_label, strict=True)]
     row = {"step": step, "epoch": epoch, "phase": decision.phase, "focus": decision.focus}
     return (
         row
         | weights
         | {f"loss_{task}": value for task, value in zip(tasks, values, strict=True)}
-        | {"loss": loss.item()}
+        | {"loss": loss.item(), "mean_weight": sum(in_force) / len(in_force), "n_known": sum(has_label)}
     )
 
 

@@ -1,6 +1,6 @@
-"""Policies: how the losses of several tasks are weighed, for any training loop; needs nothing but Python.
+"""Policies: how the losses of several tasks are weighed, for any training loop.
 
-`timeline` alone takes pandas.
+Schedules and loss rules need nothing but Python, `gramian` torch, `timeline` pandas; gradient rules say what they need.
 """
 
 from lungmtl.lazy import exports
@@ -10,6 +10,8 @@ __getattr__, __dir__, __all__ = exports(
     {
         "contract": ["Decision", "Policy", "Progress", "Step", "Wrapper"],
         "schedules": ["BW", "ITW", "PFLP"],
+        "rules": ["GradientRule", "Rule", "Seen"],
+        "gramians": ["gramian"],
         "catalogue": ["POLICIES", "Weighting", "build", "describe", "names"],
         "timelines": ["timeline"],
     },

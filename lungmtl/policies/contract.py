@@ -1,11 +1,17 @@
 """What a policy is asked and what it answers: a `Step` in, a `Decision` out.
 
-A policy is asked once per optimiser step; the total loss of that step is `sum(weight * loss)` over the tasks. It knows
-nothing of model, optimiser, loader or config and needs nothing but Python, so it serves any training loop;
+A policy is asked once per optimiser step; the total loss of that step is `sum(weight * loss)` over the tasks. So the
+weights reach heads and attention maps as well as what tasks share, for every policy alike. It knows nothing of model,
+optimiser, loader or config and needs nothing but Python, so it serves any training loop;
 `notebooks/04_policies.ipynb` shows one.
 
+There are three kinds. A schedule follows from the progress alone (`schedules.py`), a loss rule from the losses too
+(`losses.py`), a gradient rule from the gradients (`gradients.py`, `borrowed.py`). They compose: ITW takes any policy as
+its warm-up, and PFLP focuses on top of any, by multiplying the weights that the inner policy has found.
+
 A policy weighs task losses, never labels, so it also works where each scan is labelled for one task only: give it
-the mean loss over the scans whose label is known, and 0 for a task without any in this batch.
+the mean loss over the scans whose label is known, 0 for a task without any in this batch, and which those are.
+Schedules then give their weights as ever; rules leave these tasks out of the step, with weight 0 (`rules.py`).
 """
 
 import dataclasses
@@ -33,14 +39,14 @@ class Step(Progress):
 
     Attributes:
         losses: Mean loss of every task, (T,), detached; 0 where `known` is False.
-        known: Whether the batch has a label of the task, (T,) bool.
-        gradients: Gradient of every task's loss, (T, P), where the policy's `needs_gradients` asks for it, else None; a
-            row of zeros where `known` is False.
+        known: Whether the batch has a label of the task, (T,) bool; empty = of every task.
+        gramian: Products of the tasks' gradients with each other, (T, T), where `gradients_at` asks for them, else
+            None; zeros where `known` is False. `lungmtl.policies.gramian` computes it.
     """
 
     losses: Any = ()
     known: Any = ()
-    gradients: Any = None
+    gramian: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,11 +67,13 @@ class Policy:
     """Base of all policies; a subclass is a frozen dataclass that has `tasks`, `base` and `__call__`.
 
     Attributes:
+        is_schedule: Whether the weights follow from the progress alone.
         needs_gradients: "features" (at the last shared features), "parameters" (at the shared parameters) or "".
         tasks: Names, the central task first.
         base: The experiment's own weights, those of the innermost policy.
     """
 
+    is_schedule: ClassVar[bool] = True
     needs_gradients: ClassVar[str] = ""
     tasks: Sequence[str]
     base: Sequence[float]
@@ -74,15 +82,19 @@ class Policy:
         """Weights of this step; policies that follow from progress alone may be asked with a `Progress`."""
         raise NotImplementedError
 
+    def gradients_at(self, step: Progress) -> str:
+        """Where this step's gradients are needed: `needs_gradients`, or "" in a step that does without."""
+        return self.needs_gradients
+
     def state_dict(self) -> dict[str, Any]:
-        """What this policy has learnt so far, as plain values and tensors; empty for a schedule."""
+        """What this policy has learnt so far, a copy, in JSON's own types; empty for a schedule."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned.
 
         Raises:
-            ValueError: If there is a value that this policy does not have.
+            ValueError: If there is a value that this policy does not have, or one is missing.
         """
         require(not state, f"The state of {type(self).__name__} must be empty", dict(state))
 
@@ -94,9 +106,18 @@ class Wrapper(Policy):
     before: Policy
 
     @property
+    def is_schedule(self) -> bool:
+        """Whether `before` is."""
+        return self.before.is_schedule
+
+    @property
     def needs_gradients(self) -> str:
         """Where `before` needs gradients."""
         return self.before.needs_gradients
+
+    def gradients_at(self, step: Progress) -> str:
+        """Where `before` needs this step's gradients."""
+        return self.before.gradients_at(step)
 
     @property
     def tasks(self) -> tuple[str, ...]:

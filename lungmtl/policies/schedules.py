@@ -1,7 +1,8 @@
 """Schedules: weights that follow from the progress alone (BW, PFLP, ITW).
 
-They nest, the outer one acting on the inner one's weights: `ITW(PFLP(BW(tasks, weights)))`. A focus on a task that few
-batches label is a step of mostly suppressed losses, so choose a period of many batches there.
+They nest, the outer one acting on the inner one's weights: `ITW(PFLP(BW(tasks, weights)))`. The inner one may be a rule
+as well, `ITW(PFLP(UW))`, and then the weights follow from more. A focus on a task that few batches label is a step of
+mostly suppressed losses, so choose a period of many batches there.
 
 Sources: Yang et al. 2020, Table 2, arXiv 1912.07167 (BW, PFLP, ITW and the factor 0.1 of PFLP). The order of focus
 and its 20 steps are those of a third party's re-use (so-hyeun/BRET). When ITW switches, and to which weights, is
@@ -61,7 +62,8 @@ class PFLP(Wrapper):
     stay those of PFLP.
 
     Args:
-        before: Balanced weights, on which the focus acts.
+        before: Any policy, on whose weights the focus acts. What a gradient rule promises (no conflict, equal
+            projections) holds for its own weights, before the focus.
         factor: Multiplies the weight of every task not in focus, the central one included; inside [0, 1].
         period: Length of one focus, in `unit`, at least 1.
         unit: step or epoch.
@@ -70,8 +72,8 @@ class PFLP(Wrapper):
         shuffle_seed: Seeds a new random order of the turns in every cycle; None = always `order`. chosen by us: a
             control for the order of focus.
     Raises:
-        ValueError: If a value is outside its range, `order` names an unknown task, `before` has a schedule of
-            its own, or `keep_mean` meets a task whose weight would always be 0.
+        ValueError: If a value is outside its range, `order` names an unknown task, or `keep_mean` meets a task whose
+            weight would always be 0.
     Source: Yang et al. 2020, Table 2, arXiv 1912.07167.
     """
 
@@ -84,8 +86,6 @@ class PFLP(Wrapper):
     shuffle_seed: int | None = None
 
     def __post_init__(self):
-        scheduled = isinstance(self.before, Wrapper)
-        require(not scheduled, "`before` of PFLP must be balanced weights, as in ITW(PFLP(BW(...)))", self.before)
         object.__setattr__(self, "order", tuple(self.order) or self.tasks)
         require(0 <= self.factor <= 1, "`factor` must be inside [0, 1]", self.factor)
         require(self.period >= 1 and self.period % 1 == 0, "`period` must be 1, 2, 3 ...", self.period)
@@ -104,7 +104,8 @@ class PFLP(Wrapper):
         focus = self._turns(cycle)[turn]
         shares = self._shares() if self.keep_mean else [1.0] * len(self.tasks)
         factors = [(1.0 if task == focus else self.factor) / s for task, s in zip(self.tasks, shares, strict=True)]
-        return Decision(products(self.before(step).weights, factors), "focus", focus)
+        inner = self.before(step)
+        return Decision(products(inner.weights, factors), "focus", focus, restart=inner.restart)
 
     def _turns(self, cycle: int) -> Sequence[str]:
         if self.shuffle_seed is None:
@@ -125,7 +126,7 @@ class ITW(Wrapper):
     the auxiliary tasks their base weights times `factor`.
 
     Args:
-        before: Policy of the warm-up: BW, or PFLP over BW.
+        before: Policy of the warm-up: BW or PFLP over BW in the paper, here any; in the final stage it is not asked.
         start: Fraction of all steps that the warm-up takes, inside [0, 1); 0 = no warm-up. chosen by us: not
             published.
         factor: Multiplies the auxiliary base weights in the final stage; inside [0, 1]. chosen by us: not published.
@@ -162,3 +163,7 @@ class ITW(Wrapper):
             return self.before(step)
         factors = [1.0 if task == self.central else self.factor for task in self.tasks]
         return Decision(products(self.base, factors), "transfer", restart=self.restart and step.step == first)
+
+    def gradients_at(self, step: Progress) -> str:
+        """Where `before` needs gradients; nowhere in the final stage."""
+        return self.before.gradients_at(step) if step.step < self.first_step(step.n_steps) else ""

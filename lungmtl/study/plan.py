@@ -18,6 +18,7 @@ from lungmtl.study.config import STUDY_KEYS, RunConfig, read_params
 
 NOTEBOOKS = PROJECT / "notebooks"  # where every notebook runs, and what relative paths in params start from
 TABLE2_PARAMS = PROJECT / "params" / "table2"
+POLICY_PARAMS = PROJECT / "params" / "policies"  # rivals from the literature, for any study
 EXPERIMENT_NOTEBOOK = "02_experiment.ipynb"
 COMPARISON_NOTEBOOK = "03_comparison.ipynb"
 PREPARATION_FILE = "preparation.csv"  # in the study's folder, or the table's: what became of every scan
@@ -63,9 +64,10 @@ def plan_runs(
     """Expand a study's params file into its runs, seed by seed, experiments in the file's order.
 
     A run's parameters are RunConfig's defaults, then the study's file, then the experiment's, which wins; then the
-    seed. The experiment's file is `<study>/<experiment>.yaml` or `table2/<experiment>.yaml` next to the study's, or the
-    project's. A variant, `<base>.<change>`, has the base's parameters where its own file says nothing. Where a study
-    has tasks of its own, Table 2's weights are those of its first task and of every other one.
+    seed. The experiment's file is `<study>/<experiment>.yaml`, `table2/<experiment>.yaml` or
+    `policies/<experiment>.yaml` next to the study's, or the project's. A variant, `<base>.<change>`, has the base's
+    parameters where its own file says nothing. Where a study has tasks of its own, the project's experiments give
+    their weights to its first task and to every other one.
 
     Args:
         params: File with the lists `experiments` and `seeds` and any fields of RunConfig.
@@ -218,7 +220,7 @@ def _config(settings: Mapping[str, Any], experiment: str, path: Path) -> RunConf
     inherited = read_params(base) if base != file and base.is_file() else {}
     merged = {**settings, **inherited, **own, "experiment": experiment}
     has_weights = file if "weights" in own else base
-    if "tasks" in settings and has_weights.parent == TABLE2_PARAMS:
+    if "tasks" in settings and has_weights.parent in (TABLE2_PARAMS, POLICY_PARAMS):
         merged |= _table2_settings(merged["weights"], settings["tasks"])
     try:
         return RunConfig.from_mapping(merged)
@@ -240,7 +242,8 @@ def _with_weights(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _experiment_file(experiment: str, path: Path) -> Path:
-    folders = [path.parent / path.stem, path.parent / "table2", TABLE2_PARAMS]
+    own = [path.parent / name for name in (path.stem, "table2", "policies")]
+    folders = [*own, POLICY_PARAMS, TABLE2_PARAMS]
     files = [folder / f"{experiment}.yaml" for folder in folders]
     return next((file for file in files if file.is_file()), files[-1])
 

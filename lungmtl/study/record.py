@@ -33,10 +33,10 @@ RECORD_KEYS = ("study", "experiment", "seed", "config", "tasks", *SECTIONS, "met
 
 
 def step_columns(tasks: list[str]) -> list[str]:
-    """Columns of steps.csv for these tasks, in order."""
+    """Columns of steps.csv for these tasks, in order; `mean_weight` counts tasks without a label in the batch as 0."""
     weights = [f"weight_{task}" for task in tasks]
     losses = [f"loss_{task}" for task in tasks]
-    return ["step", "epoch", "phase", "focus", *weights, *losses, "loss"]
+    return ["step", "epoch", "phase", "focus", *weights, *losses, "loss", "mean_weight", "n_known"]
 
 
 def write_run(
