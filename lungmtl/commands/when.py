@@ -14,6 +14,7 @@ from lungmtl.when import cells_of, contrast_table, experiment_table, held_out, r
 
 AXES = ("relatedness", "n_scans", "n_steps")
 SIDE = "side_"  # begins the keys of side arms
+RIVALS = ("UW", "DWA", "GradNorm", "DBMTL", "GCS", "OLAUX")
 CONTRASTS = (  # of the protocol (params/when.md), the first six confirmatory
     ("MTL", "STL"),
     ("MTL2", "MTL.aux1"),
@@ -27,6 +28,8 @@ CONTRASTS = (  # of the protocol (params/when.md), the first six confirmatory
     ("ITW1", "STL"),
     ("ITW2", "STL"),
     ("tuned static", "STL"),
+    *((rival, "STL") for rival in RIVALS),
+    ("ITW2", "GCS"),
 )
 
 

@@ -103,7 +103,7 @@ def run_cell(cell: Cell, experiments: Mapping[str, Weighting], *, n_seeds: int) 
 def _of_seeds(weighting: Weighting, n_seeds: int) -> list:
     """A policy per seed; one for all where it has no state and asks for nothing that a batch shows."""
     made = [build(dataclasses.replace(weighting, seed=seed)) for seed in range(n_seeds)]
-    return [made[0]] * n_seeds if not made[0].needs_gradients and len(set(map(repr, made))) == 1 else made
+    return [made[0]] * n_seeds if made[0].is_schedule and len(set(map(repr, made))) == 1 else made
 
 
 def _write_cell(job: tuple) -> dict:

@@ -117,7 +117,7 @@ class _Stack:
             is_asked_once = _is_one(of_seeds)
             gramians = _gramians(hidden, losses, k) if of_seeds[0].needs_gradients else [None] * len(of_seeds)
             for s, policy in enumerate(of_seeds[:1] if is_asked_once else of_seeds):
-                step = Step(**at, losses=losses[k, s].detach(), known=known[s].any(dim=0), gradients=gramians[s])
+                step = Step(**at, losses=losses[k, s].detach(), known=known[s].any(dim=0), gramian=gramians[s])
                 decision = policy(step)
                 places = slice(None) if is_asked_once else s
                 weights[k, places, : len(policy.tasks)] = torch.tensor(decision.weights)
