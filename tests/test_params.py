@@ -21,7 +21,8 @@ from lungmtl.study.plan import plan_runs
 ROOT = Path(__file__).parents[1]
 EXPERIMENT = ROOT / "notebooks" / "02_experiment.ipynb"
 TABLE2 = ROOT / "params" / "table2"
-PARAMS = sorted((ROOT / "params").rglob("*.yaml"))
+MAP = ROOT / "params" / "when.yaml"  # of no study of runs: tests/test_when.py reads it
+PARAMS = sorted(path for path in (ROOT / "params").rglob("*.yaml") if path != MAP)
 STUDIES = [path for path in PARAMS if path.parent == TABLE2.parent]
 RIVALS = {path.stem for path in (ROOT / "params" / "policies").glob("*.yaml")}
 VARIANTS = sorted((ROOT / "params" / "sensitivity").glob("*.yaml"))

@@ -13,6 +13,6 @@ __getattr__, __dir__, __all__ = exports(
         "cost": ["counted", "seconds_per_step"],
         "device": ["forward", "pick_device", "resolve_precision", "seed_everything"],
         "sampling": ["Natural", "sampler"],
-        "training": ["Fitted", "fit", "predict"],
+        "training": ["Fitted", "fit", "learning_rate_share", "predict"],
     },
 )

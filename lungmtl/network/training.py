@@ -154,15 +154,15 @@ def _optimiser(
     model: nn.Module, n_steps: int, training: Training
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     optimiser = torch.optim.AdamW(model.parameters(), training.learning_rate, weight_decay=training.weight_decay)
-    rate = functools.partial(_rate, n_steps=n_steps, warmup=training.warmup)
+    rate = functools.partial(learning_rate_share, n_steps=n_steps, warmup=training.warmup)
     return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
 
 
-def _rate(step: int, n_steps: int, warmup: float) -> float:
-    """Share of the peak learning rate: rise, plateau, fall."""
+def learning_rate_share(step: int | np.ndarray, *, n_steps: int | np.ndarray, warmup: float) -> float | np.ndarray:
+    """Share of the peak learning rate: rise, plateau, fall; of many trainings at a time with arrays."""
     rise = (step + 1) / (warmup * n_steps + 1)
     fall = (n_steps - step) / (DECAY * n_steps)
-    return min(1.0, rise, fall)
+    return np.minimum(1.0, np.minimum(rise, fall))
 
 
 def _update(

@@ -95,6 +95,11 @@ def plan_runs(
     return [config.with_seed(seed) for seed in seeds for config in firsts]
 
 
+def experiment_config(experiment: str, params: str | Path) -> RunConfig:
+    """Settings of one experiment as a params file of this place would find it, all others at their defaults."""
+    return _config({}, experiment, Path(params))
+
+
 def rules(params: str | Path, *, seeds: Sequence[int] | None = None, places: Mapping[str, Any] | None = None) -> Rules:
     """What the Snakefile must know of the study that `plan_runs` plans."""
     runs = plan_runs(params, seeds=seeds, places=places)

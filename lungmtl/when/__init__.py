@@ -1,0 +1,13 @@
+"""When sharing helps: many small networks on vectors in place of scans, for a map over relatedness, scans and steps."""
+
+from lungmtl.lazy import exports
+
+__getattr__, __dir__, __all__ = exports(
+    __name__,
+    {
+        "world": ["Scans", "World", "ceiling", "draw_scans"],
+        "students": ["Budget", "train_students"],
+        "cells": ["Cell", "cells_of", "run_cell", "run_map"],
+        "contrasts": ["contrast_table", "experiment_table", "held_out", "with_tuned"],
+    },
+)

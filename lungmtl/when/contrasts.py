@@ -1,0 +1,105 @@
+"""Contrasts of the map: paired differences over seeds in every cell, and whether half of the seeds foretells the rest.
+
+A seed is a world of its own (teacher, training set, test set, start), so an interval over seeds covers all of these.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from lungmtl.when.cells import AXES
+
+CELL = ["arm", *AXES]
+TUNED = "tuned static"  # per seed the static weights with the highest validation AUC, as a user would choose them
+
+
+def with_tuned(results: pd.DataFrame, statics: Sequence[str]) -> pd.DataFrame:
+    """Results and, as experiment `TUNED`, of every cell and seed the static weights chosen on validation scans."""
+    among = results[results["experiment"].isin(statics)]
+    best = among.sort_values("auc_validation", kind="stable").groupby([*CELL, "seed"]).tail(1)
+    return pd.concat([results, best.assign(experiment=TUNED)], ignore_index=True)
+
+
+def experiment_table(results: pd.DataFrame) -> pd.DataFrame:
+    """Mean test AUC of every experiment in every cell with its 95 % t interval over seeds, ceiling, share that learnt.
+
+    Args:
+        results: Rows of `run_cell`, of many cells.
+    Returns:
+        `arm`, the axes, `experiment`, `auc`, `low`, `high`, `auc_train`, `ceiling`, `learnt`, `n_seeds`.
+    """
+    groups = results.groupby([*CELL, "experiment"], sort=False)
+    table = groups["auc_test"].apply(_interval, "auc").unstack()  # noqa: PD010 (a series)
+    more = groups[["auc_train", "ceiling", "learnt"]].mean()
+    return table.join(more).assign(n_seeds=groups.size()).reset_index()
+
+
+def contrast_table(results: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    """Difference of test AUC of every pair in every cell, paired by seed, with its 95 % t interval over seeds.
+
+    Returns:
+        `arm`, the axes, `experiment`, `reference`, `difference`, `low`, `high`, `favours` (seeds in which the
+        experiment is above its reference), `n_seeds`.
+    """
+    wide = results.pivot_table(index=[*CELL, "seed"], columns="experiment", values="auc_test")
+    parts = []
+    for experiment, reference in pairs:
+        groups = (wide[experiment] - wide[reference]).groupby(CELL)
+        part = groups.apply(_interval, "difference").unstack()  # noqa: PD010
+        part = part.assign(favours=groups.apply(lambda values: int((values > 0).sum())), n_seeds=groups.size())
+        parts.append(part.reset_index().assign(experiment=experiment, reference=reference))
+    columns = [*CELL, "experiment", "reference", "difference", "low", "high", "favours", "n_seeds"]
+    return pd.concat(parts, ignore_index=True)[columns]
+
+
+def held_out(results: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    """Test of the map: a model fitted to the even seeds, against the mean differences of the odd seeds.
+
+    Per pair a mixed model of the logit AUC difference over relatedness, log scans, log steps, their squares and
+    products, with a random effect of the seed (whose world is its own), foretells every cell of the grid.
+
+    Returns:
+        Per pair: `experiment`, `reference`, `n_cells`, `correlation` of foretold and found, `error` (root mean square,
+        in logit AUC), `same_sign` (share of the cells whose found interval excludes 0), `n_clear` (their number).
+    """
+    grid = results[results["arm"] == ""]
+    logit = grid.assign(logit=np.log(grid["auc_test"] / (1 - grid["auc_test"])))
+    wide = logit.pivot_table(index=[*AXES, "seed"], columns="experiment", values="logit").reset_index()
+    return pd.DataFrame([_foretold(wide, *pair) for pair in pairs])
+
+
+def _foretold(wide: pd.DataFrame, experiment: str, reference: str) -> dict[str, object]:
+    from statsmodels.regression.mixed_linear_model import MixedLM
+
+    difference = (wide[experiment] - wide[reference]).to_numpy()
+    terms, is_even = _terms(wide), (wide["seed"] % 2 == 0).to_numpy()
+    fitted = MixedLM(difference[is_even], terms[is_even], groups=wide["seed"][is_even]).fit(reml=True)
+    others = wide[~is_even].assign(found=difference[~is_even], foretold=(terms @ fitted.fe_params)[~is_even])
+    cells = others.groupby(list(AXES))
+    found = cells["found"].apply(_interval, "mean").unstack()  # noqa: PD010
+    foretold = cells["foretold"].mean()
+    clear = (found["low"] > 0) | (found["high"] < 0)
+    agree = np.sign(found["mean"]) == np.sign(foretold)
+    return {
+        **{"experiment": experiment, "reference": reference, "n_cells": len(found)},
+        "correlation": float(np.corrcoef(found["mean"], foretold)[0, 1]),
+        "error": float(np.sqrt(np.mean((found["mean"] - foretold) ** 2))),
+        "same_sign": float(agree[clear].mean()) if clear.any() else np.nan,
+        "n_clear": int(clear.sum()),
+    }
+
+
+def _terms(wide: pd.DataFrame) -> np.ndarray:
+    """Intercept, the three axes centred, their products, and their squares where an axis has three values or more."""
+    axes = np.stack([wide["relatedness"] - 0.5, np.log(wide["n_scans"] / 640) / 2, np.log(wide["n_steps"] / 2400)])
+    pairs = [(i, j) for i in range(3) for j in range(i, 3) if i != j or len(np.unique(axes[i])) > 2]
+    return np.stack([np.ones(len(wide)), *axes, *(axes[i] * axes[j] for i, j in pairs)], axis=1)
+
+
+def _interval(values: pd.Series, name: str) -> pd.Series:
+    """Mean with its 95 % t interval; without a width where all values are equal."""
+    mean, error = values.mean(), values.sem()
+    half = stats.t.ppf(0.975, len(values) - 1) * error if len(values) > 1 else np.nan
+    return pd.Series({name: mean, "low": mean - half, "high": mean + half})
