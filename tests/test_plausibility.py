@@ -1,5 +1,6 @@
 """Plausibility: what looks wrong says so, with its figure and the true cause; what is usual says nothing."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -78,6 +79,12 @@ def test_hu_shifted_as_a_whole(real, off_hu, tmp_path):
     assert row["tissue_off_hu"] == pytest.approx(off_hu, abs=15)
     assert remarks(SimpleNamespace(**row))[0].startswith(f"HU are shifted by about {row['tissue_off_hu']:+.0f}: fat")
     assert row["lung_volume_l"] == pytest.approx(lung.sum() * 0.064e-3, rel=0.06)
+
+
+def test_hu_so_low_that_lungs_are_lost_say_so(real, tmp_path):
+    volume, _ = real
+    low = Volume((volume.hu - np.int16(200)).clip(-1024), volume.spacing_mm)
+    assert re.search(r"fat and muscle (19|20)\d HU too low: lungs are cut off at -1024", said(low, tmp_path))
 
 
 def test_air_outside_the_body_is_not_padding_nor_lung():

@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from lungmtl.data.grid import box_around
 from lungmtl.data.plausibility import check_field, tissue_off_hu
-from lungmtl.data.volume import ScanError, Volume
+from lungmtl.data.volume import AIR_HU, ScanError, Volume
 
 BODY_HU = -320  # between lung and soft tissue
 LUNG_GRID_MM = 3.3  # the mask is found on blocks of at most this size
@@ -30,7 +30,7 @@ MIN_LUNG_SHARE = 0.1  # the second lung against the first; less is bowel gas
 MIN_LUNGS_L = 0.2  # chosen by us: at rest an infant of a year holds as much, 20 to 25 mL per kg
 WHOLE_LUNGS_L = 1.0  # chosen by us: four chest CTs hold 2.9 to 4.1 L, the lungs' bases in an abdomen 0.27 L
 END_SHARE = 0.5  # of the lungs' largest cross-section: so wide at the first or last slice, small lungs are cut
-SHIFT_HU = 30  # chosen by us: where fat and muscle lie higher by more, all HU do
+SHIFT_HU, LOST_HU = 30, -150  # chosen by us: where fat and muscle are off by so much, all HU are; lung is below -1024
 GAS_HU = -960  # chosen by us: a piece of air whose median is darker is bowel gas or a hollow table, not lung
 IN_PLANE = np.array([[[0, 0, 0]] * 3, [[0, 1, 0], [1, 1, 1], [0, 1, 0]], [[0, 0, 0]] * 3], dtype=bool)
 
@@ -52,7 +52,7 @@ class Lungs:
 class Blocks(NamedTuple):
     """Blocks of a volume's voxels: their mean HU, (Z, Y, X), their sides in voxels and in mm, (z, y, x).
 
-    Where all HU are too high, by `off_hu`, those of the blocks are put right.
+    Where all HU are shifted, by `off_hu`, those of the blocks are put right.
     """
 
     hu: np.ndarray
@@ -83,16 +83,19 @@ def blocks_of(volume: Volume) -> Blocks:
     """Divide a volume into blocks of at most LUNG_GRID_MM.
 
     Raises:
-        ScanError: If no chest has such a field of view.
+        ScanError: If no chest has such a field of view, or HU are so low that lungs are lost.
     """
     check_field(volume.hu.shape, volume.spacing_mm)
     factors = tuple(max(1, int(LUNG_GRID_MM / s)) for s in volume.spacing_mm)
     spacing_mm = tuple(s * f for s, f in zip(volume.spacing_mm, factors, strict=True))
     hu = _block_means(volume.hu, factors)
     off_hu = tissue_off_hu(hu[::2, ::2, ::2])
-    if not off_hu > SHIFT_HU:  # also where it is not known; values that are too low were cut off at the lowest
+    if off_hu < LOST_HU:
+        found = f"fat and muscle {-off_hu:.0f} HU too low: lungs are cut off at {AIR_HU}"
+        raise ScanError(f"A chest CT must hold the HU of lung. Found {found}.")
+    if not abs(off_hu) > SHIFT_HU:  # also where it is not known
         return Blocks(hu, factors, spacing_mm, 0.0)
-    return Blocks(hu - np.float32(off_hu), factors, spacing_mm, off_hu)
+    return Blocks(np.where(hu > AIR_HU + 10, hu - np.float32(off_hu), hu), factors, spacing_mm, off_hu)  # air stays air
 
 
 def voxels_of(volume: Volume, lungs: np.ndarray, blocks: Blocks) -> Lungs:
