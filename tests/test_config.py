@@ -12,7 +12,15 @@ from lungmtl.study.config import RunConfig, read_params
 # one row per rule of RunConfig: parameters, and what the message must say
 BAD_VALUES = [
     ({"region": "lungs"}, "`region` must be tight or wide. Found 'lungs'"),
-    ({"policy": "PCGRAD(PFLP)"}, "A policy must be one of BW, PFLP, ITW, RLW"),
+    ({"policy": "PCGRAD(PFLP)"}, "A policy must be one of BW, PFLP, ITW, Alone, RLW"),
+    ({"labels": "some"}, "`labels` must be one of all, disjoint, matched"),
+    ({"labels": "disjoint"}, r"`label_patterns` must be tasks joined by \+, the first of `tasks` in one"),
+    ({"label_patterns": ["copd"], "labels": "matched"}, "the first of `tasks` in one"),
+    ({"label_patterns": ["lung_cancer+"], "labels": "disjoint"}, "none blank"),
+    ({"label_patterns": ["copd"], "label_proportions": [0.0]}, "`label_proportions` must be one share per pattern"),
+    ({"label_seed": -1}, "`label_seed` must be at least 0"),
+    ({"shuffle_tasks": ["flu"]}, "`shuffle_tasks` must be names from"),
+    ({"sampler": "luck"}, "`sampler` must be one of natural, each, turns, focus"),
     ({"network": "resnet"}, "`network` must be one of attention. Found 'resnet'"),
     ({"study": ""}, "`study` must be a folder name"),
     ({"study": "../elsewhere"}, "`study` must be a folder name"),
