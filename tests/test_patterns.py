@@ -115,21 +115,3 @@ def test_the_pattern_that_lacks_most_scans_comes_first_by_hand():
     assert found[1] == 1  # its only label
     assert sorted(found[[0, 2]]) in ([0, 0], [0, 1])
     assert (found == 0).sum() == 2  # 1.5 scans are due to each, and the second has one already
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"labels": "some"}, r"`labels` must be one of all, disjoint, matched"),
-        ({"labels": "disjoint"}, r"`label_patterns` must be tasks joined by \+, lung_cancer in one of them"),
-        ({"labels": "matched", "label_patterns": ["copd"]}, "lung_cancer in one of them"),
-        ({"labels": "disjoint", "label_patterns": ["lung_cancer+"]}, "none blank"),
-        ({"label_patterns": ["lung_cancer"], "label_proportions": [1.0, 1.0]}, "one share per pattern"),
-        ({"label_patterns": ["lung_cancer"], "label_proportions": [0.0]}, "not all 0"),
-        ({"shuffle_tasks": ["flu"]}, r"`shuffle_tasks` must be names from"),
-        ({"sampler": "luck"}, r"`sampler` must be one of natural, each, turns, focus"),
-    ],
-)
-def test_wrong_settings_are_refused_in_words(settings, message):
-    with pytest.raises(ValueError, match=message):
-        RunConfig.from_mapping(settings)

@@ -225,7 +225,8 @@ def _check_ranges(config: RunConfig) -> None:
 def _rules(config: RunConfig) -> list[tuple[str, bool, str]]:
     """Name, whether it holds, and what is required; one line per rule."""
     c = config
-    order, kept, central = c.pflp_order or c.tasks, c.labelling.tasks, (c.tasks or [""])[0]
+    order, kept = c.pflp_order or c.tasks, c.labelling.tasks
+    has_central = set(c.tasks[:1]) <= set(kept)
     return [
         ("study", _is_name(c.study), "a folder name of letters, digits, dot, dash and underscore"),
         ("experiment", _is_name(c.experiment), "a folder name of letters, digits, dot, dash and underscore"),
@@ -240,7 +241,7 @@ def _rules(config: RunConfig) -> list[tuple[str, bool, str]]:
         ),
         ("split_seed", c.split_seed >= 0, "at least 0"),
         ("labels", c.labels in KINDS, f"one of {', '.join(KINDS)}"),
-        ("label_patterns", c.labels == "all" or central in kept, f"tasks joined by +, {central} in one of them"),
+        ("label_patterns", c.labels == "all" or has_central, "tasks joined by +, the first of `tasks` in one"),
         ("label_patterns", all(kept), "tasks joined by +, none blank"),
         (
             "label_proportions",
