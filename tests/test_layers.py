@@ -31,7 +31,7 @@ LAYERS = {
     "sources": {"data", "experiments", "files", "tables", "workers"},
     "comparison": {"evidence", "experiments"},
     "figures": {"experiments"},
-    "report": {"experiments", "files"},
+    "report": {"experiments", "files", "tables"},
     "study": {
         *("files", "keys", "experiments", "policies", "network", "data", "sources", "evidence", "comparison", "report"),
         "tables",

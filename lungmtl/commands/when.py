@@ -11,27 +11,10 @@ from lungmtl.commands.options import n_cores
 from lungmtl.files import PROJECT
 from lungmtl.study import plan, read_params
 from lungmtl.tables import write_csv
-from lungmtl.when import cells_of, contrast_table, experiment_table, held_out, run_map, with_tuned
+from lungmtl.when import cells_of, map_tables, run_map
 
 AXES = ("relatedness", "n_scans", "n_steps")
 SIDE = "side_"  # begins the keys of side arms
-RIVALS = ("UW", "DWA", "GradNorm", "DBMTL", "GCS", "OLAUX")
-CONTRASTS = (  # of the protocol (params/when.md), the first six confirmatory
-    ("MTL", "STL"),
-    ("MTL2", "MTL.aux1"),
-    ("ITW2", "MTL2"),
-    ("ITW2", "tuned static"),
-    ("ITW2", "ITW1.finetune"),
-    ("ITW2", "STL.focus"),
-    ("ITW3", "MTL3"),
-    ("STL.focus", "STL"),
-    ("MTL2", "STL"),
-    ("ITW1", "STL"),
-    ("ITW2", "STL"),
-    ("tuned static", "STL"),
-    *((rival, "STL") for rival in RIVALS),
-    ("ITW2", "GCS"),
-)
 
 
 def add_when(parser: argparse.ArgumentParser) -> None:
@@ -45,25 +28,16 @@ def when(options: argparse.Namespace) -> int:
     """Compute the cells of the map that are not there yet, then its tables."""
     values = read_params(options.params)
     folder = options.results_dir / values["study"]
-    experiments = {name: plan.experiment_config(name, options.params).weighting for name in values["experiments"]}
+    experiments = {name: plan.experiment_config({}, name, options.params).weighting for name in values["experiments"]}
     cells = cells_of({name: values[name] for name in AXES}, _arms(values))
     place = {"n_seeds": values["n_seeds"], "folder": folder / "cells", "workers": options.workers}
     files = list(tqdm(run_map(cells, experiments, **place), total=len(cells), unit="cell", desc=values["study"]))
-    _write_tables(pd.concat(map(pd.read_csv, sorted(files)), ignore_index=True), folder / "tables")
+    results = pd.concat(map(pd.read_csv, sorted(files)), ignore_index=True).fillna({"arm": ""})
+    for name, table in map_tables(results).items():
+        write_csv(table, folder / "tables" / f"{name}.csv", float_format="%.6g")
     print(f"Tables: {folder / 'tables'}")
     return 0
 
 
 def _arms(values: dict[str, Any]) -> dict[str, Any]:
     return {name.removeprefix(SIDE): value for name, value in values.items() if name.startswith(SIDE)}
-
-
-def _write_tables(results: pd.DataFrame, folder: Path) -> None:
-    results = results.fillna({"arm": ""})
-    results = with_tuned(results, [name for name in results["experiment"].unique() if name.startswith("MTL.aux")])
-    there = set(results["experiment"])
-    pairs = [pair for pair in CONTRASTS if set(pair) <= there]
-    tables = {"experiments": experiment_table(results), "contrasts": contrast_table(results, pairs)}
-    tables["held_out"] = held_out(results, pairs)
-    for name, table in tables.items():
-        write_csv(table, folder / f"{name}.csv", float_format="%.6g")

@@ -7,8 +7,6 @@ text out, `if-shown` the text of a code cell that shows nothing, `collapsed` fol
 frames what a code cell shows.
 """
 
-import csv
-import io
 import itertools
 import re
 from collections.abc import Mapping, Sequence
@@ -18,6 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 import nbformat
+import pandas as pd
 from bs4 import BeautifulSoup, Tag
 from bs4.element import PageElement
 from nbconvert import HTMLExporter
@@ -26,6 +25,7 @@ from nbformat import NotebookNode
 from lungmtl.experiments import run_name
 from lungmtl.files import write
 from lungmtl.report.words import HASH, HEX_DIGITS
+from lungmtl.tables import csv_text
 
 NUMBER = (
     r"(<\s*)?[+\-\u2212]?(\d+(\.\d*)?|\.\d+)(e[+\-]?\d+)?(\s*%|\s*[\[(].*)?"  # for Python and for the page's JavaScript
@@ -186,10 +186,10 @@ def _dress_table(page: BeautifulSoup, table: Tag, links: Links) -> None:
 
 def _download(page: BeautifulSoup, heads: Sequence[Tag], rows: Sequence[Sequence[Tag]]) -> Tag:
     """A link that holds the table as CSV, so that the page alone is enough."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([_text(cell) for cell in row] for row in (heads, *rows))
+    texts = [[_text(cell) for cell in row] for row in rows]
+    text = csv_text(pd.DataFrame(texts, columns=[_text(head) for head in heads]))
     name = re.sub(r"\W+", "-", _heading_before(heads[0]).lower()).strip("-") or "table"
-    address = f"data:text/csv;charset=utf-8,{quote(text.getvalue())}"
+    address = f"data:text/csv;charset=utf-8,{quote(text)}"
     return page.new_tag(
         "a", attrs={"class": "csv", "href": address, "download": f"{name}.csv"}, string="CSV of this table"
     )

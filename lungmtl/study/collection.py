@@ -120,7 +120,7 @@ def _concat(pairs: list[tuple[dict[str, Any], Path]], file: str, columns: tuple[
 def _read_csv(path: Path) -> pd.DataFrame:
     text = {"scan": str, "patient": str, "focus": str}  # identifiers such as 007 stay what they are
     frame = unguarded(pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""]))
-    return frame.fillna({"focus": ""}) if "focus" in frame else frame
+    return frame.assign(focus=frame["focus"].astype(object).fillna("")) if "focus" in frame else frame
 
 
 def _labelled(frame: pd.DataFrame, record: dict[str, Any]) -> pd.DataFrame:

@@ -95,11 +95,6 @@ def plan_runs(
     return [config.with_seed(seed) for seed in seeds for config in firsts]
 
 
-def experiment_config(experiment: str, params: str | Path) -> RunConfig:
-    """Settings of one experiment as a params file of this place would find it, all others at their defaults."""
-    return _config({}, experiment, Path(params))
-
-
 def rules(params: str | Path, *, seeds: Sequence[int] | None = None, places: Mapping[str, Any] | None = None) -> Rules:
     """What the Snakefile must know of the study that `plan_runs` plans."""
     runs = plan_runs(params, seeds=seeds, places=places)
@@ -241,11 +236,12 @@ def _check_settings(settings: Mapping[str, Any], path: Path) -> None:
 
 def _configs(settings: Mapping[str, Any], experiment: str, path: Path) -> list[RunConfig]:
     """An experiment of the list; with its trials where it is written so."""
-    config = _config(settings, experiment.removesuffix(ALL_TRIALS), path)
+    config = experiment_config(settings, experiment.removesuffix(ALL_TRIALS), path)
     return trials(config) if experiment.endswith(ALL_TRIALS) else [config]
 
 
-def _config(settings: Mapping[str, Any], experiment: str, path: Path) -> RunConfig:
+def experiment_config(settings: Mapping[str, Any], experiment: str, path: Path) -> RunConfig:
+    """Settings of one experiment over those of a study, as a params file at this place finds it."""
     file = _experiment_file(experiment, path)
     own = _read_existing(file, f"The params file of experiment {experiment}")
     if own.get("experiment", experiment) != experiment:
@@ -286,8 +282,7 @@ def _with_weights(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _experiment_file(experiment: str, path: Path) -> Path:
     own = [path.parent / name for name in (path.stem, "table2", "policies")]
-    folders = [*own, POLICY_PARAMS, TABLE2_PARAMS]
-    files = [folder / f"{experiment}.yaml" for folder in folders]
+    files = [folder / f"{experiment}.yaml" for folder in (*own, POLICY_PARAMS, TABLE2_PARAMS)]
     return next((file for file in files if file.is_file()), files[-1])
 
 

@@ -8,6 +8,6 @@ __getattr__, __dir__, __all__ = exports(
         "world": ["Scans", "World", "ceiling", "draw_scans"],
         "students": ["Budget", "train_students"],
         "cells": ["Cell", "cells_of", "run_cell", "run_map"],
-        "contrasts": ["contrast_table", "experiment_table", "held_out", "with_tuned"],
+        "contrasts": ["contrast_table", "experiment_table", "held_out", "map_tables", "with_tuned"],
     },
 )

@@ -11,8 +11,42 @@ from scipy import stats
 
 from lungmtl.when.cells import AXES
 
+HELD_OUT = ["n_cells", "correlation", "error", "same_sign", "n_clear"]
 CELL = ["arm", *AXES]
+MIN_ROWS = 3  # chosen by us: so many differences per term of the model, or there is no test of the map
 TUNED = "tuned static"  # per seed the static weights with the highest validation AUC, as a user would choose them
+
+
+RIVALS = ("UW", "DWA", "GradNorm", "DBMTL", "GCS", "OLAUX")
+CONTRASTS = (  # of the protocol (params/when.md), the first six confirmatory
+    ("MTL", "STL"),
+    ("MTL2", "MTL.aux1"),
+    ("ITW2", "MTL2"),
+    ("ITW2", "tuned static"),
+    ("ITW2", "ITW1.finetune"),
+    ("ITW2", "STL.focus"),
+    ("ITW3", "MTL3"),
+    ("STL.focus", "STL"),
+    ("MTL2", "STL"),
+    ("ITW1", "STL"),
+    ("ITW2", "STL"),
+    ("tuned static", "STL"),
+    *((rival, "STL") for rival in RIVALS),
+    ("ITW2", "GCS"),
+)
+
+
+def map_tables(results: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Tables of a map by name: `experiments`, `contrasts` (those of `CONTRASTS` that are there) and `held_out`.
+
+    Args:
+        results: Rows of `run_cell`, of many cells; "" as `arm` of the grid.
+    """
+    statics = [name for name in results["experiment"].unique() if name.startswith("MTL.aux")]
+    results = with_tuned(results, statics) if statics else results
+    pairs = [pair for pair in CONTRASTS if set(pair) <= set(results["experiment"])]
+    tables = {"experiments": experiment_table(results), "contrasts": contrast_table(results, pairs)}
+    return tables | {"held_out": held_out(results, pairs)}
 
 
 def with_tuned(results: pd.DataFrame, statics: Sequence[str]) -> pd.DataFrame:
@@ -62,12 +96,15 @@ def held_out(results: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.Data
 
     Returns:
         Per pair: `experiment`, `reference`, `n_cells`, `correlation` of foretold and found, `error` (root mean square,
-        in logit AUC), `same_sign` (share of the cells whose found interval excludes 0), `n_clear` (their number).
+        in logit AUC), `same_sign` (share of the cells whose found interval excludes 0), `n_clear` (their number); no
+        row where there are too few seeds and cells.
     """
     grid = results[results["arm"] == ""]
     logit = grid.assign(logit=np.log(grid["auc_test"] / (1 - grid["auc_test"])))
     wide = logit.pivot_table(index=[*AXES, "seed"], columns="experiment", values="logit").reset_index()
-    return pd.DataFrame([_foretold(wide, *pair) for pair in pairs])
+    is_enough = (wide["seed"] % 2 == 0).sum() >= MIN_ROWS * _terms(wide).shape[1]
+    rows = [_foretold(wide, *pair) for pair in pairs] if is_enough else []
+    return pd.DataFrame(rows, columns=["experiment", "reference", *HELD_OUT])
 
 
 def _foretold(wide: pd.DataFrame, experiment: str, reference: str) -> dict[str, object]:
