@@ -6,7 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from lungmtl import report
 from lungmtl.comparison import printed
+from lungmtl.study import collect
 
 PROJECT = Path(__file__).parents[1]
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
@@ -14,8 +16,29 @@ TABLES = PROJECT / "results" / "phantom-full" / "tables"
 
 
 def test_the_result_table_is_that_of_the_reference_study():
-    summary = printed.summary(pd.read_csv(TABLES / "auc.csv"), pd.read_csv(TABLES / "comparisons.csv"))
-    assert summary in README
+    policies = report.policies(collect(TABLES.parent).runs)
+    tables = (pd.read_csv(TABLES / f"{name}.csv") for name in ("auc", "comparisons"))
+    assert printed.summary(*tables, policies=policies) in README
+
+
+def test_the_answer_is_that_of_the_reference_study():
+    assert f"**{report.answer(pd.read_csv(TABLES / 'comparisons.csv'), task='lung_cancer')}**" in README
+
+
+def test_the_gains_of_the_final_stage_and_the_limits_are_those_of_the_tables():
+    parts = pd.read_csv(TABLES / "parts.csv").set_index(["experiment", "reference"])
+    for pair in (("ITW2", "MTL2"), ("ITW3", "MTL3"), ("ITW1", "MTL")):
+        row = parts.loc[pair]
+        assert f"{row['difference']:.3f} [{row['low']:.3f}, {row['high']:.3f}]" in README
+    learning = pd.read_csv(TABLES / "learning.csv")
+    assert (learning["is_flat"] == "no").all()
+    assert f"{learning['n_seeds'].sum() - learning['n_learnt'].sum()} of 50 runs" == "10 of 50 runs"
+    assert "none of the ten learning curves was flat after ten epochs, ten of 50 runs did not learn" in README
+    assert f"{learning['ceiling'].max():.3f}" in README
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 150
 
 
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((?!http)([^)#]+)\)", README))))

@@ -3,6 +3,8 @@
 Sources: Yang et al. 2020, Table 2 and abstract, arXiv 1912.07167 (the published AUCs).
 """
 
+from collections.abc import Mapping
+
 import pandas as pd
 
 from lungmtl.experiments import base_of, in_order
@@ -101,15 +103,17 @@ def result_table(aucs: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def summary(aucs: pd.DataFrame, comparisons: pd.DataFrame) -> str:
-    """The result on the central task as a Markdown table: AUC, and the paired difference to each reference.
+def summary(aucs: pd.DataFrame, comparisons: pd.DataFrame, *, policies: Mapping[str, str]) -> str:
+    """The result on the central task as a Markdown table: policy, AUC, and the paired difference to each reference.
 
     Args:
+        policies: Policy and weights of every experiment, in words.
         aucs: As `auc_table` returns it, or its csv; the first task is the central one.
         comparisons: As `comparison_table` returns it, or its csv.
     """
     central = aucs[aucs["task"] == aucs["task"].iloc[0]]
-    table = pd.DataFrame({"experiment": central["experiment"], "test AUC": _cells(central)})
+    words = central["experiment"].map(policies)
+    table = pd.DataFrame({"experiment": central["experiment"], "policy and weights": words, "test AUC": _cells(central)})
     for reference, rows in comparisons.groupby("reference", sort=False):
         cells = [f"{cell}, p {p:.2g}" for cell, p in zip(_differences(rows), rows["p_holm"], strict=True)]
         of_experiment = dict(zip(rows["experiment"], cells, strict=True))
