@@ -112,8 +112,8 @@ def summary(aucs: pd.DataFrame, comparisons: pd.DataFrame, *, policies: Mapping[
         comparisons: As `comparison_table` returns it, or its csv.
     """
     central = aucs[aucs["task"] == aucs["task"].iloc[0]]
-    words = central["experiment"].map(policies)
-    table = pd.DataFrame({"experiment": central["experiment"], "policy and weights": words, "test AUC": _cells(central)})
+    table = central[["experiment"]].assign(policy=central["experiment"].map(policies), AUC=_cells(central))
+    table.columns = ["experiment", "policy and weights", "test AUC"]
     for reference, rows in comparisons.groupby("reference", sort=False):
         cells = [f"{cell}, p {p:.2g}" for cell, p in zip(_differences(rows), rows["p_holm"], strict=True)]
         of_experiment = dict(zip(rows["experiment"], cells, strict=True))
