@@ -12,6 +12,7 @@ from lungmtl.data.cohort import read_cohort
 from lungmtl.data.masks import own_lungs
 from lungmtl.data.preparation import Preparation
 from lungmtl.data.prepared import prepare_cohort
+from lungmtl.data.verify import verify_prepared
 from lungmtl.data.volume import ScanError
 from lungmtl.experiments import TASKS
 
@@ -58,6 +59,14 @@ def test_a_changed_mask_prepares_its_scan_again_and_no_other(cohort, tmp_path):
     save(LEFT.astype(np.uint8), tmp_path / "lobes.nrrd")
     assert prepared(cohort, tmp_path)[1]["seconds"].isna().tolist() == [False, True]
     assert prepared(cohort.drop(columns="mask"), tmp_path)[1]["seconds"].isna().tolist() == [False, True]
+
+
+def test_verify_finds_a_changed_mask(cohort, tmp_path):
+    cache, _ = prepared(cohort, tmp_path)
+    assert verify_prepared(cohort, tmp_path, cache, shape=SPEC.shape, progress=False) == []
+    save(LEFT.astype(np.uint8), tmp_path / "lobes.nrrd")
+    found = verify_prepared(cohort, tmp_path, cache, shape=SPEC.shape, progress=False)
+    assert found == ["scan a: the mask has changed since the scan was prepared"]
 
 
 def write(folder, **changes):

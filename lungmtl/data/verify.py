@@ -14,6 +14,7 @@ from lungmtl.data.cohort import numbers_of
 from lungmtl.data.frames import frame_count
 from lungmtl.data.headers import series_folder
 from lungmtl.data.images import digest, is_current, place_of
+from lungmtl.data.masks import mask_state, masks_of
 from lungmtl.data.reading import open_image
 from lungmtl.data.volume import ScanError
 from lungmtl.files import sha256
@@ -34,12 +35,15 @@ def verify_prepared(
 ) -> list[str]:
     """List the prepared scans that are missing, of another shape or type, not finite in [0, 1], or changed by a byte.
 
-    Every row of `frame` must be prepared, as `<scan>.npy` in `folder`, with `shape` (z, y, x), from the image that is
-    there now. What was prepared before hashes were written next to it is listed as that.
+    Every row of `frame` must be prepared, as `<scan>.npy` in `folder`, with `shape` (z, y, x), from the image and mask
+    that are there now. What was prepared before hashes were written next to it is listed as that.
     """
-    rows = tqdm(list(zip(frame["scan"], frame["image"], strict=True)), "verifying", unit="scan", disable=not progress)
-    places = ((scan, Path(folder) / f"{scan}.npy", place_of(root, image)) for scan, image in rows)
-    found = ((scan, _tensor_problem(file, image, shape)) for scan, file, image in places)
+    rows = list(zip(frame["scan"], frame["image"], masks_of(frame, root), strict=True))
+    rows = tqdm(rows, "verifying", unit="scan", disable=not progress)
+    places = ((scan, Path(folder) / f"{scan}.npy", place_of(root, image), mask) for scan, image, mask in rows)
+    found = (
+        (scan, _tensor_problem(file, image, shape) or _mask_problem(file, mask)) for scan, file, image, mask in places
+    )
     return [f"scan {scan}: {problem}" for scan, problem in found if problem]
 
 
@@ -95,6 +99,11 @@ def _tensor_problem(file: Path, image: Path, shape: Sequence[int]) -> str:
     if image.exists() and not is_current(file, image):
         return "the image is newer than what was prepared"
     return _hash_problem(file, image)
+
+
+def _mask_problem(file: Path, mask: str) -> str:
+    said = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+    return "" if said.get("mask", "") == mask_state(mask) else "the mask has changed since the scan was prepared"
 
 
 def _hash_problem(file: Path, image: Path) -> str:
