@@ -327,7 +327,7 @@ def _memory(series: Path, long: Path, n_slices: int) -> None:
     _write_long(series, long, n_slices)
     program = PEAK.format(series=str(long), preparation=GRIDS["1 mm"])
     command = [sys.executable, "-c", program]
-    peak_gb = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    peak_gb = float(subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout)
     text = f"memory of a worker, {n_slices} slices, 1 mm, GB"
     _line(text, f"{peak_gb:.2f}", f"at most {MOST_GB}", reached=peak_gb <= MOST_GB)
 

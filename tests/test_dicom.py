@@ -458,7 +458,9 @@ def test_800_slices_are_prepared_in_1500_mb(tmp_path):
     for index, one in enumerate(hu):
         position = {"t0020_0032": f"0\\0\\{0.3 * index:.1f}", "t0018_0050": "0.3"}
         write_slice(tmp_path / f"{index:03d}.dcm", index, hu=one, pixel=(0.67, 0.53), **position)
-    done = subprocess.run([sys.executable, "-c", MEASURE, str(tmp_path)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(tmp_path)], capture_output=True, encoding="utf-8", check=True
+    )
     assert float(done.stdout) < 1500  # MB; measured 780
 
 

@@ -40,7 +40,7 @@ def copy(tmp_path_factory):
 def keys(folder: Path, *, study: str = "smoke", experiments: tuple[str, ...] = EXPERIMENTS) -> dict[str, str]:
     command = [sys.executable, "-c", ASK, f"params/{study}.yaml", *experiments]
     environment = {**os.environ, "PYTHONPATH": str(folder)}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -153,7 +153,7 @@ def test_the_workflow_imports_the_plan_alone():
 @pytest.mark.parametrize("module", ["lungmtl.study.plan", "lungmtl.cli", "lungmtl.commands.study"])
 def test_the_way_to_the_work_is_short(module):
     command = [sys.executable, "-c", f"import sys, {module}; print(*sys.modules)"]
-    loaded = set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+    loaded = set(subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout.split())
     assert not {"torch", "papermill", "snakemake", "matplotlib", "pandas", "SimpleITK", "scipy"} & loaded
 
 

@@ -132,7 +132,9 @@ def test_delong_agrees_with_frozen_proc_values():
 @pytest.mark.skipif(shutil.which("Rscript") is None, reason="needs R with pROC")
 def test_delong_agrees_with_proc_run_now(tmp_path):
     output = tmp_path / "reference.csv"
-    done = subprocess.run(["Rscript", DATA / "proc_reference.R", output], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["Rscript", DATA / "proc_reference.R", output], capture_output=True, encoding="utf-8", check=False
+    )
     if "no package called" in done.stderr:
         pytest.skip("R has no pROC")
 

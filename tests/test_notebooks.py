@@ -40,7 +40,7 @@ def nodes(path: Path, *kinds: type[ast.AST]) -> list[ast.AST]:
 def text_files() -> list[Path]:
     """Files that git tracks or would track, without those that are no text."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=False)
     paths = [ROOT / name for name in listed.stdout.split("\0") if name]
     return [path for path in paths if path.is_file() and b"\0" not in path.read_bytes()[:8192]]
 

@@ -64,7 +64,7 @@ def torch_alone(tmp_path_factory):
 def run(python, code, folder=""):
     environment = {**os.environ, "PYTHONPATH": str(folder)}
     command = [str(python), "-c", code]
-    return subprocess.run(command, capture_output=True, text=True, cwd="/", env=environment, check=False)
+    return subprocess.run(command, capture_output=True, encoding="utf-8", cwd="/", env=environment, check=False)
 
 
 def test_policies_work_in_a_bare_environment(bare):
@@ -96,7 +96,7 @@ def test_the_wheel_holds_every_room_and_the_templates(bare):
 
 def test_the_console_script_says_version_and_help_at_once():
     script = Path(sys.executable).with_name("lungmtl")
-    version = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
+    version = subprocess.run([script, "--version"], capture_output=True, encoding="utf-8", check=True)
     assert version.stdout.strip() == f"lungmtl {lungmtl.__version__}"
     seconds = []
     for _ in range(3):

@@ -385,7 +385,9 @@ def test_weighting_works_where_each_scan_is_labelled_for_one_task_only():
 def test_policies_import_without_torch_and_the_rest_of_the_package():
     code = "import sys; from lungmtl.policies import BW, ITW, PFLP, Step, build; print(*sys.modules)"
 
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True
+    ).stdout.split()
 
     ours = {name for name in loaded if name.split(".")[0] == "lungmtl"} - {"lungmtl", "lungmtl.lazy"}
     assert {name.split(".")[1] for name in ours} == {"policies"}

@@ -202,7 +202,7 @@ def written(tmp_path_factory):
         *(["prepare", *of_study, "--workers", "1"], ["run", *of_study, "--run", "STL-s0"]),
     ]
     program = f"from lungmtl import cli\nprint([cli.main(command) for command in {commands}])"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, encoding="utf-8", check=False)
     (top / "results" / "terminal.txt").write_text(done.stdout + done.stderr)
     assert done.stdout.splitlines()[-1:] == ["[1, 0, 1, 0, 0]"], done.stderr
     return top

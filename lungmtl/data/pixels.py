@@ -147,7 +147,9 @@ def _decoded(slices: Sequence[Slice]) -> Iterator[np.ndarray]:
             _bare(one).save_as(Path(folder) / f"{index}.dcm", enforce_file_format=True)
         command = [sys.executable, "-c", _DECODE, folder, str(len(slices))]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=DECODE_LIMIT_S, check=False)
+            done = subprocess.run(
+                command, capture_output=True, encoding="utf-8", errors="replace", timeout=DECODE_LIMIT_S, check=False
+            )
             is_whole = not done.returncode and not done.stderr.strip()  # it may say again what the file says
             complaint = "" if is_whole else f"the decoder complains, exit code {done.returncode}"
         except subprocess.TimeoutExpired:

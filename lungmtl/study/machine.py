@@ -75,7 +75,7 @@ def one_gpu() -> Iterator[dict[str, str]]:
 def _git(*arguments: str) -> str:
     command = ["git", "-C", str(PROJECT), *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=GIT_TIMEOUT_S, check=False)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=GIT_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired):  # no git here, or one that hangs on a slow disk
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
@@ -92,7 +92,7 @@ def _gpus() -> list[str]:
     if shutil.which("nvidia-smi") is None:
         return []
     query = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
-    listed = subprocess.run(query, capture_output=True, text=True, check=False)
+    listed = subprocess.run(query, capture_output=True, encoding="utf-8", check=False)
     return listed.stdout.split() if listed.returncode == 0 else []
 
 
