@@ -37,6 +37,20 @@ def test_the_gains_of_the_final_stage_and_the_limits_are_those_of_the_tables():
     assert f"{learning['ceiling'].max():.3f}" in README
 
 
+def test_what_is_said_of_the_map_follows_from_its_tables():
+    contrasts = pd.read_csv(PROJECT / "results" / "when" / "tables" / "contrasts.csv").fillna({"arm": ""})
+    grid = contrasts[contrasts["arm"] == ""].set_index(["experiment", "reference"])
+    focus, tuned, sharing = (
+        grid.loc[pair] for pair in (("MTL2", "MTL.aux1"), ("ITW2", "tuned static"), ("MTL", "STL"))
+    )
+    assert (len(focus), set(grid["n_seeds"])) == (36, {16})
+    assert focus["difference"].max() < 0.01
+    assert (tuned["low"] <= 0).all()
+    assert f"below in {(tuned['high'] < 0).sum()}" in README
+    assert f"+{sharing['difference'].max():.3f}, MTL - STL" in README
+    assert f"costs up to {-sharing['difference'].min():.3f}" in README
+
+
 def test_the_readme_is_short():
     assert len(README.splitlines()) <= 150
 
