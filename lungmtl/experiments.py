@@ -37,6 +37,7 @@ def in_order(experiments: Iterable[str]) -> list[str]:
     """
 
     def place(name: str) -> tuple[int, str, str, str]:
+        """What sorts a name: its root's place in Table 2, root, base, name."""
         root = root_of(name)
         return (TABLE2.index(root) if root in TABLE2 else len(TABLE2), root, base_of(name), name)
 

@@ -15,6 +15,7 @@ def exports(room: str, modules: Mapping[str, Sequence[str]]) -> tuple[Callable[[
     homes = {name: module for module, names in modules.items() for name in names}
 
     def find(name: str) -> Any:
+        """A name of the room, its module imported; AttributeError if the room does not offer it."""
         if name not in homes:
             raise AttributeError(f"{room} has no {name}; it has {', '.join(sorted(homes))}.")
         module = importlib.import_module(f"{room}.{homes[name]}")

@@ -31,10 +31,12 @@ def outside(images: Sequence[Path], root: str | Path) -> list[bool]:
     home = os.path.join(real(root), "")
 
     def is_outside(path: Path) -> bool:
+        """Whether a path, or what it links to, lies elsewhere."""
         place = os.path.realpath(path) if path.is_symlink() else os.path.join(real(path.parent), path.name)
         return not place.startswith(home)
 
     def has_outside(image: Path) -> bool:
+        """Whether an image or one of its files does."""
         if is_outside(image):
             return True
         if image.is_dir():

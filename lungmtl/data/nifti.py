@@ -107,6 +107,7 @@ def _parsed(head: bytes) -> Nifti:
         raise refused(MUST, "another header")
 
     def field(kind: str, place: int) -> tuple:
+        """Values at a byte of the header, `kind` as `struct` spells it."""
         return struct.unpack_from(order + kind, head, place)
 
     if field("i", 0) == (348,):

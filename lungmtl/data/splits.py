@@ -78,6 +78,7 @@ def judge_splits(
     """
 
     def tried(fractions: Sequence[float], seed: int) -> tuple[pd.DataFrame, list[str]]:
+        """The cohort split so, and what would stop a study of it."""
         try:
             split = assign_splits(frame, fractions=fractions, seed=seed, stratify=tasks[0])
         except ValueError as error:

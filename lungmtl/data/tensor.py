@@ -62,6 +62,7 @@ def resample_lungs(volume: Volume, lungs: Lungs, preparation: Preparation) -> Pr
     grid = lung_grid(mask, volume.spacing_mm, spacing_mm=preparation.spacing_mm, shape=preparation.shape)
 
     def masked(z: int) -> np.ndarray:
+        """A slice (Y, X), windowed, in HU above the window's low end; 0 outside the mask."""
         return (hu[z].astype(np.float32).clip(low_hu, high_hu) - low_hu) * mask[z]
 
     seen = linear_planes(masked, mask.shape, volume.spacing_mm, grid)

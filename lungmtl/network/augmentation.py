@@ -16,6 +16,7 @@ def augmented(volume: Tensor, generator: torch.Generator) -> Tensor:
     n, _, n_z, _, _ = volume.shape
 
     def draw(limit: float) -> Tensor:
+        """A value per scan, even between -limit and limit, (B,)."""
         return (2 * torch.rand(n, generator=generator) - 1) * limit
 
     angle, scale = torch.deg2rad(draw(MAX_ROTATION_DEG)), 1 + draw(MAX_SCALE)

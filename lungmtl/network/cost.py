@@ -22,9 +22,11 @@ def counted(network: nn.Module) -> Iterator[dict[str, int]]:
     encode = network.encode
 
     def count(name: str) -> None:
+        """One more pass of this kind."""
         passes[name] += 1
 
     def counting(volume: Tensor) -> Tensor:
+        """The encoder, counted forward and, by a hook on its features, back to them."""
         features = encode(volume)
         if not torch.is_inference_mode_enabled():
             count("forward")

@@ -100,12 +100,14 @@ def _radius_mm(nodule: Nodule, bumps: np.ndarray, heights: np.ndarray, unit: np.
     ring = np.column_stack([np.zeros(72), np.sin(angle), np.cos(angle)])
 
     def bumpy(direction: np.ndarray) -> np.ndarray:
+        """Sum of the bumps that face these directions, (..., 3) to (...)."""
         return (np.maximum(direction @ bumps.T, 0) ** 6) @ heights
 
     outline = bumpy(ring)
     mean, spread = outline.mean(), max(outline.std(), 1e-3)
 
     def relative(bump: np.ndarray) -> np.ndarray:
+        """Radius relative to the mean, kept positive."""
         return np.clip(1 + nodule.irregularity * (bump - mean) / spread, 0.4, 1.9)
 
     chord = relative(outline) + np.roll(relative(outline), 36)

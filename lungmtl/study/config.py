@@ -223,7 +223,7 @@ def _check_ranges(config: RunConfig) -> None:
 
 
 def _rules(config: RunConfig) -> list[tuple[str, bool, str]]:
-    """Name, whether it holds, and what is required; one line per rule."""
+    """Name, whether it holds, and what is required; as long as there are rules, a line each."""
     c = config
     order, kept = c.pflp_order or c.tasks, c.labelling.tasks
     has_central = set(c.tasks[:1]) <= set(kept)
