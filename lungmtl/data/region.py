@@ -262,13 +262,22 @@ def _half(
         np.maximum(reach, own), size=(2 * int(RIB_GAP_MM / z_mm) + 1, 7), mode=("nearest", "wrap")
     )
     reach = np.maximum(smooth, own) + 1.5  # with the block that holds both pleura and rib
-    sizes = ((n_y, center_y, y_mm), (n_x, center_x, x_mm))
-    y, x = (((np.arange(n) - center[:, None]) * s).astype(np.float32) for n, center, s in sizes)
+    aside = ~(inward & (sine > MEDIAL[0]) & (sine < 0.4))  # where a recess may lie
+    return _filled(reach, aside, ((n_y, center_y, y_mm), (n_x, center_x, x_mm)), step)
+
+
+def _filled(
+    reach: np.ndarray, aside: np.ndarray, axes: Sequence[tuple[int, np.ndarray, float]], step: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Blocks (Z, Y, X) within `reach` (Z, A), in steps of mm, and those of them near it in the directions `aside` (A,).
+
+    `axes` has, of y and of x, the number of blocks, the centre in every slice (Z,), and a block's size in mm.
+    """
+    y, x = (((np.arange(n) - center[:, None]) * s).astype(np.float32) for n, center, s in axes)
     angle = np.rint(np.arctan2(y[:, :, None], x[:, None, :]) * (ANGLES / 2 / np.pi)).astype(np.intp) % ANGLES
     radius = np.hypot(y[:, :, None], x[:, None, :]) / step
-    bound = reach[np.arange(n_z)[:, None, None], angle]
-    shell = (radius >= bound - SHELL_MM / step) & ~(inward & (sine > MEDIAL[0]) & (sine < 0.4))[angle]
-    return radius <= bound, shell
+    bound = reach[np.arange(len(reach))[:, None, None], angle]
+    return radius <= bound, (radius >= bound - SHELL_MM / step) & aside[angle]
 
 
 def _hull(reach: np.ndarray, theta: np.ndarray) -> np.ndarray:
