@@ -1,10 +1,12 @@
 """What a change of the code redoes: the runs and prepared scans that execute it, and no others."""
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -50,16 +52,22 @@ def before(copy):
     return keys(copy)
 
 
-def redone(copy: Path, before: dict[str, str], file: str, old: str, new: str) -> set[str]:
-    """Names of what a change of one file redoes; the file is put back."""
-    path = copy / file
+@contextlib.contextmanager
+def changed(path: Path, change: Callable[[str], str]) -> Iterator[None]:
+    """A file with another text, put back in the end."""
     text = path.read_text(encoding="utf-8")
-    assert old in text, f"{file} has no {old}"
+    assert change(text) != text, f"nothing changes in {path.name}"
     try:
-        path.write_text(text.replace(old, new, 1), encoding="utf-8")
-        after = keys(copy)
+        path.write_text(change(text), encoding="utf-8")
+        yield
     finally:
         path.write_text(text, encoding="utf-8")
+
+
+def redone(copy: Path, before: dict[str, str], file: str, old: str, new: str, **asked: object) -> set[str]:
+    """Names of what a change of one file redoes; `asked` as of `keys`."""
+    with changed(copy / file, lambda text: text.replace(old, new, 1)):
+        after = keys(copy, **asked)
     return {name for name, key in before.items() if after[name] != key}
 
 
@@ -143,51 +151,29 @@ def test_what_is_executed_redoes_what_executes_it(copy, before, file, old, new, 
 )
 def test_a_rival_is_part_of_its_own_runs_alone(copy, file, old, new, expected):
     rivals = ("MTL2", "ITW1", "UW", "UW-ITW", "PCGrad", "PCGrad-parameters", "GradNorm")
-    path = copy / "lungmtl" / "policies" / file
-    text = path.read_text(encoding="utf-8")
-    assert old in text
-    first = keys(copy, study="policies-smoke", experiments=rivals)
-    path.write_text(text.replace(old, new, 1), encoding="utf-8")
-    after = keys(copy, study="policies-smoke", experiments=rivals)
-    path.write_text(text, encoding="utf-8")
-    assert {name for name in first if first[name] != after[name]} == expected
+    asked = {"study": "policies-smoke", "experiments": rivals}
+    assert redone(copy, keys(copy, **asked), f"lungmtl/policies/{file}", old, new, **asked) == expected
 
 
 def test_the_wide_region_is_no_part_of_the_runs_that_do_not_see_it(copy):
-    params, region = copy / "params" / "smoke.yaml", copy / "lungmtl" / "data" / "region.py"
-    texts = params.read_text(encoding="utf-8"), region.read_text(encoding="utf-8")
-    params.write_text(texts[0] + "region: tight\n", encoding="utf-8")
-    tight = keys(copy)
-    region.write_text(texts[1].replace("class Region(Lungs):", "class Region(Lungs, object):"), encoding="utf-8")
-    changed = keys(copy)
-    for path, text in zip((params, region), texts, strict=True):
-        path.write_text(text, encoding="utf-8")
-    assert {name for name in tight if tight[name] != changed[name]} == {"checked"}
+    with changed(copy / "params" / "smoke.yaml", lambda text: text + "region: tight\n"):
+        change = ("lungmtl/data/region.py", "class Region(Lungs):", "class Region(Lungs, object):")
+        assert redone(copy, keys(copy), *change) == {"checked"}
 
 
 def test_a_weights_file_that_a_run_starts_from_counts_by_its_content(copy):
-    weights = copy / "notebooks" / "start.safetensors"
-    params = copy / "params" / "smoke.yaml"
-    text = params.read_text(encoding="utf-8")
-    params.write_text(text + "start_weights: start.safetensors\n", encoding="utf-8")
-    found = []
-    for content in (b"one", b"two", b"one"):
-        weights.write_bytes(content)
-        found.append(keys(copy)["STL"])
-    params.write_text(text, encoding="utf-8")
+    weights, found = copy / "notebooks" / "start.safetensors", []
+    with changed(copy / "params" / "smoke.yaml", lambda text: text + "start_weights: start.safetensors\n"):
+        for content in (b"one", b"two", b"one"):
+            weights.write_bytes(content)
+            found.append(keys(copy)["STL"])
     assert found[0] == found[2] != found[1]
 
 
 def test_batches_in_focus_reach_the_policy_that_focuses(copy):
-    params, schedules = copy / "params" / "smoke.yaml", copy / "lungmtl" / "policies" / "schedules.py"
-    texts = params.read_text(encoding="utf-8"), schedules.read_text(encoding="utf-8")
-    params.write_text(texts[0] + "sampler: focus\n", encoding="utf-8")
-    focused = keys(copy)
-    schedules.write_text(texts[1].replace("count // self.period", "count // (2 * self.period)"), encoding="utf-8")
-    changed = keys(copy)
-    for path, text in zip((params, schedules), texts, strict=True):
-        path.write_text(text, encoding="utf-8")
-    assert {name for name in focused if focused[name] != changed[name]} == set(EXPERIMENTS)
+    with changed(copy / "params" / "smoke.yaml", lambda text: text + "sampler: focus\n"):
+        change = ("lungmtl/policies/schedules.py", "count // self.period", "count // (2 * self.period)")
+        assert redone(copy, keys(copy), *change) == set(EXPERIMENTS)
 
 
 def test_code_is_compared_without_comments_docstrings_and_layout():
