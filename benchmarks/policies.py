@@ -192,7 +192,7 @@ def _reset_peak(device: torch.device) -> int:
         torch.cuda.reset_peak_memory_stats()
         return torch.cuda.memory_allocated()
     ctypes.CDLL(None).malloc_trim(0)  # Linux: what is free goes back
-    Path("/proc/self/clear_refs").write_text("5")  # and the peak starts anew
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # and the peak starts anew
     return _kilobytes("VmRSS")
 
 

@@ -51,7 +51,7 @@ def locked(path: Path, message: str) -> Iterator[int]:
     The system frees the lock when the last process that has the descriptor ends, however it ends.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         if not try_lock(file.fileno()):
             _logger.info(message)
             fcntl.flock(file, fcntl.LOCK_EX)

@@ -110,14 +110,14 @@ def make_project(folder: Path) -> Path:
         shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name, text in STUB_MODULES.items():
         lines = [line[8:] for line in text.splitlines()]
-        (folder / "lungmtl" / name).write_text("\n".join(lines) + "\n")
+        (folder / "lungmtl" / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
     (folder / "notebooks").mkdir()
     defaults = [f"{name} = {value!r}" for name, value in RunConfig().to_dict().items()]
     write_notebook(folder / "notebooks/02_experiment.ipynb", "\n".join(defaults), EXPERIMENT)
     write_notebook(
         folder / "notebooks/03_comparison.ipynb", 'study = results_dir = ""\nexperiments = seeds = []', COMPARISON
     )
-    (folder / "params/standin.yaml").write_text(STUDY)
+    (folder / "params/standin.yaml").write_text(STUDY, encoding="utf-8")
     return folder
 
 

@@ -35,7 +35,9 @@ def run(folder: Path, *options: object) -> int:
 
 def checked(folder: Path, tasks: str) -> pd.DataFrame:
     """Verdicts of `lungmtl check` on a cohort with tasks of its own."""
-    (folder / "study.yaml").write_text(f"study: own\nexperiments: [MTL]\nseeds: [0]\ntasks: [{tasks}]\n")
+    (folder / "study.yaml").write_text(
+        f"study: own\nexperiments: [MTL]\nseeds: [0]\ntasks: [{tasks}]\n", encoding="utf-8"
+    )
     status = cli.main(
         ["check", str(folder / "cohort.csv"), "--params", str(folder / "study.yaml"), "--no-page", "--workers", "1"]
     )
@@ -109,7 +111,7 @@ def test_slices_from_head_to_feet_are_turned(rad):
 def test_the_side_file_says_which_columns_and_how(rad):
     run(rad, *rad_command(rad))
 
-    text = (rad / "cohort.json").read_text()
+    text = (rad / "cohort.json").read_text(encoding="utf-8")
     side = json.loads(text)
     assert side["tasks"] == {
         "lung_cancer": ["cancer*lung"],
@@ -299,7 +301,7 @@ def test_rows_of_nodules_become_scans_and_images_that_can_be_read_stay(tmp_path)
     np.testing.assert_array_equal(frame["lung_cancer"], [1, np.nan, 0])  # one nodule of the second is not known
     assert frame["split"].tolist() == ["train", "validation", "test"]
     assert frame["image"].tolist()[0] == "DLCS_0001.nii.gz"
-    assert json.loads((tmp_path / "cohort.json").read_text())["conversion"] == "none"
+    assert json.loads((tmp_path / "cohort.json").read_text(encoding="utf-8"))["conversion"] == "none"
 
 
 ONE = ("1", "s1.nii.gz", "0", "test")

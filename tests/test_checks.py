@@ -187,11 +187,11 @@ def test_a_killed_call_loses_only_the_scan_under_way(tmp_path, reads):
         save(chest().hu, tmp_path / f"{scan}.nii.gz")
     check(tmp_path, frame)
     journal = tmp_path / "out" / JOURNAL
-    journal.write_text(journal.read_text()[:-40])  # cut off in the line of b
+    journal.write_text(journal.read_text(encoding="utf-8")[:-40], encoding="utf-8")  # cut off in the line of b
     reads.clear()
     check(tmp_path, frame)
     assert reads == ["b.nii.gz"]
-    assert [json.loads(line)["scan"] for line in journal.read_text().splitlines()] == ["a", "b"]
+    assert [json.loads(line)["scan"] for line in journal.read_text(encoding="utf-8").splitlines()] == ["a", "b"]
 
 
 def test_a_thumbnail_that_was_deleted_is_drawn_again(tmp_path):
@@ -368,7 +368,7 @@ def slices(folder: Path, n: int, *, n_empty: int = 0) -> Path:
     folder.mkdir()
     for index in range(n):
         (folder / f"{index}.dcm").write_bytes(b"" if index < n_empty else b"1")
-    (folder / "LICENSE").write_text("text")
+    (folder / "LICENSE").write_text("text", encoding="utf-8")
     return folder
 
 

@@ -65,7 +65,7 @@ def test_check_of_good_scans_returns_0(user, capsys):
         save(chest().hu + np.int16(index), user / "ct" / f"s{index}.nii.gz")
     labels = dict.fromkeys(TASKS, [0, 1] * 4) | {"split": ["train"] * 4 + ["validation"] * 2 + ["test"] * 2}
     write(user, *(f"s{index}" for index in range(8)), **labels)
-    (user / "own.yaml").write_text("experiments: [MTL]\nseeds: [0]\nbatch_size: 4\n")
+    (user / "own.yaml").write_text("experiments: [MTL]\nseeds: [0]\nbatch_size: 4\n", encoding="utf-8")
     assert cli.main(["check", "cohort.csv", "--params", "own.yaml", "--no-page", "--out", "elsewhere"]) == 0
     assert "Nothing is in the way of a study." in capsys.readouterr().out
     assert (user / "elsewhere" / "scans.csv").is_file()
@@ -82,8 +82,10 @@ def test_check_of_a_leak_returns_1(user, capsys):
 
 def test_a_bad_table_is_told_with_all_its_problems(user, caplog):
     write(user, "one", "two", "torn", split=["train", "tset", ""], excluded="")
-    text = (user / "cohort.csv").read_text().replace("patient-one", "").replace("ct/torn", "../torn")
-    (user / "cohort.csv").write_text(text.replace("patient-two,ct/two.nii.gz,", "patient-two,ct/two.nii.gz,yes"))
+    text = (user / "cohort.csv").read_text(encoding="utf-8").replace("patient-one", "").replace("ct/torn", "../torn")
+    (user / "cohort.csv").write_text(
+        text.replace("patient-two,ct/two.nii.gz,", "patient-two,ct/two.nii.gz,yes"), encoding="utf-8"
+    )
     assert cli.main(["check", "cohort.csv"]) == 2
     assert caplog.messages[-1].splitlines()[1:] == [
         "  - Every scan must have a patient. Found none in scan one.",
@@ -115,13 +117,13 @@ def test_check_says_where_a_missing_image_should_be_and_the_files_do_not(user, c
     write(user, "one", "gone")
     assert cli.main(["check", "cohort.csv", "--no-page", "--workers", "1"]) == 1
     assert f"Found none for scan gone. It should be {user / 'ct' / 'gone.nii.gz'}." in capsys.readouterr().out
-    assert str(user) not in (user / "cohort-check" / "scans.csv").read_text()
+    assert str(user) not in (user / "cohort-check" / "scans.csv").read_text(encoding="utf-8")
 
 
 def test_check_of_a_study_leaves_the_studys_files_alone(user):
     write(user, "one")
     (user / "own.yaml").write_text(
-        f"experiments: [STL]\nseeds: [0]\ncohort: {user}/cohort.csv\nresults_dir: {user}/results\n"
+        f"experiments: [STL]\nseeds: [0]\ncohort: {user}/cohort.csv\nresults_dir: {user}/results\n", encoding="utf-8"
     )
     assert cli.main(["check", "own.yaml", "--no-page", "--workers", "1"]) == 1
     assert [path.name for path in (user / "results" / "own").iterdir()] == ["check"]
@@ -164,7 +166,7 @@ def test_prepare_of_a_table_goes_on_past_bad_scans_and_names_them(user, capsys):
     report = pd.read_csv(user / "cohort-check" / "preparation.csv").set_index("scan")
     assert report["status"].to_dict() == {"one": "ok", "torn": "failed", "gone": "failed", "two": "ok"}
     assert report.loc["torn", "reason"] == "A scan must be complete. Found a damaged file (EOFError)."
-    assert str(user) not in (user / "cohort-check" / "preparation.csv").read_text()
+    assert str(user) not in (user / "cohort-check" / "preparation.csv").read_text(encoding="utf-8")
 
 
 def test_prepare_again_keeps_what_is_there(user):
@@ -178,7 +180,11 @@ def test_prepare_takes_the_grid_given(user):
     prepare(user)
     tensor = np.load(next(user.glob("cache/prepared/*/one.npy")))
     assert tensor.shape == (16, 16, 20)
-    assert json.loads((user / "cohort-check" / "preparation.json").read_text())["spacing_mm"] == [20, 20, 20]
+    assert json.loads((user / "cohort-check" / "preparation.json").read_text(encoding="utf-8"))["spacing_mm"] == [
+        20,
+        20,
+        20,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -196,7 +202,8 @@ def test_a_bad_grid_is_refused(user, caplog, options, message):
 def test_prepare_with_a_studys_params_fills_the_cache_that_the_study_reads(user):
     (user / "own.yaml").write_text(
         f"experiments: [STL]\nseeds: [0]\ncohort: {user}/cohort.csv\ncache_dir: {user}/cache\n"
-        "spacing_mm: [20, 20, 20]\nshape: [16, 16, 20]\n"
+        "spacing_mm: [20, 20, 20]\nshape: [16, 16, 20]\n",
+        encoding="utf-8",
     )
     assert cli.main(["prepare", "cohort.csv", "--params", "own.yaml"]) == 0
     frame = pd.read_csv(user / "cohort.csv").assign(excluded="")
@@ -210,7 +217,7 @@ def test_prepare_with_a_studys_params_fills_the_cache_that_the_study_reads(user)
 
 
 def test_a_grid_beside_a_params_file_is_refused(user, caplog):
-    (user / "own.yaml").write_text(f"experiments: [STL]\nseeds: [0]\ncohort: {user}/cohort.csv\n")
+    (user / "own.yaml").write_text(f"experiments: [STL]\nseeds: [0]\ncohort: {user}/cohort.csv\n", encoding="utf-8")
     assert cli.main(["prepare", "own.yaml", *GRID]) == 2
     assert "The grid must come from the params file. Found spacing_mm, shape next to it." in caplog.text
 
@@ -256,7 +263,9 @@ def test_a_run_that_cannot_be_compared_is_named_and_the_rest_reported(tmp_path, 
         if run.name not in ("STL-s0", "MTL-s0", "ITW1-s0"):
             shutil.rmtree(run)
     (study_dir / "runs" / "ITW1-s0" / "predictions.csv").unlink()
-    (tmp_path / "three.yaml").write_text("study: phantom-full\nexperiments: [STL, MTL, ITW1]\nseeds: [0]\n")
+    (tmp_path / "three.yaml").write_text(
+        "study: phantom-full\nexperiments: [STL, MTL, ITW1]\nseeds: [0]\n", encoding="utf-8"
+    )
 
     status = cli.main(["report", str(tmp_path / "three.yaml"), "--results-dir", str(tmp_path)])
 

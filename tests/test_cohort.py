@@ -57,13 +57,15 @@ def test_names_that_look_like_numbers_stay_text(tmp_path):
 
 def test_blanks_around_values_and_a_byte_order_mark_are_no_error(tmp_path):
     path = write(tmp_path, table(2, split=[" train", "test "]))
-    path.write_text("\ufeff" + path.read_text().replace("scan,patient", "scan, patient"), encoding="utf-8")
+    path.write_text(
+        "\ufeff" + path.read_text(encoding="utf-8").replace("scan,patient", "scan, patient"), encoding="utf-8"
+    )
     assert read_cohort(path)["split"].tolist() == ["train", "test"]
 
 
 def test_a_column_that_comes_twice_is_refused(tmp_path):
     path = write(tmp_path, table(2, site="A"))
-    path.write_text(path.read_text().replace("site", "copd"))
+    path.write_text(path.read_text(encoding="utf-8").replace("site", "copd"), encoding="utf-8")
     with pytest.raises(ValueError, match=r"Column names must differ. Found scan, patient"):
         read_cohort(path)
 
@@ -71,7 +73,7 @@ def test_a_column_that_comes_twice_is_refused(tmp_path):
 @pytest.mark.parametrize("row", ["scan9,p,scans/a,0,0,0,0,0,train", "scan9,p,scans/a,0,0,0,0"])
 def test_a_row_with_more_or_fewer_cells_is_refused(tmp_path, row):
     path = write(tmp_path, table(2))
-    path.write_text(path.read_text() + row + "\n")
+    path.write_text(path.read_text(encoding="utf-8") + row + "\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"as many cells as the header"):
         read_cohort(path)
 
@@ -163,7 +165,7 @@ def linked_slice(folder, outside):
 def header_of(name, text):
     def make(folder, outside):
         (folder / "images").mkdir()
-        (folder / "images" / name).write_text(text.format(outside=outside, up="../../outside"))
+        (folder / "images" / name).write_text(text.format(outside=outside, up="../../outside"), encoding="utf-8")
         return f"images/{name}"
 
     return make

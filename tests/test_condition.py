@@ -28,7 +28,7 @@ def study(tmp_path, monkeypatch):
         monkeypatch.setattr(f"lungmtl.study.{module}.NOTEBOOKS", tmp_path)
     for name in ("02_experiment.ipynb", "03_comparison.ipynb"):
         write_notebook(tmp_path / name, "epochs = 1")
-    (tmp_path / "cohort.csv").write_text("scan\na\n")
+    (tmp_path / "cohort.csv").write_text("scan\na\n", encoding="utf-8")
     config = RunConfig(cohort="cohort.csv", results_dir="results", cache_dir="cache")
     folder, calls = run_dir(config), []
 
@@ -36,10 +36,10 @@ def study(tmp_path, monkeypatch):
         folder = out.parent
         calls.append([path.name for path in folder.glob("checkpoint.*")])
         for name in FILES[:-1]:
-            (folder / name).write_text(f"content of {name}")
+            (folder / name).write_text(f"content of {name}", encoding="utf-8")
         hashes = {name: sha256(folder / name) for name in FILES[:-1]}
         for path in (folder / FILES[-1], settings["environment"]["LUNGMTL_RECORD_COPY"]):
-            with open(path, "w") as file:
+            with open(path, "w", encoding="utf-8") as file:
                 json.dump(RECORD | {"files": hashes}, file)
 
     monkeypatch.setattr("lungmtl.study.execute.execute_notebook", execute)
@@ -100,7 +100,9 @@ def test_a_file_that_is_gone_is_named(study):
     assert found(config) == ("damaged", "model.safetensors is gone")
 
 
-@pytest.mark.parametrize("damage", [_truncate, lambda path: path.unlink(), lambda path: path.write_text("[]")])
+@pytest.mark.parametrize(
+    "damage", [_truncate, lambda path: path.unlink(), lambda path: path.write_text("[]", encoding="utf-8")]
+)
 def test_a_damaged_record_heals_from_its_copy_and_the_copy_from_the_record(study, damage):
     config, folder, calls = study
     execute(config)
@@ -131,7 +133,7 @@ def test_records_without_hashes_keep_working(study):
     config, folder, _ = study
     execute(config)
     for path in (folder / "record.json", kept_of(folder)):
-        path.write_text(json.dumps(RECORD))
+        path.write_text(json.dumps(RECORD), encoding="utf-8")
     _flip_a_bit(folder / "predictions.csv")
     assert found(config).kind == "complete"
     (folder / "predictions.csv").unlink()
@@ -143,7 +145,7 @@ def test_checkpoints_of_the_runs_own_key_are_kept_until_it_is_complete(study):
     folder.mkdir(parents=True)
     code = run_key(config, cohort=folder.parents[3] / "cohort.csv")
     for name in (f"checkpoint.{code}.000000012.aa.safetensors", "checkpoint.other.000000099.bb.safetensors"):
-        (folder / name).write_text("")
+        (folder / name).write_text("", encoding="utf-8")
     assert found(config) == ("interrupted", "goes on after step 12")
     execute(config)
     assert calls == [[f"checkpoint.{code}.000000012.aa.safetensors"]]

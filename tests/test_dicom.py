@@ -42,7 +42,7 @@ def test_a_series_is_read_in_the_order_of_its_positions(tmp_path):
 
 def test_files_that_are_not_dicom_are_passed_over(tmp_path):
     folder = write_series(tmp_path / "series")
-    (folder / "LICENSE.txt").write_text("text")
+    (folder / "LICENSE.txt").write_text("text", encoding="utf-8")
     (folder / "DICOMDIR").write_bytes(b"\0" * 128 + b"DICM")
     assert read_volume(folder).hu.shape[0] == N_SLICES
 
@@ -54,7 +54,7 @@ def test_the_one_series_below_a_folder_is_found(tmp_path, below):
     folder = write_series(tmp_path / below)
     write_series(folder.parent / "mr", t0008_0060="MR")
     (folder.parent / "notes").mkdir()
-    (folder.parent / "notes" / "letter.txt").write_text("text")
+    (folder.parent / "notes" / "letter.txt").write_text("text", encoding="utf-8")
     (tmp_path / "DICOMDIR").write_bytes(b"\0" * 128 + b"DICM")
     np.testing.assert_array_equal(read_volume(tmp_path).hu, chest().hu[4 : 4 + N_SLICES])
 

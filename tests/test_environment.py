@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 PROJECT = Path(__file__).resolve().parents[1]
-LOCK = (PROJECT / "requirements.lock").read_text()
+LOCK = (PROJECT / "requirements.lock").read_text(encoding="utf-8")
 
 
 def locked_pins():
@@ -14,7 +14,7 @@ def locked_pins():
 
 
 def conda_lines():
-    environment = yaml.safe_load((PROJECT / "environment.yml").read_text())
+    environment = yaml.safe_load((PROJECT / "environment.yml").read_text(encoding="utf-8"))
     return next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
 
 
@@ -28,11 +28,11 @@ def test_conda_environment_has_the_pins_of_the_lock_and_the_package():
 
 
 def test_makefile_has_the_same_torch():
-    assert "TORCH ?= torch==2.13.0" in (PROJECT / "Makefile").read_text()
+    assert "TORCH ?= torch==2.13.0" in (PROJECT / "Makefile").read_text(encoding="utf-8")
 
 
 def test_lock_pins_every_dependency_but_torch_with_hashes():
-    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     lists = [project["dependencies"], *(extras[name] for name in ("study", "policies", "predict", "dev", "lock"))]
     wanted = {normal(line) for lines in lists for line in lines} - {"lungmtl"}
@@ -48,7 +48,7 @@ def test_lock_is_free_of(word):
 
 
 def test_the_core_asks_for_torch_numpy_and_pandas_alone():
-    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
     assert {normal(line) for line in project["dependencies"]} == {"torch", "numpy", "pandas"}
     assert set(project["optional-dependencies"]) == {"study", "policies", "nlst", "predict", "dev", "lock"}

@@ -115,8 +115,8 @@ def test_a_byte_order_mark_and_rows_without_text_do_no_harm(tmp_path):
 
 def test_one_task_is_refused_for_experiments_that_weigh_several(tmp_path):
     params = tmp_path / "one.yaml"
-    params.write_text("experiments: [STL]\nseeds: [0]\ntasks: [nodule]\n")
+    params.write_text("experiments: [STL]\nseeds: [0]\ntasks: [nodule]\n", encoding="utf-8")
     assert [run.tasks for run in plan_runs(params)] == [["nodule"]]
-    params.write_text("experiments: [STL, ITW3]\nseeds: [0]\ntasks: [nodule]\n")
+    params.write_text("experiments: [STL, ITW3]\nseeds: [0]\ntasks: [nodule]\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"ITW3 weighs auxiliary tasks, so `tasks` must name at least two"):
         plan_runs(params)

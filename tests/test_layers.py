@@ -169,3 +169,17 @@ def test_python_file_opens_with_a_docstring_of_one_sentence(path):
     found = re.match(r'"""(.*)', text)
     assert found
     assert found[1].partition('"""')[0].endswith(".")
+
+
+@pytest.mark.parametrize("folder", ["lungmtl", "benchmarks", "tests"])
+def test_texts_are_read_and_written_as_utf_8_whatever_the_locale(folder):
+    calls = [
+        (path, node)
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    ]
+    texts = [(path, node) for path, node in calls if node.func.attr in ("read_text", "write_text")]
+    assert texts
+    unsaid = [(path.name, node.lineno) for path, node in texts if "encoding" not in {key.arg for key in node.keywords}]
+    assert not unsaid

@@ -110,7 +110,7 @@ def test_the_command_joins_labels_findings_and_series(request, name):
     assert (frame["sex"] + frame["age_years"]).unique().tolist() == ["Female61.0"]
     assert frame["excluded"].tolist()[0] == ""
     assert frame["excluded"].str.startswith("download: 0 of ").sum() == len(scans) - 1
-    lines = (folder / "missing.txt").read_text().splitlines()[1:]
+    lines = (folder / "missing.txt").read_text(encoding="utf-8").splitlines()[1:]
     assert [line.split()[1].strip("'") for line in lines] == scans["url"].tolist()[1:]
 
 
@@ -133,7 +133,7 @@ def test_the_side_file_says_how_and_names_no_patient(source):
     folder, place, scans = source
     cli.main(command(folder, *place, "--auxiliaries", "emphysema", "61"))
 
-    side = json.loads((folder / "cohort.json").read_text())
+    side = json.loads((folder / "cohort.json").read_text(encoding="utf-8"))
     table = folder / "LUNA25_Public_Training_Development_Data.csv"
     assert side["options"] == {
         "auxiliaries": ["emphysema", "61"],
@@ -159,7 +159,7 @@ def test_one_scan_per_patient_is_the_last_and_a_draw_is_of_patients(source):
     cli.main(command(folder, *place, "--one-per-patient", "--patients", "40"))
 
     frame = pd.read_csv(folder / "cohort.csv", dtype=str)
-    side = json.loads((folder / "cohort.json").read_text())
+    side = json.loads((folder / "cohort.json").read_text(encoding="utf-8"))
     kept = frame[frame["excluded"] != "not the patient's last scan"]
     assert kept["round"].unique().tolist() == ["1"]
     assert len(kept) == kept["patient"].nunique() == side["n_patients"] == 40

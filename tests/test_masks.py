@@ -27,7 +27,7 @@ def cohort(tmp_path):
         save(chest().hu, tmp_path / f"{scan}.nii.gz")
     save((LEFT * 513).astype(np.uint16), tmp_path / "lobes.nrrd", orientation="RAS")
     lines = [",".join(["scan,patient,image,mask", *TASKS]), "a,P1,a.nii.gz,lobes.nrrd,1,,,,", "b,P2,b.nii.gz,,0,,,,"]
-    (tmp_path / "cohort.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "cohort.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return read_cohort(tmp_path / "cohort.csv")
 
 
@@ -101,15 +101,15 @@ def test_a_mask_is_missing_or_outside_by_the_rules_of_images(cohort, tmp_path):
     (tmp_path / "lobes.nrrd").unlink()
     with pytest.raises(FileNotFoundError, match=r"scan a \(mask\)"):
         read_cohort(tmp_path / "cohort.csv")
-    text = (tmp_path / "cohort.csv").read_text()
-    (tmp_path / "cohort.csv").write_text(text.replace("lobes.nrrd", "../lobes.nrrd"))
+    text = (tmp_path / "cohort.csv").read_text(encoding="utf-8")
+    (tmp_path / "cohort.csv").write_text(text.replace("lobes.nrrd", "../lobes.nrrd"), encoding="utf-8")
     with pytest.raises(ValueError, match=r"folder.*scan a \(mask\)"):
         read_cohort(tmp_path / "cohort.csv", allow_missing=True)
 
 
 def test_a_file_that_is_no_mask_is_named_by_its_scan_alone(tmp_path):
     image = save(chest().hu, tmp_path / "ct.nii.gz")
-    (tmp_path / "mask.nii.gz").write_text("broken")
+    (tmp_path / "mask.nii.gz").write_text("broken", encoding="utf-8")
     with pytest.raises(ScanError, match="The mask of scan s1 must be a label image") as caught:
         own_lungs(str(tmp_path / "mask.nii.gz"), image, "s1")
     assert str(tmp_path) not in str(caught.value)

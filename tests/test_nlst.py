@@ -50,7 +50,7 @@ DESCRIPTION = "0,OPA,GE,LSPLUS,STANDARD,360,2.5,120,80,0.1,1.5"
 
 
 def write_table(path: Path, rows: list[dict[str, str]]) -> Path:
-    with path.open("w", newline="") as stream:
+    with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, rows[0].keys())
         writer.writeheader()
         writer.writerows(rows)
@@ -223,7 +223,7 @@ def test_what_the_public_table_does_not_have_is_unknown_and_said(tmp_path, caplo
 
 def test_column_names_in_capitals_and_blanks_around_cells_are_no_error(tmp_path):
     path = participants(tmp_path, CANCER)
-    head, row = path.read_text().splitlines()
+    head, row = path.read_text(encoding="utf-8").splitlines()
     path.write_text("\ufeff" + head.upper() + "\n" + row.replace(",", " , ") + "\n", encoding="utf-8")
 
     assert diagnoses(path)["lung_cancer"].tolist() == [1]
@@ -276,10 +276,10 @@ def test_a_participant_table_without_a_needed_column_is_refused(tmp_path, column
 def test_a_broken_or_missing_table_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"existing file. Found nothing at .*none.csv"):
         read_table(tmp_path / "none.csv")
-    (tmp_path / "ragged.csv").write_text("pid,study_yr\n1,2\n1,2,3\n")
+    (tmp_path / "ragged.csv").write_text("pid,study_yr\n1,2\n1,2,3\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"the header's 2 cells. Found 3 in row 3 of .*ragged.csv"):
         read_table(tmp_path / "ragged.csv")
-    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "empty.csv").write_text("", encoding="utf-8")
     with pytest.raises(ValueError, match=r"one column `pid`. Found 0"):
         read_table(tmp_path / "empty.csv", required=["pid"])
 
@@ -514,7 +514,7 @@ def test_the_manifest_lists_what_is_still_to_be_downloaded(tmp_path):
 
     n = write_manifest(rows, images, tmp_path / "m.txt")
 
-    head, *lines = (tmp_path / "m.txt").read_text().splitlines()
+    head, *lines = (tmp_path / "m.txt").read_text(encoding="utf-8").splitlines()
     assert n == 2
     assert head.startswith("# 2 series. Fetch: s5cmd --no-sign-request run m.txt")
     assert lines == [f"cp 's3://idc-open-data/{uid}/*' '{images}/{uid}/'" for uid in ("1.2", "1.3")]
@@ -584,14 +584,16 @@ def test_the_command_writes_a_cohort_that_passes_every_check(tiny, capsys):
     }
     check_splits(frame, tasks=TASKS, fractions=(0.7, 0.1, 0.2), seed=0, batch_size=8)
     assert frame["split"].value_counts().to_dict() == {"train": 21, "test": 6, "validation": 2, "": 2}
-    assert [line.split()[1] for line in manifest.read_text().splitlines()[1:]] == ["'s3://idc-open-data/uuid-1.2.28/*'"]
+    assert [line.split()[1] for line in manifest.read_text(encoding="utf-8").splitlines()[1:]] == [
+        "'s3://idc-open-data/uuid-1.2.28/*'"
+    ]
     assert "1000" not in capsys.readouterr().err  # no patient in the log
 
 
 def test_the_side_file_records_options_files_and_counts(tiny):
     cli.main(command(tiny, "--index", str(tiny / "index.csv"), "--horizon-years", "2", "--emphysema", "ct"))
 
-    side = json.loads((tiny / "cohort.json").read_text())
+    side = json.loads((tiny / "cohort.json").read_text(encoding="utf-8"))
     assert side["options"]["horizon_years"] == 2
     assert side["options"]["emphysema"] == "ct"
     assert side["options"]["kernels"] == list(SOFT_KERNELS)
@@ -632,7 +634,7 @@ def test_without_the_index_the_headers_say_what_is_there(tiny, tmp_path, caplog)
         description = described(thickness=thickness)
         dicom_series(place, patient=f"10000{1 + i // 2}", uid=f"1.{i}", description=description, image=small)
     (images / "broken").mkdir()
-    (images / "broken" / "0.dcm").write_text("not DICOM")
+    (images / "broken" / "0.dcm").write_text("not DICOM", encoding="utf-8")
     dicom_series(images / "foreign", patient="Doe^Jane", uid="1.9", description=described(), image=small)
     for name in ("participant.csv", "ctab.csv"):
         (tmp_path / name).write_bytes((tiny / name).read_bytes())
@@ -644,9 +646,9 @@ def test_without_the_index_the_headers_say_what_is_there(tiny, tmp_path, caplog)
     assert frame["image"].tolist() == [os.path.join("images", "100001", "study", "series 1"), ""]
     assert frame["excluded"].tolist() == ["", "no series: none thin enough"]
     assert (frame["split"] == "").all()
-    assert "Doe" not in (tmp_path / "cohort.csv").read_text() + caplog.text
+    assert "Doe" not in (tmp_path / "cohort.csv").read_text(encoding="utf-8") + caplog.text
     assert "2 of 5 folders have no DICOM header of an NLST participant" in caplog.text
-    assert json.loads((tmp_path / "cohort.json").read_text())["series"] == "headers of the images"
+    assert json.loads((tmp_path / "cohort.json").read_text(encoding="utf-8"))["series"] == "headers of the images"
 
 
 @pytest.mark.parametrize(
@@ -715,7 +717,7 @@ def test_the_params_file_runs_unchanged_on_the_tiny_cohort(tiny, tmp_path):
 
     counts = labels_module.counts(read_cohort(tmp_path / "data" / "nlst" / "cohort.csv"), tasks=TASKS)
     for name in ("STL-s0", "ITW3-s0"):
-        record = json.loads((tmp_path / "results" / "nlst" / "runs" / name / "record.json").read_text())
+        record = json.loads((tmp_path / "results" / "nlst" / "runs" / name / "record.json").read_text(encoding="utf-8"))
         assert record["config"] | {"seed": 0} == plan_runs(PARAMS)[0 if name == "STL-s0" else 9].to_dict()
         assert record["cohort"]["counts"]["train"]["lung_cancer"] == counts["train"]["lung_cancer"]
     assert (tmp_path / "results" / "nlst" / "tables" / "auc.csv").is_file()
@@ -741,10 +743,10 @@ def wheel(tmp_path, monkeypatch) -> Path:
 
 def test_a_sample_never_overwrites_a_table(wheel, tmp_path, capsys, caplog):
     table = tmp_path / "cohort.csv"
-    table.write_text("scan,patient\nmine,p1\n")
+    table.write_text("scan,patient\nmine,p1\n", encoding="utf-8")
     assert cli.main(["sample", str(tmp_path)]) == 2
     assert "must go to a folder without another table. Found" in caplog.text
-    assert table.read_text() == "scan,patient\nmine,p1\n"
+    assert table.read_text(encoding="utf-8") == "scan,patient\nmine,p1\n"
     assert [path.name for path in tmp_path.glob("LIDC*")] == []  # nothing was fetched
     table.unlink()
     assert [cli.main(["sample", str(tmp_path)]) for _ in range(2)] == [0, 0]  # its own table is left as it is
@@ -758,7 +760,7 @@ def test_a_sample_is_its_slices_a_table_and_its_attribution(wheel, tmp_path):
     assert files == ["1-001.dcm", "1-002.dcm", "1-003.dcm"]
     assert frame["scan"].tolist() == ["LIDC-IDRI-0001"]
     assert frame[list(TASKS)].isna().all(axis=None)
-    assert "10.7937/K9/TCIA.2015.LO9QL9SX" in (tmp_path / "sample" / "ATTRIBUTION.txt").read_text()
+    assert "10.7937/K9/TCIA.2015.LO9QL9SX" in (tmp_path / "sample" / "ATTRIBUTION.txt").read_text(encoding="utf-8")
 
 
 def test_a_sample_that_is_there_is_not_fetched_again(wheel, tmp_path, monkeypatch):

@@ -53,7 +53,7 @@ def user(tmp_path_factory):
     settings = yaml.safe_load((PROJECT / "params" / "own.yaml").read_text(encoding="utf-8")) | TINY
     places = {"cohort": "table/cohort.csv", "results_dir": "results", "cache_dir": "cache"}
     settings |= {name: str(folder / place) for name, place in places.items()}
-    (folder / "own.yaml").write_text(yaml.safe_dump(settings))
+    (folder / "own.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     return folder
 
 
@@ -76,7 +76,7 @@ def test_every_command_does_its_part(studied):
     study, status = studied
     assert status == [1, 0, 0, 0]  # check names the torn scan
     assert sorted(path.name for path in (study / "runs").iterdir()) == ["ITW2-s0", "STL-s0"]
-    record = json.loads((study / "runs" / "ITW2-s0" / "record.json").read_text())
+    record = json.loads((study / "runs" / "ITW2-s0" / "record.json").read_text(encoding="utf-8"))
     assert record["metrics"]["validation"]["emphysema"]["auc"] is None
     assert record["metrics"]["validation"]["nodule"]["auc"] is not None
 

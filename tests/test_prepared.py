@@ -107,8 +107,10 @@ def test_one_changed_byte_is_found(series, tmp_path, scan, file, reason, place):
 
 def test_what_was_prepared_without_hashes_is_listed_as_that(series, tmp_path):
     folder, _ = prepare(series, tmp_path)
-    said = json.loads((folder / "a.json").read_text())
-    (folder / "a.json").write_text(json.dumps({name: said[name] for name in said if name != "tensor_sha256"}))
+    said = json.loads((folder / "a.json").read_text(encoding="utf-8"))
+    (folder / "a.json").write_text(
+        json.dumps({name: said[name] for name in said if name != "tensor_sha256"}), encoding="utf-8"
+    )
     (found,) = verify_prepared(series, tmp_path, folder, shape=SPEC.shape, progress=False)
     assert found.startswith("scan a: prepared without hashes")
 
@@ -130,7 +132,7 @@ def test_other_settings_go_to_another_folder(cohort, tmp_path):
 
 
 def test_a_bad_scan_is_reported_and_the_others_go_on(cohort, tmp_path, caplog):
-    (tmp_path / "a.nii.gz").write_text("broken")
+    (tmp_path / "a.nii.gz").write_text("broken", encoding="utf-8")
     save(np.where(chest().hu == -850, 40, chest().hu).astype(np.int16), tmp_path / "b.nii.gz")
     folder, report = prepare(cohort, tmp_path)
     assert report["scan"].tolist() == ["a", "b", "c"]
@@ -143,7 +145,7 @@ def test_a_bad_scan_is_reported_and_the_others_go_on(cohort, tmp_path, caplog):
 
 def test_an_image_that_breaks_later_does_not_leave_its_old_tensor(cohort, tmp_path):
     folder, _ = prepare(cohort, tmp_path)
-    (tmp_path / "a.nii.gz").write_text("broken")
+    (tmp_path / "a.nii.gz").write_text("broken", encoding="utf-8")
     os.utime(tmp_path / "a.nii.gz", (2e9, 2e9))
     _, report = prepare(cohort, tmp_path)
     assert report["status"].tolist() == ["failed", "ok", "ok"]
@@ -230,7 +232,7 @@ def _truncate(file, _):
 
 
 def _truncate_note(file, _):
-    file.with_suffix(".json").write_text("{")
+    file.with_suffix(".json").write_text("{", encoding="utf-8")
 
 
 def _image_of_an_older_date(_, image):

@@ -192,7 +192,7 @@ def written(tmp_path_factory):
     folder = top / "hospital"
     folder.mkdir()
     write_cohort(folder)
-    (top / "own.yaml").write_text(PARAMS.format(folder=folder))
+    (top / "own.yaml").write_text(PARAMS.format(folder=folder), encoding="utf-8")
     (top / "results").mkdir()
     places = ["--cache-dir", str(top / "cache")]
     of_table = [str(folder / "cohort.csv"), "--params", str(top / "own.yaml"), "--out", str(top / "out"), *places]
@@ -203,7 +203,7 @@ def written(tmp_path_factory):
     ]
     program = f"from lungmtl import cli\nprint([cli.main(command) for command in {commands}])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, encoding="utf-8", check=False)
-    (top / "results" / "terminal.txt").write_text(done.stdout + done.stderr)
+    (top / "results" / "terminal.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
     assert done.stdout.splitlines()[-1:] == ["[1, 0, 1, 0, 0]"], done.stderr
     return top
 
@@ -247,7 +247,7 @@ def test_no_file_names_the_patient_or_a_folder(written, secret):
 
 def test_pictures_hold_pixels_alone(written):
     pictures = [path.read_bytes() for path in files(written) if path.suffix == ".png"]
-    page = (written / "out" / "report.html").read_text()
+    page = (written / "out" / "report.html").read_text(encoding="utf-8")
     pictures += [base64.b64decode(code) for code in re.findall(r"data:image/png;base64,([^\"']+)", page)]
     assert len(pictures) > N_GOOD + 3
     for png in pictures:

@@ -48,7 +48,7 @@ def test_stored_values_are_rescaled_to_hu(tmp_path):
 
 
 def write_text(folder: Path) -> Path:
-    (folder / "scan.nii.gz").write_text("not an image")
+    (folder / "scan.nii.gz").write_text("not an image", encoding="utf-8")
     return folder / "scan.nii.gz"
 
 

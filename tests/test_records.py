@@ -64,8 +64,8 @@ def test_run_comes_back_as_written(tmp_path):
 def test_files_have_the_stable_columns_and_six_digits(tmp_path):
     write(tmp_path, **run_values())
 
-    lines = (tmp_path / "predictions.csv").read_text().splitlines()
-    steps = (tmp_path / "steps.csv").read_text().splitlines()
+    lines = (tmp_path / "predictions.csv").read_text(encoding="utf-8").splitlines()
+    steps = (tmp_path / "steps.csv").read_text(encoding="utf-8").splitlines()
 
     assert lines[:3] == [
         "scan,patient,split,task,target,probability",
@@ -77,13 +77,15 @@ def test_files_have_the_stable_columns_and_six_digits(tmp_path):
         "0,1,balanced,,3,3,0.7,0.7,2.1,3,2",
         "1,1,focus,lung_cancer,0.3,0.3,0.6,,0.18,0.15,1",
     ]
-    assert (tmp_path / "history.csv").read_text().startswith("epoch,split,task,loss,auc,seconds\n1,train,")
+    assert (
+        (tmp_path / "history.csv").read_text(encoding="utf-8").startswith("epoch,split,task,loss,auc,seconds\n1,train,")
+    )
 
 
 def test_record_names_no_patient_and_no_path(tmp_path):
     write(tmp_path, **run_values())
 
-    text = (tmp_path / "record.json").read_text()
+    text = (tmp_path / "record.json").read_text(encoding="utf-8")
 
     assert not any(patient in text for patient in PATIENTS)
     assert str(PROJECT) not in text
@@ -138,7 +140,7 @@ def test_reading_a_run_without_record_says_so(tmp_path):
         read_record(tmp_path)
     with pytest.raises(FileNotFoundError, match="A checkpoint is needed"):
         read_model(tmp_path)
-    (tmp_path / "record.json").write_text('{"study": ')
+    (tmp_path / "record.json").write_text('{"study": ', encoding="utf-8")
     with pytest.raises(ValueError, match="A record must be JSON"):
         read_record(tmp_path)
 

@@ -127,7 +127,7 @@ def make_cells():
 def make_folder(folder):
     for name in RUNS:
         (folder / "runs" / name).mkdir(parents=True)
-        (folder / "runs" / name / RECORD_FILE).write_text("{}")
+        (folder / "runs" / name / RECORD_FILE).write_text("{}", encoding="utf-8")
     (folder / "runs" / "STL-s2").mkdir()
     return folder
 
@@ -376,7 +376,7 @@ def test_list_of_runs_leads_back_to_the_first_row_of_an_experiment(page):
     ],
 )
 def test_question_is_that_of_the_params_file(tmp_path, line, found):
-    (tmp_path / "a.yaml").write_text(line)
+    (tmp_path / "a.yaml").write_text(line, encoding="utf-8")
 
     assert question(tmp_path / "a.yaml") == found
 
@@ -666,10 +666,10 @@ def browser(tmp_path_factory):
 def devtools_address(file):
     """Where Chromium listens: it writes the port and the path of its socket into a file of its profile."""
     end = time.monotonic() + BROWSER_START_S
-    while not file.is_file() or len(file.read_text().splitlines()) < 2:
+    while not file.is_file() or len(file.read_text(encoding="utf-8").splitlines()) < 2:
         assert time.monotonic() < end, "Chromium did not start"
         time.sleep(0.05)
-    port, path = file.read_text().splitlines()
+    port, path = file.read_text(encoding="utf-8").splitlines()
     return f"ws://127.0.0.1:{port}{path}"
 
 

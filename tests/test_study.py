@@ -22,7 +22,7 @@ def params(tmp_path):
 
     def write(**settings):
         path = tmp_path / "trial.yaml"
-        path.write_text(yaml.safe_dump({"experiments": ["STL", "ITW3"], "seeds": [0, 1]} | settings))
+        path.write_text(yaml.safe_dump({"experiments": ["STL", "ITW3"], "seeds": [0, 1]} | settings), encoding="utf-8")
         return path
 
     return write
@@ -49,7 +49,7 @@ def test_plan_expands_experiments_and_seeds(params):
 
 def test_experiment_file_wins_over_the_study_and_both_over_the_defaults(params, tmp_path):
     (tmp_path / "table2").mkdir()
-    (tmp_path / "table2/MINE.yaml").write_text("itw_start: 0.7\nepochs: 9\n")
+    (tmp_path / "table2/MINE.yaml").write_text("itw_start: 0.7\nepochs: 9\n", encoding="utf-8")
 
     (config,) = plan_runs(params(experiments=["MINE"], epochs=7, batch_size=4), seeds=[5])
 
@@ -60,7 +60,7 @@ def test_experiment_file_wins_over_the_study_and_both_over_the_defaults(params, 
 
 def test_a_variant_takes_from_its_base_what_it_does_not_say(params, tmp_path):
     (tmp_path / "trial").mkdir()
-    (tmp_path / "trial/ITW2.late.yaml").write_text("experiment: ITW2.late\nitw_start: 0.9\n")
+    (tmp_path / "trial/ITW2.late.yaml").write_text("experiment: ITW2.late\nitw_start: 0.9\n", encoding="utf-8")
 
     variant, base = plan_runs(params(experiments=["ITW2.late", "ITW2"]), seeds=[0])
 
@@ -78,7 +78,7 @@ def test_a_study_with_tasks_of_its_own_has_table_2s_weights_for_them(params):
 
 def test_runs_must_share_their_central_task(params, tmp_path):
     (tmp_path / "table2").mkdir()
-    (tmp_path / "table2/OTHER.yaml").write_text("tasks: [copd]\nweights: [1.0]\n")
+    (tmp_path / "table2/OTHER.yaml").write_text("tasks: [copd]\nweights: [1.0]\n", encoding="utf-8")
 
     with pytest.raises(ValueError, match=r"`tasks\[0\]` must be the same for every run of a study"):
         plan_runs(params(experiments=["STL", "OTHER"]))
@@ -119,7 +119,7 @@ def test_missing_files_are_named(params, tmp_path):
 
 def test_runs_must_share_cohort_and_preparation(params, tmp_path):
     (tmp_path / "table2").mkdir()
-    (tmp_path / "table2/COARSE.yaml").write_text("spacing_mm: [9.0, 9.0, 9.0]\n")
+    (tmp_path / "table2/COARSE.yaml").write_text("spacing_mm: [9.0, 9.0, 9.0]\n", encoding="utf-8")
 
     with pytest.raises(ValueError, match="`spacing_mm` must be the same for every run of a study"):
         plan_runs(params(experiments=["STL", "COARSE"]))
@@ -127,21 +127,21 @@ def test_runs_must_share_cohort_and_preparation(params, tmp_path):
 
 def test_key_changes_with_what_decides_a_run_and_with_nothing_else(notebooks, tmp_path, monkeypatch):
     cohort = tmp_path / "cohort.csv"
-    cohort.write_text("scan\na\n")
+    cohort.write_text("scan\na\n", encoding="utf-8")
     path = write_notebook(notebooks / "02_experiment.ipynb", "epochs = 3", "print(1)")
     config = RunConfig()
     key = run_key(config, cohort=cohort)
 
     moved = RunConfig(results_dir="/elsewhere", cache_dir="/elsewhere")
-    notebook = json.loads(path.read_text())
+    notebook = json.loads(path.read_text(encoding="utf-8"))
     notebook["cells"][1]["outputs"] = [{"output_type": "stream", "name": "stdout", "text": "1"}]
-    path.write_text(json.dumps(notebook))
+    path.write_text(json.dumps(notebook), encoding="utf-8")
     assert run_key(moved, cohort=cohort) == key
 
     assert run_key(RunConfig(seed=1), cohort=cohort) != key
-    cohort.write_text("scan\nb\n")
+    cohort.write_text("scan\nb\n", encoding="utf-8")
     assert run_key(config, cohort=cohort) != key
-    cohort.write_text("scan\na\n")
+    cohort.write_text("scan\na\n", encoding="utf-8")
     write_notebook(path, "epochs = 3", "print(2)")
     assert run_key(config, cohort=cohort) != key
 
@@ -166,9 +166,9 @@ def test_notebook_runs_with_its_parameters_environment_and_folder(notebooks, tmp
     )
 
     assert [line for line in caplog.messages if "epoch" in line] == ["A-s0       epoch 0 w 3", "A-s0       epoch 1 w 3"]
-    assert "other" in (tmp_path / "log").read_text()
+    assert "other" in (tmp_path / "log").read_text(encoding="utf-8")
     assert (notebooks / "here.txt").is_file()
-    assert "epoch 1 w 3" in (tmp_path / "out.ipynb").read_text()
+    assert "epoch 1 w 3" in (tmp_path / "out.ipynb").read_text(encoding="utf-8")
     assert dict(os.environ) == before
 
 
@@ -200,14 +200,14 @@ def test_notebook_that_fails_names_reason_and_log(notebooks, tmp_path, cell, mes
 
     assert str(caught.value) == f"{message}{tmp_path}/log"
     assert (tmp_path / "out.ipynb").is_file()
-    assert (tmp_path / "log").read_text().strip()
+    assert (tmp_path / "log").read_text(encoding="utf-8").strip()
 
 
 def test_run_is_executed_once_and_its_record_restored(notebooks, tmp_path, monkeypatch):
     config = RunConfig(results_dir=str(tmp_path / "results"))
     folder = run_dir(config)
     cohort = tmp_path / "cohort.csv"
-    cohort.write_text("scan\na\n")
+    cohort.write_text("scan\na\n", encoding="utf-8")
     write_notebook(notebooks / "02_experiment.ipynb", "epochs = 1")
     calls = []
 
@@ -215,17 +215,17 @@ def test_run_is_executed_once_and_its_record_restored(notebooks, tmp_path, monke
         assert not (folder / "record.json").exists()
         calls.append(settings["environment"]["OMP_NUM_THREADS"])
         for name in FILES:
-            (folder / name).write_text('{"a": 1}' if name == "record.json" else name)
+            (folder / name).write_text('{"a": 1}' if name == "record.json" else name, encoding="utf-8")
 
     monkeypatch.setattr("lungmtl.study.execute.execute_notebook", execute)
 
     assert execute_run(config, cohort=cohort)
     (folder / "record.json").unlink()
     assert not execute_run(config, cohort=cohort)
-    assert (folder / "record.json").read_text() == '{"a": 1}'
+    assert (folder / "record.json").read_text(encoding="utf-8") == '{"a": 1}'
     (folder / "steps.csv").unlink()
     assert execute_run(config, cohort=cohort)
-    cohort.write_text("scan\nb\n")
+    cohort.write_text("scan\nb\n", encoding="utf-8")
     assert execute_run(config, cohort=cohort)
 
     assert calls == ["1", "1", "1"]
@@ -233,7 +233,7 @@ def test_run_is_executed_once_and_its_record_restored(notebooks, tmp_path, monke
 
 
 def test_notebook_without_record_is_an_error(notebooks, tmp_path, monkeypatch):
-    (tmp_path / "cohort.csv").write_text("scan\na\n")
+    (tmp_path / "cohort.csv").write_text("scan\na\n", encoding="utf-8")
     write_notebook(notebooks / "02_experiment.ipynb", "epochs = 1")
     monkeypatch.setattr("lungmtl.study.execute.execute_notebook", lambda *_, **__: None)
 
@@ -244,9 +244,9 @@ def test_notebook_without_record_is_an_error(notebooks, tmp_path, monkeypatch):
 def test_lock_is_exclusive(tmp_path):
     path = tmp_path / "a" / "lock"
 
-    with locked(path, "busy"), open(path) as second, pytest.raises(BlockingIOError):
+    with locked(path, "busy"), open(path, encoding="utf-8") as second, pytest.raises(BlockingIOError):
         fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    with open(path) as second:
+    with open(path, encoding="utf-8") as second:
         fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
@@ -264,7 +264,7 @@ def test_every_run_gets_a_gpu_of_its_own(tmp_path, monkeypatch):
 
 def test_runs_share_the_steps_before_itw_where_nothing_else_tells_them_apart(params, notebooks, tmp_path):
     cohort = tmp_path / "cohort.csv"
-    cohort.write_text("scan\na\n")
+    cohort.write_text("scan\na\n", encoding="utf-8")
     write_notebook(notebooks / "02_experiment.ipynb", "epochs = 3", "print(1)")
     names = ["STL", "MTL", "MTL2", "MTL3", "ITW1", "ITW2", "ITW3"]
     runs = {run.experiment: run for run in plan_runs(params(experiments=names), seeds=[0])}

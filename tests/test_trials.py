@@ -13,7 +13,7 @@ N_TRIALS = 4
 
 def planned(folder, *experiments, extra=""):
     path = folder / "tuned.yaml"
-    path.write_text(f"experiments: [{', '.join(experiments)}]\nseeds: [0, 1]\n{extra}")
+    path.write_text(f"experiments: [{', '.join(experiments)}]\nseeds: [0, 1]\n{extra}", encoding="utf-8")
     return plan_runs(path)
 
 
@@ -50,7 +50,7 @@ def test_every_policy_of_the_file_has_the_same_number_of_trials():
 @pytest.mark.parametrize("row", rows(), ids=lambda row: row["policy"])
 def test_every_value_suits_its_policy_and_one_is_its_default(row, tmp_path):
     (tmp_path / "tuned").mkdir()
-    (tmp_path / "tuned" / "X.yaml").write_text(f"experiment: X\npolicy: {row['policy']}\n")
+    (tmp_path / "tuned" / "X.yaml").write_text(f"experiment: X\npolicy: {row['policy']}\n", encoding="utf-8")
     (first, *_) = planned(tmp_path, "X")
     assert len(trials(first)) == N_TRIALS
 

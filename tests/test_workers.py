@@ -42,7 +42,8 @@ def test_workers_end_when_the_process_that_started_them_is_killed(tmp_path):
         "    (pathlib.Path(folder) / str(os.getpid())).touch()\n"
         "    time.sleep(60)\n"
         "if __name__ == '__main__':\n"
-        "    list(run_jobs(job, [sys.argv[1]] * 2, workers=2))\n"
+        "    list(run_jobs(job, [sys.argv[1]] * 2, workers=2))\n",
+        encoding="utf-8",
     )
     started = tmp_path / "started"
     started.mkdir()
@@ -62,6 +63,6 @@ def _wait_until(holds, *, limit_s=60):
 
 def _is_running(pid):
     try:
-        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
         return False

@@ -97,7 +97,9 @@ def test_code_that_no_run_executes_redoes_nothing_and_that_of_a_run_redoes_it(pr
     package = project / "lungmtl"
     (package / "new.py").write_text("X = 1\n", encoding="utf-8")
     for name in ("figures/aucs.py", "comparison/aucs.py", "study/record.py", "cli.py"):
-        (package / name).write_text((package / name).read_text(encoding="utf-8") + "\n# a comment\nUNUSED = 1\n")
+        (package / name).write_text(
+            (package / name).read_text(encoding="utf-8") + "\n# a comment\nUNUSED = 1\n", encoding="utf-8"
+        )
     executed(project)
 
     unrelated = call(project, "study", "params/standin.yaml")
@@ -147,10 +149,12 @@ def test_a_dry_run_of_many_experiments_over_a_long_table_takes_seconds(tmp_path)
             f"weights: [3.0, {number + 1}.0, 1.0, 1.0, 1.0]\n", encoding="utf-8"
         )
     rows = [f"s{n},p{n},i/{n}.nii.gz,{n % 2},,0,1,{n % 5 % 2}" for n in range(10_000)]
-    (tmp_path / "cohort.csv").write_text("\n".join(["scan,patient,image," + ",".join(TASKS), *rows]) + "\n")
+    (tmp_path / "cohort.csv").write_text(
+        "\n".join(["scan,patient,image," + ",".join(TASKS), *rows]) + "\n", encoding="utf-8"
+    )
     params = {"experiments": names, "seeds": list(range(10)), "cohort": str(tmp_path / "cohort.csv")}
     places = {"results_dir": str(tmp_path / "results"), "cache_dir": str(tmp_path / "cache")}
-    (tmp_path / "many.yaml").write_text(json.dumps(params | places))  # JSON is YAML
+    (tmp_path / "many.yaml").write_text(json.dumps(params | places), encoding="utf-8")  # JSON is YAML
     start_s = time.monotonic()
 
     status, output = call(PROJECT, "study", str(tmp_path / "many.yaml"), "--", "--dry-run", "--quiet", "all")

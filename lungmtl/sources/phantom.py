@@ -131,7 +131,7 @@ def _make_scan(job: tuple[Path, int, int]) -> dict[str, Any]:
     scan = f"s{index:05d}"
     record = folder / "truth" / f"{scan}.json"
     if record.exists():
-        return json.loads(record.read_text())
+        return json.loads(record.read_text(encoding="utf-8"))
     generator = np.random.default_rng([seed, index])
     hu, labels, space, truth = make_volume(generator)
     orientation = str(generator.choice(["LPS", "RAS", "LAS", "RPI"]))

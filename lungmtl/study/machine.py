@@ -102,7 +102,7 @@ def _free_gpu(devices: Sequence[str], stack: contextlib.ExitStack) -> str:
         for slot in range(n_slots):
             for device in devices:
                 path = Path(tempfile.gettempdir()) / f"lungmtl-{os.getuid()}-{device}-{slot}.lock"
-                file = stack.enter_context(path.open("a"))
+                file = stack.enter_context(path.open("a", encoding="utf-8"))
                 if try_lock(file.fileno()):
                     return device
                 file.close()
