@@ -1,7 +1,7 @@
 """Command line, `lungmtl study | plan | report | check | ...`: each command is imported when it is called.
 
-`study`, `plan` and `report` are for people (`make study`, `make report`); `check`, `prepare` and `verify` take a cohort
-table (or a study's params file); the sources, `nlst`, `cohort` and `sample`, make such a table of real CT; the
+`study`, `plan` and `report` are for users (`make study`, `make report`); `check`, `prepare` and `verify` take a cohort
+table (or a study's params file); the sources, `nlst`, `cohort` and `sample`, write such a table from real CT; the
 workflow's rules call `phantom`, `prepare`, `run` and `compare`.
 Exit status: 0 done, 1 a run failed, or `check` or `verify` found something wrong, 2 bad input.
 """
@@ -17,19 +17,19 @@ from typing import NoReturn
 from lungmtl import __version__
 
 COMMANDS = {  # name -> module that has `add_NAME(parser)` and `NAME(options)`, and help
-    "study": ("commands.study", "run a whole study through Snakemake, then print its table and figures"),
-    "plan": ("commands.plan", "say what a study would do, why and how long, and draw it"),
-    "report": ("commands.study", "compare the runs that are complete, then print table and figures"),
-    "check": ("commands.cohort", "check a cohort table and every image of it"),
-    "prepare": ("commands.cohort", "prepare every scan of a cohort that is not prepared yet"),
-    "verify": ("commands.cohort", "verify that images and prepared scans are there and whole"),
-    "nlst": ("sources.nlst", "make the cohort table of NLST from the official tables"),
+    "study": ("commands.study", "run a whole study through Snakemake, then print its result"),
+    "plan": ("commands.plan", "show what a study would do, why, and how long it would take"),
+    "report": ("commands.study", "compare the runs that are complete, then print the result"),
+    "check": ("commands.cohort", "check a cohort table and all its images"),
+    "prepare": ("commands.cohort", "prepare the scans of a cohort that are not prepared yet"),
+    "verify": ("commands.cohort", "verify that images and prepared scans are present and intact"),
+    "nlst": ("sources.nlst", "make the cohort table of NLST from its official tables"),
     "cohort": ("sources.cohort", "make a cohort table from any label tables and images"),
     "sample": ("sources.sample", "fetch a real chest CT and write a cohort table of one row"),
     "when": ("commands.when", "map when sharing helps, on feature phantoms"),
-    "phantom": ("commands.study", "a study's rule: generate the phantom cohort"),
-    "run": ("commands.study", "a study's rule: execute one run"),
-    "compare": ("commands.study", "a study's rule: execute the comparison"),
+    "phantom": ("commands.study", "workflow rule: generate the phantom cohort"),
+    "run": ("commands.study", "workflow rule: execute one run"),
+    "compare": ("commands.study", "workflow rule: execute the comparison"),
 }
 BAD_INPUT = 2
 
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser, parts = _parsers()
     name = next((word for word in words[:end] if not word.startswith("-")), "")
     if name not in parts:
-        parser.parse_args(words[:end])  # says what is wrong, or shows help or version
+        parser.parse_args(words[:end])  # exits with an error, the help or the version
         parser.error("a COMMAND is required")
     module = importlib.import_module(f"lungmtl.{COMMANDS[name][0]}")
     getattr(module, f"add_{name}")(parts[name])
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Say in one line what is wrong with the command line, without its usage."""
+        """Report a usage error in one line, without the usage text."""
         self.exit(BAD_INPUT, f"{self.prog}: error: {message}\n")
 
 
@@ -66,14 +66,14 @@ def _status(command: object, options: argparse.Namespace) -> int:
     try:
         return command(options)
     except (ValueError, OSError) as error:  # bad input, a disk that is full, a folder that cannot be written
-        _logger.error("error: %s", getattr(error, "shown", error))  # with places, which no file may name
+        _logger.error("error: %s", getattr(error, "shown", error))  # includes paths, which no file may contain
         return BAD_INPUT
     except plan.RunError as error:
         _logger.error("%s", error)
         return 1
     except KeyboardInterrupt:
-        if STARTED not in os.environ:  # of a study's processes one says so
-            _logger.error("\nInterrupted. The same command goes on from here.")
+        if STARTED not in os.environ:  # a study's main process reports it
+            _logger.error("\nInterrupted. Run the same command again to resume.")
         return 130
 
 

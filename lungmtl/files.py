@@ -1,4 +1,4 @@
-"""Files: written atomically, hashed, locked; a kill leaves the old file or the new one, never half of one."""
+"""Files: atomic writes, hashes, locks; a killed process leaves either the old file or the new one."""
 
 import contextlib
 import fcntl
@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parents[1]  # the clone
+PROJECT = Path(__file__).resolve().parents[1]  # root of the repository
 _logger = logging.getLogger(__name__)
 
 
@@ -26,7 +26,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def write(path: str | Path, content: str | bytes) -> Path:
-    """Write a text (UTF-8) or bytes atomically, and make the folders above; returns the path."""
+    """Write a text (UTF-8) or bytes atomically, creating parent folders; returns the path."""
     with replacing(path) as beside:
         beside.write_bytes(content.encode() if isinstance(content, str) else content)
     return Path(path)
@@ -46,9 +46,9 @@ def sha256(path: str | Path) -> str:
 
 @contextlib.contextmanager
 def locked(path: Path, message: str) -> Iterator[int]:
-    """Hold an exclusive lock on a file, and say `message` if another process has it; yields the descriptor.
+    """Hold an exclusive lock on a file, logging `message` if another process holds it; yields the descriptor.
 
-    The system frees the lock when the last process that has the descriptor ends, however it ends.
+    The system releases the lock when the last process with the descriptor ends, even if it is killed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
@@ -59,7 +59,7 @@ def locked(path: Path, message: str) -> Iterator[int]:
 
 
 def try_lock(descriptor: int) -> bool:
-    """Lock an open file if no other process has it; whether that is now done."""
+    """Lock an open file without waiting; returns False if another process holds the lock."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

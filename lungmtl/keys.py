@@ -1,9 +1,9 @@
-"""Code keys: a hash of the code that an entry executes, by its own syntax tree and those of all it refers to.
+"""Code keys: a hash of the code that an entry can execute, from the syntax trees of all definitions that it reaches.
 
-The unit is a definition at the top of a module (function, class, constant), so neither a new module nor a change in
-a function that the entry does not reach counts; comments, docstrings and layout never do. What is looked up at run time
-in one of the `LOOKUPS` is an entry of its own, which the caller adds. Versions of libraries are no part of a key; a
-run's record names them.
+The unit is a top-level definition of a module (function, class, constant), so a new module or a change in a function
+that the entry does not reach leaves the key unchanged; comments, docstrings and layout never count. A name that is
+looked up at run time in one of the `LOOKUPS` is an entry of its own, which the caller adds. Versions of libraries are
+not part of a key; a run's record names them.
 """
 
 import ast
@@ -21,14 +21,14 @@ KEY_LENGTH = 16
 
 
 class Place(NamedTuple):
-    """A definition of a module of the package; without a name, the whole module."""
+    """A definition in a module of the package; without a name, the whole module."""
 
     module: str
     name: str = ""
 
 
 def key(*parts: str) -> str:
-    """Hash of some texts, `KEY_LENGTH` hex digits."""
+    """Hash of texts, `KEY_LENGTH` hex digits."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:KEY_LENGTH]
 
 
@@ -38,7 +38,7 @@ def code_key(*entries: Place, without: tuple[str, ...] = ()) -> str:
 
     Args:
         entries: Where execution begins.
-        without: Dotted beginnings of modules that are not followed.
+        without: Prefixes of dotted module names that are not followed.
     Raises:
         ValueError: If an entry does not exist.
     """
@@ -47,10 +47,10 @@ def code_key(*entries: Place, without: tuple[str, ...] = ()) -> str:
 
 
 def notebook_key(notebook: Path, *entries: Place, without: tuple[str, ...] = ()) -> str:
-    """`code_key` of what a notebook's cells and the other entries reach, and of the cells but the parameters.
+    """`code_key` of what a notebook's cells and the other entries reach, and of the cells without the parameters.
 
     Raises:
-        FileNotFoundError: If there is no such notebook.
+        FileNotFoundError: If the notebook does not exist.
     """
     if not notebook.is_file():
         raise FileNotFoundError(f"A study must have its notebook. Found none at {notebook}.")
@@ -119,7 +119,7 @@ class _Module:
 
     @functools.cache  # noqa: B019, modules live as long as the process
     def references(self, node: ast.AST) -> frozenset[Place]:
-        """Definitions of the package that a statement names."""
+        """Definitions of the package that a statement refers to."""
         parts = list(ast.walk(node))
         dotted = [self._dotted(part) for part in parts if isinstance(part, ast.Attribute)]
         named = [self._named(part.id) for part in parts if isinstance(part, ast.Name)]
@@ -141,7 +141,7 @@ def _is_module(place: Place) -> bool:
 
 @functools.cache
 def _home(place: Place) -> Place | None:
-    """Where a name that a module offers is defined: there, in a module that it imports from, or it is a module."""
+    """Where a module's name is defined: there or in a module that it imports from; or the name is a submodule."""
     inner = f"{place.module}.{place.name}"
     if _file(inner):
         return Place(inner)
@@ -158,7 +158,7 @@ def _home(place: Place) -> Place | None:
 
 @functools.cache
 def _offered(module: _Module) -> dict[str, tuple[str, bool]]:
-    """Names of a room's `exports` to the module that has them, and whether the name is that module's own."""
+    """Names of a room's `exports`: the module that defines each, and whether the name is that module itself."""
     calls = [node for node in ast.walk(module.tree) if isinstance(node, ast.Call) and len(node.args) == 2]
     rooms = [call.args[1] for call in calls if isinstance(call.func, ast.Name) and call.func.id == "exports"]
     items = [(file.value, node) for room in rooms for file, node in zip(room.keys, room.values, strict=True) if file]

@@ -1,4 +1,4 @@
-"""Rooms of the package whose modules are imported when one of their names is first used (PEP 562)."""
+"""Lazy rooms: a module is imported when one of its names is first used (PEP 562)."""
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
@@ -10,12 +10,12 @@ def exports(room: str, modules: Mapping[str, Sequence[str]]) -> tuple[Callable[[
 
     Args:
         room: Its dotted name.
-        modules: Module of the room to the names that outsiders may use; the module's own name is the module itself.
+        modules: Module of the room to its public names; the module's own name is the module itself.
     """
     homes = {name: module for module, names in modules.items() for name in names}
 
     def find(name: str) -> Any:
-        """A name of the room, its module imported; AttributeError if the room does not offer it."""
+        """Import the module of a name and return the name; AttributeError if the room does not export it."""
         if name not in homes:
             raise AttributeError(f"{room} has no {name}; it has {', '.join(sorted(homes))}.")
         module = importlib.import_module(f"{room}.{homes[name]}")

@@ -1,4 +1,4 @@
-"""CSV tables: written so that a spreadsheet computes none of their texts, and read as they were before.
+"""CSV tables: written with a guard against spreadsheet formulas, which reading removes.
 
 Source: OWASP, CSV injection, https://owasp.org/www-community/attacks/CSV_Injection.
 """
@@ -10,42 +10,42 @@ import pandas as pd
 
 from lungmtl.files import write
 
-FORMULA = re.compile(r"'*[=+\-@\t\r]")  # how a cell begins that a spreadsheet computes, guarded before or not
+FORMULA = re.compile(r"'*[=+\-@\t\r]")  # start of a cell that a spreadsheet evaluates, guarded or not
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 
 def write_csv(
     frame: pd.DataFrame, path: str | Path, *, float_format: str | None = None, index_label: str | None = None
 ) -> Path:
-    """Write a table as `csv_text` gives it, atomically; returns the path."""
+    """Write `csv_text` of a table atomically; returns the path."""
     return write(path, csv_text(frame, float_format=float_format, index_label=index_label))
 
 
 def csv_text(frame: pd.DataFrame, *, float_format: str | None = None, index_label: str | None = None) -> str:
-    """A table as CSV, with the same bytes for the same values everywhere.
+    """Format a table as CSV; equal values give equal bytes on every machine.
 
-    A text that a spreadsheet would compute gets a ' before it, names of columns and rows, too; numbers stay numbers.
-    `unguarded` takes it off.
+    A text that a spreadsheet would evaluate is prefixed with ', in names of columns and rows as well; numbers stay
+    numbers. `unguarded` removes the prefix.
 
     Args:
-        float_format: Of numbers, all digits where not given.
+        float_format: Format of numbers; all digits by default.
         index_label: Name of the index as a column; without it the index is left out.
     """
     guarded = frame.assign(**{name: frame[name].map(_guard) for name in _texts(frame)})
     has_index = index_label is not None
     guarded = guarded.rename(columns=_guard, index=_guard if has_index else None)
     has_return = any(frame[name].astype(str).str.contains("\r").any() for name in _texts(frame))
-    end = "\r\n" if has_return else "\n"  # a cell is quoted where it holds a part of the line's end
+    end = "\r\n" if has_return else "\n"  # pandas quotes a cell only if it holds a part of the line's end
     return guarded.to_csv(index=has_index, index_label=index_label, float_format=float_format, lineterminator=end)
 
 
 def unguarded(frame: pd.DataFrame) -> pd.DataFrame:
-    """A table as it was before `write_csv`, from one that was read; a new frame."""
+    """Undo the guard of `write_csv` in a table that was read; returns a new frame."""
     return frame.assign(**{name: frame[name].map(unguard) for name in _texts(frame)}).rename(columns=unguard)
 
 
 def unguard(value: object) -> object:
-    """A text without the mark that `write_csv` put before it."""
+    """A text without the prefix of `write_csv`."""
     return value[1:] if isinstance(value, str) and value[:1] == "'" and FORMULA.match(value) else value
 
 

@@ -1,4 +1,4 @@
-"""Worker processes: many jobs at a time, of which each may end its process alone."""
+"""Worker processes: parallel jobs, each of which may kill its process without affecting the others."""
 
 import faulthandler
 import multiprocessing
@@ -13,16 +13,16 @@ from contextlib import suppress
 
 from threadpoolctl import threadpool_limits
 
-Job = Callable[[tuple], dict]  # at the top of a module, so that a new process can import it
+Job = Callable[[tuple], dict]  # defined at module level, so that a new process can import it
 PARENT_POLL_S = 1.0
-JOB_LIMIT_S = 600.0  # chosen by us: 400 times what a real scan takes
+JOB_LIMIT_S = 600.0  # chosen by us: 400 times the duration of a real scan
 
 
 def run_jobs(function: Job, jobs: Sequence[tuple], *, workers: int) -> Iterator[dict]:
-    """Yield the result of every job in the order in which they finish, by `run_apart` or, below two workers, here.
+    """Yield the result of every job as it finishes: by `run_apart`, or in this process with fewer than two workers.
 
     Raises:
-        RuntimeError: If a job ended its worker twice, or took over JOB_LIMIT_S.
+        RuntimeError: If a job killed its worker twice, or exceeded JOB_LIMIT_S.
     """
     if workers < 2:
         yield from map(function, jobs)
@@ -31,7 +31,7 @@ def run_jobs(function: Job, jobs: Sequence[tuple], *, workers: int) -> Iterator[
 
 
 def _stop(job: tuple, found: str) -> dict:
-    raise RuntimeError(f"Every job must be completed; call again to go on. Found {found}, job {job[0]}.")
+    raise RuntimeError(f"Every job must be completed; call again to resume. Found {found}, job {job[0]}.")
 
 
 def run_apart(
@@ -42,15 +42,14 @@ def run_apart(
     lost: Callable[[tuple, str], dict],
     limit_s: float = JOB_LIMIT_S,
 ) -> Iterator[dict]:
-    """Yield the result of every job from processes of which each may die alone, in the order in which they finish.
+    """Yield the result of every job as it finishes, from processes that may die without affecting each other.
 
-    A worker that dies is replaced, and its job done once more after all others. Workers are started afresh (a fork
-    would copy the threads of torch), compute with one thread each, and end when the process that started them ends,
-    even if it was killed.
+    A worker that dies is replaced, and its job retried once after all others. Workers are spawned (a fork would copy
+    torch's threads), compute with one thread each, and end when the parent process ends, even if that was killed.
 
     Args:
-        lost: Gives the result of a job that ended its worker twice or took too long, from the job and what was found.
-        limit_s: Seconds after which a job's worker ends itself.
+        lost: Returns the result of a job that killed its worker twice or timed out, from the job and the reason.
+        limit_s: Timeout of a job in seconds; its worker then exits.
     Raises:
         RuntimeError: If a worker cannot be started.
     """
@@ -61,7 +60,7 @@ def run_apart(
         while waiting or running:
             while waiting and len(running) < workers:
                 worker = idle.pop() if idle else _worker()
-                with suppress(BrokenProcessPool):  # killed while it was idle
+                with suppress(BrokenProcessPool):  # it was killed while idle
                     future = worker.submit(_limited, function, waiting[0][0], limit_s)
                     running[future] = (worker, *waiting.popleft(), time.monotonic())
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -83,7 +82,7 @@ def run_apart(
 
 
 def _worker() -> ProcessPoolExecutor:
-    """A pool of one process: if it dies, it is known which job it had."""
+    """A pool of one process: if it dies, its job is known."""
     return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker)
 
 
@@ -97,7 +96,7 @@ def _checked_worker() -> ProcessPoolExecutor:
 
 
 def _limited(function: Job, job: tuple, limit_s: float) -> dict:
-    """Do a job in a worker; print where it is and end the process, even inside a C library, after `limit_s`."""
+    """Run a job in a worker; after `limit_s` print a traceback and exit, even from inside a C library."""
     faulthandler.dump_traceback_later(limit_s, exit=True)
     try:
         return function(job)
@@ -107,8 +106,8 @@ def _limited(function: Job, job: tuple, limit_s: float) -> dict:
 
 def _start_worker() -> None:
     names = ("OMP_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
-    os.environ.update(dict.fromkeys(names, "1"))  # for libraries that are still to start, such as torch and ITK
-    threadpool_limits(1)  # for those that have; two workers that each spin on all cores are twice as slow
+    os.environ.update(dict.fromkeys(names, "1"))  # for libraries that are not loaded yet, such as torch and ITK
+    threadpool_limits(1)  # for loaded libraries; two workers that each use all cores are twice as slow
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
 
 

@@ -162,7 +162,7 @@ def test_prepare_of_a_table_goes_on_past_bad_scans_and_names_them(user, capsys):
     assert prepared(user) == ["one", "two"]
     output = capsys.readouterr().out
     assert "2 of 4 scans are prepared, 2 failed.\n  torn: A scan must be " in output
-    assert f"What became of every scan: {user / 'cohort-check' / 'preparation.csv'}" in output
+    assert f"Outcome of every scan: {user / 'cohort-check' / 'preparation.csv'}" in output
     report = pd.read_csv(user / "cohort-check" / "preparation.csv").set_index("scan")
     assert report["status"].to_dict() == {"one": "ok", "torn": "failed", "gone": "failed", "two": "ok"}
     assert report.loc["torn", "reason"] == "A scan must be complete. Found a damaged file (EOFError)."

@@ -76,7 +76,7 @@ def test_a_run_is_new_then_complete_then_changed(study):
     assert found(dataclasses.replace(config, epochs=9)).kind == "changed"
     assert found(dataclasses.replace(config, checkpoint_minutes=9.0)).kind == "complete"
     (folder.parents[3] / "cohort.csv").unlink()
-    assert found(config) == ("changed", "its cohort is not there")
+    assert found(config) == ("changed", "its cohort is missing")
 
 
 @pytest.mark.parametrize("name", FILES[:-1])
@@ -85,9 +85,9 @@ def test_a_damaged_file_is_named_and_its_run_done_again(study, caplog, name, dam
     config, folder, calls = study
     execute(config)
     damage(folder / name)
-    assert found(config) == ("damaged", f"{name} is not as it was written")
+    assert found(config) == ("damaged", f"{name} has been modified")
     assert unfinished([config])[1:] == ["runs/ITW3-s0/record.json", "tables/auc.csv"]
-    assert f"ITW3-s0 is damaged: {name} is not as it was written. A study computes it again." in caplog.messages
+    assert f"ITW3-s0 is damaged: {name} has been modified. The study will compute it again." in caplog.messages
     assert execute(config)
     assert len(calls) == 2
     assert found(config).kind == "complete"
@@ -97,7 +97,7 @@ def test_a_file_that_is_gone_is_named(study):
     config, folder, _ = study
     execute(config)
     (folder / "model.safetensors").unlink()
-    assert found(config) == ("damaged", "model.safetensors is gone")
+    assert found(config) == ("damaged", "model.safetensors is missing")
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_checkpoints_of_the_runs_own_key_are_kept_until_it_is_complete(study):
     code = run_key(config, cohort=folder.parents[3] / "cohort.csv")
     for name in (f"checkpoint.{code}.000000012.aa.safetensors", "checkpoint.other.000000099.bb.safetensors"):
         (folder / name).write_text("", encoding="utf-8")
-    assert found(config) == ("interrupted", "goes on after step 12")
+    assert found(config) == ("interrupted", "resumes after step 12")
     execute(config)
     assert calls == [[f"checkpoint.{code}.000000012.aa.safetensors"]]
     assert list(folder.glob("checkpoint.*")) == []
@@ -173,16 +173,16 @@ def test_durations_are_said_as_people_say_them(seconds, text):
 def test_the_plan_says_what_would_run_and_why_and_how_long(study):
     config, _, calls = study
     runs = [config, *(dataclasses.replace(config, experiment=name) for name in ("MTL", "STL"))]
-    assert "How long the training takes is not known: no past run on this grid." in outlook.draw(runs, cores=2)
+    assert "The training time is unknown: there is no past run on this grid." in outlook.draw(runs, cores=2)
     execute(config)
     execute(runs[1])
     _truncate(run_dir(runs[1]) / "history.csv")
     lines = outlook.draw(runs, cores=2).splitlines()
     assert lines[0] == "study interactive: 2 of 3 runs to do, 2 at a time"
-    assert lines[1].split() == ["cohort", "there"]
+    assert lines[1].split() == ["cohort", "present"]
     assert [line.split(maxsplit=2)[1] for line in lines[4:7]] == ["ITW3-s0", "MTL-s0", "STL-s0"]
     assert lines[4].endswith(" complete")
-    assert lines[5].endswith("####  damaged: history.csv is not as it was written")
+    assert lines[5].endswith("####  damaged: history.csv has been modified")
     assert lines[6].endswith("####  new")
     assert "Training takes about 60 s (60 s to 60 s: " in lines[-1]
     assert len(calls) == 2

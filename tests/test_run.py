@@ -25,7 +25,7 @@ def test_a_notebook_has_the_settings_of_its_parameters_cell():
 
 
 def test_an_injected_parameter_that_does_not_exist_is_refused():
-    message = "A parameter must stand in the parameters cell of the notebook. Found epoch, unknown to the notebook."
+    message = "A parameter must be in the parameters cell of the notebook. Found epoch, unknown to the notebook."
     with pytest.raises(ValueError, match=message):
         configure(namespace("# Parameters\nepoch = 5\n", epoch=5))
 

@@ -190,7 +190,7 @@ def test_an_experiment_whose_own_setting_has_no_majority_is_left_out_alone():
     ("change", "message"),
     [
         (lambda f: f[f["scan"] != "s40"], r"Found in lung_cancer 1 missing: s40 of test"),
-        (lambda f: f.replace({"scan": {"s40": "new"}}), "1 missing: s40 of test; 1 not theirs: new of test"),
+        (lambda f: f.replace({"scan": {"s40": "new"}}), "1 missing: s40 of test; 1 unexpected: new of test"),
         (
             lambda f: f.assign(target=f["target"].mask(f["scan"] == "s33", 1 - f["target"])),
             "1 with another target: s33",

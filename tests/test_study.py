@@ -189,7 +189,7 @@ def test_unknown_notebook_parameter_is_refused(notebooks, tmp_path):
     ("cell", "message"),
     [
         ("raise ValueError('too few scans')", "A failed with ValueError: too few scans\n  log: "),
-        ("import os; os.kill(os.getpid(), 9)", "A failed: its kernel died, as when memory runs out\n  log: "),
+        ("import os; os.kill(os.getpid(), 9)", "A failed: its kernel died, perhaps out of memory\n  log: "),
     ],
 )
 def test_notebook_that_fails_names_reason_and_log(notebooks, tmp_path, cell, message):

@@ -125,10 +125,10 @@ def test_a_damaged_run_is_named_and_done_again_and_a_damaged_record_heals(projec
     status, output = call(project, "study", "params/standin.yaml")
 
     assert "MTL-s0  " in plan[1]
-    assert "damaged: predictions.csv is not as it was written" in plan[1]
+    assert "damaged: predictions.csv has been modified" in plan[1]
     assert status == 0
-    assert "MTL-s0 is damaged: predictions.csv is not as it was written. A study computes it again." in output
-    assert "STL-s0: record.json was damaged, and is restored from its copy." in output
+    assert "MTL-s0 is damaged: predictions.csv has been modified. The study will compute it again." in output
+    assert "STL-s0: record.json was damaged and has been restored from its copy." in output
     assert (runs / "STL-s0/record.json").read_bytes() == record
     assert executed(project) == ["MTL-s0", "comparison"]
     assert "Provided cores" not in output  # Snakemake's own talk
@@ -175,7 +175,7 @@ def test_killed_study_is_completed_without_redoing_finished_runs(tmp_path, survi
     if survivor == "all end by Ctrl-C":
         os.killpg(first.pid, signal.SIGINT)
         assert first.communicate(timeout=PATIENCE_S)[0].endswith(
-            "\n\nInterrupted. The same command goes on from here.\n"
+            "\n\nInterrupted. Run the same command again to resume.\n"
         )
     kill(first, spare="lungmtl run" if survivor == "the run" else None)
     second = start(project, "study", "params/standin.yaml")

@@ -28,17 +28,17 @@ from lungmtl.study import (
 from lungmtl.tables import write_csv
 
 CHECK_NOTEBOOK = "01_cohort.ipynb"
-PAGE_LOG = "report.log"  # only where the page could not be made
+PAGE_LOG = "report.log"  # only if the page could not be made
 N_SHOWN = 10  # reasons and problems printed at the end
 
 
 class Source(NamedTuple):
-    """A cohort that a command is asked to work on."""
+    """The cohort that a command works on."""
 
     config: RunConfig  # grid, split and cache
     tasks: list[str]  # of all runs
     table: Path
-    folder: Path  # of what is reported
+    folder: Path  # of the report
     is_study: bool
 
 
@@ -66,15 +66,15 @@ def add_check(parser: argparse.ArgumentParser) -> None:
     """Options of `check`."""
     _add_table(parser)
     add_workers(parser)
-    parser.add_argument("--no-page", dest="page", action="store_false", help="tables and thumbnails alone, no page")
+    parser.add_argument("--no-page", dest="page", action="store_false", help="write tables and thumbnails, but no page")
 
 
 def check(options: argparse.Namespace) -> int:
-    """Check a cohort table and every image of it: tables, thumbnails and a page, next to the table."""
+    """Check a cohort table and all its images; write tables, thumbnails and a page next to the table."""
     config, tasks, table, out, is_study = source(options)
-    out = out / "check" if is_study else out  # the study's own page and scans.csv lie above
+    out = out / "check" if is_study else out  # the study's own page and scans.csv are one folder up
     frame, rules = _read_table(config, table, tasks), config.splitting | {"tasks": tasks}
-    with locked(out / ".check.lock", "Another process checks this cohort: waiting for it."):
+    with locked(out / ".check.lock", "Another process is checking this cohort: waiting for it."):
         split, _ = data.judge_splits(frame, **rules)
         checked = data.check_cohort(
             split, table.parent, out=out, tasks=tasks, workers=options.workers, progress=sys.stderr.isatty()
@@ -93,7 +93,7 @@ def add_prepare(parser: argparse.ArgumentParser) -> None:
     defaults = RunConfig()
     _add_table(parser)
     add_workers(parser)
-    parser.add_argument("--seeds", default="", help="with a params file, of the study")
+    parser.add_argument("--seeds", default="", help="with a params file: seeds of the study")
     parser.add_argument("--results-dir", type=folder, help="with a params file: folder of all studies")
     parser.add_argument("--spacing-mm", type=float, nargs=3, help=f"voxel size, z y x; {defaults.spacing_mm}")
     parser.add_argument("--shape", type=int, nargs=3, help=f"voxels, z y x; {defaults.shape}")
@@ -102,11 +102,11 @@ def add_prepare(parser: argparse.ArgumentParser) -> None:
 
 
 def prepare(options: argparse.Namespace) -> int:
-    """Prepare every scan of a cohort that is not prepared yet; write what became of each."""
+    """Prepare the scans of a cohort that are not prepared yet; write the outcome of every scan."""
     config, tasks, table, out, is_study = source(options)
     frame, rules = _read_table(config, table, tasks, is_study=is_study), config.splitting | {"tasks": tasks}
     split = data.check_splits(frame, **rules) if is_study else frame
-    with locked(plan.cache_dir(config) / "prepare.lock", "Another process prepares scans: waiting for it."):
+    with locked(plan.cache_dir(config) / "prepare.lock", "Another process is preparing scans: waiting for it."):
         prepared, outcome = data.prepare_cohort(
             frame, table.parent, config.preparation, cache_dir=plan.cache_dir(config), workers=options.workers
         )
@@ -128,10 +128,10 @@ def prepare(options: argparse.Namespace) -> int:
 
 
 def refuse(runs: Sequence[RunConfig]) -> None:
-    """Refuse a study of a cohort table that would stop, before its workflow starts.
+    """Refuse a study that would stop because of its cohort, before its workflow starts.
 
     Raises:
-        ValueError: If `data.judge_splits` finds what stops it, or the table is wrong.
+        ValueError: If the table is invalid, or `data.judge_splits` finds a reason to stop.
         FileNotFoundError: If the table or an image is missing.
     """
     tasks = plan.tasks_of(runs)
@@ -145,7 +145,7 @@ def add_verify(parser: argparse.ArgumentParser) -> None:
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Verify that all images are there with the slices the table says, and that what was prepared is whole."""
+    """Verify that all images are present, with the table's number of slices, and that prepared scans are intact."""
     config, tasks, table, out, _ = source(options)
     frame = _read_table(config, table, tasks)
     wanted = frame[(frame["excluded"] == "") | frame["excluded"].str.startswith(data.DOWNLOAD)]
@@ -160,7 +160,7 @@ def verify(options: argparse.Namespace) -> int:
         place = plan.cache_dir(config) / note["folder"]
         problems += data.verify_prepared(used, table.parent, place, shape=note["shape"], progress=sys.stderr.isatty())
         summary += f"; {len(used)} prepared scans, {len(failed)} that could not be prepared"
-    print("\n".join(problems) or "Everything is there and whole.")
+    print("\n".join(problems) or "Everything is present and intact.")
     print(f"verified {summary}: {len(problems)} problems")
     return int(bool(problems))
 
@@ -177,12 +177,12 @@ def _add_table(parser: argparse.ArgumentParser) -> None:
 
 
 def _read_table(config: RunConfig, table: Path, tasks: Sequence[str], *, is_study: bool = False) -> pd.DataFrame:
-    """Read the table given; an image that is missing stops a study alone, and is else left to the command to list."""
+    """Read the table; a missing image is an error only for a study, other commands list it."""
     return data.read_cohort(table, tasks=tasks, allow_outside=config.allow_outside, allow_missing=not is_study)
 
 
 def _truth(table: Path) -> pd.DataFrame | None:
-    """What the generator of a phantom cohort knows of its scans; None of any other."""
+    """The generator's ground truth of a phantom cohort; None for any other cohort."""
     path = table.parent / "truth.csv"
     truth = pd.read_csv(path, dtype={"scan": str}) if path.is_file() else pd.DataFrame()
     return truth if {"scan", "diameter_mm", "noise_hu"} <= set(truth) else None
@@ -193,7 +193,7 @@ def _print_prepared(outcome: pd.DataFrame, path: Path) -> None:
     print(f"{len(outcome) - len(failed)} of {len(outcome)} scans are prepared, {len(failed)} failed.")
     for row in failed.head(N_SHOWN).itertuples():
         print(f"  {row.scan}: {row.reason}")
-    print(f"What became of every scan: {path}")
+    print(f"Outcome of every scan: {path}")
 
 
 def _print_verdicts(scans: pd.DataFrame, notes: Sequence[str]) -> None:
@@ -208,7 +208,7 @@ def _print_verdicts(scans: pd.DataFrame, notes: Sequence[str]) -> None:
 
 
 def _write_page(config: RunConfig, tasks: Sequence[str], table: Path, out: Path) -> None:
-    """Execute the cohort notebook on what was checked, and make a page of it; the executed notebook names paths."""
+    """Execute the cohort notebook on the checked cohort and make its page; drop the notebook, which contains paths."""
     from lungmtl.report import write_html
 
     parameters = {"cohort": str(table), "check_dir": str(out), "tasks": list(tasks)}

@@ -23,8 +23,8 @@ def add_allow_outside(parser: argparse.ArgumentParser) -> None:
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
-    """How many processes a command may start."""
-    parser.add_argument("--workers", type=at_least_one, default=n_cores(), help="processes, %(default)s")
+    """The option for the number of worker processes."""
+    parser.add_argument("--workers", type=at_least_one, default=n_cores(), help="worker processes, default %(default)s")
 
 
 def folder(text: str) -> Path:
@@ -42,8 +42,8 @@ def at_least_one(text: str) -> int:
 
 
 def add_cores(parser: argparse.ArgumentParser) -> None:
-    """How many cores a study has; below 1 a workflow engine would wait for ever."""
-    parser.add_argument("--cores", type=at_least_one, default=n_cores(), help="CPU cores to use at a time, %(default)s")
+    """The option for the number of cores; with fewer than 1 the workflow engine would wait forever."""
+    parser.add_argument("--cores", type=at_least_one, default=n_cores(), help="CPU cores to use, default %(default)s")
 
 
 def planned(params: Path, options: argparse.Namespace) -> list[RunConfig]:
@@ -60,7 +60,7 @@ def seeds(text: str) -> list[int] | None:
 
 
 def places(options: argparse.Namespace) -> dict[str, str | bool]:
-    """Folders that the options name, absolute, and whether the table may name images elsewhere."""
+    """The `plan.PLACES` that are given as options; folders are absolute."""
     given = {"results_dir": options.results_dir, "cache_dir": options.cache_dir}
     folders = {name: str(path.resolve()) for name, path in given.items() if path is not None}
     return folders | ({"allow_outside": True} if options.allow_outside else {})

@@ -1,4 +1,4 @@
-"""The command `plan`: what a study would do, why and how long, without doing it."""
+"""Command `plan`: what a study would do, why, and how long it would take."""
 
 import argparse
 
@@ -13,6 +13,6 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
 
 
 def plan(options: argparse.Namespace) -> int:
-    """Draw what `study` would do now, why, and how long it would take; nothing is done."""
+    """Show what `study` would do now, why, and how long it would take, without doing it."""
     print(outlook.draw(planned(options.params, options), cores=options.cores))
     return 0

@@ -18,12 +18,12 @@ def add_study(parser: argparse.ArgumentParser) -> None:
     add_planned(parser)
     add_cores(parser)
     parser.add_argument("--profile", default="local", help="local, slurm, or a folder with a Snakemake profile")
-    parser.add_argument("-v", "--verbose", action="store_true", help="show what Snakemake says of its own work")
+    parser.add_argument("-v", "--verbose", action="store_true", help="show Snakemake's own messages")
     parser.epilog = "Options after -- go to Snakemake, e.g. -- --dry-run"
 
 
 def study(options: argparse.Namespace) -> int:
-    """Run the whole study through Snakemake, then print its table and figures."""
+    """Run the whole study through Snakemake, then print its result."""
     runs = planned(options.params, options)
     settings = {"params": str(options.params.resolve()), **places(options)}
     if options.seeds:
@@ -43,7 +43,7 @@ add_report = add_planned
 
 
 def report(options: argparse.Namespace) -> int:
-    """Compare the runs that are complete, however many, then print table and figures."""
+    """Compare the runs that are complete, then print the result."""
     runs = planned(options.params, options)
     mend(runs)
     missing = [plan.name_of(config) for config in plan.incomplete(runs)]
@@ -61,12 +61,12 @@ def add_phantom(parser: argparse.ArgumentParser) -> None:
 
 
 def phantom(options: argparse.Namespace) -> int:
-    """Generate the phantom cohort, unless it is there."""
+    """Generate the phantom cohort, unless it exists."""
     from lungmtl import sources
 
     config = planned(options.params, options)[0]
     folder = plan.cohort_path(config).parent
-    with locked(folder.with_suffix(".lock"), "Another process generates this cohort: waiting for it."):
+    with locked(folder.with_suffix(".lock"), "Another process is generating this cohort: waiting for it."):
         sources.phantom.make_cohort(folder, config.phantom, workers=options.workers)
     return 0
 
@@ -78,13 +78,13 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Execute one run of the study, and say how far the study is."""
+    """Execute one run of the study, then show the study's progress."""
     runs = planned(options.params, options)
     config = next((config for config in runs if plan.name_of(config) == options.run), None)
     if config is None:
         names = ", ".join(plan.name_of(config) for config in runs)
         raise ValueError(f"`--run` must be one of {names}. Found {options.run}.")
-    outcome = "was complete"
+    outcome = "was already complete"
     if execute_run(config, cohort=plan.cohort_path(config)):
         from lungmtl.study import read_record
 
@@ -105,7 +105,7 @@ def compare(options: argparse.Namespace) -> int:
 
 
 def _print_results(folder: Path) -> None:
-    """Print the answer in one sentence, the table behind it, and where the report is."""
+    """Print the answer in one sentence, the table behind it, and the path of the report."""
     import pandas as pd
 
     from lungmtl.comparison import format_result
@@ -118,7 +118,7 @@ def _print_results(folder: Path) -> None:
 
 
 def _log_problems(folder: Path) -> bool:
-    """Log what the comparison left out or could not compute; True if that is a run."""
+    """Log what the comparison left out or could not compute; returns True if it left out a run."""
     import pandas as pd
 
     path = folder / PROBLEMS_TABLE

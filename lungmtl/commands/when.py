@@ -14,18 +14,18 @@ from lungmtl.tables import write_csv
 from lungmtl.when import cells_of, map_tables, run_map
 
 AXES = ("relatedness", "n_scans", "n_steps")
-SIDE = "side_"  # begins the keys of side arms
+SIDE = "side_"  # prefix of the keys of side arms
 
 
 def add_when(parser: argparse.ArgumentParser) -> None:
     """Options of `when`."""
     parser.add_argument("params", type=Path, help="the map's params file, e.g. params/when.yaml")
     parser.add_argument("--results-dir", type=Path, default=PROJECT / "results", help="folder of all studies")
-    parser.add_argument("--workers", type=int, default=n_cores(), help="processes, %(default)s")
+    parser.add_argument("--workers", type=int, default=n_cores(), help="worker processes, default %(default)s")
 
 
 def when(options: argparse.Namespace) -> int:
-    """Compute the cells of the map that are not there yet, then its tables."""
+    """Compute the missing cells of the map, then its tables."""
     values = read_params(options.params)
     folder = options.results_dir / values["study"]
     experiments = {name: plan.experiment_config({}, name, options.params).weighting for name in values["experiments"]}

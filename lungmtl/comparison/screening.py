@@ -186,7 +186,7 @@ def _scan_problem(rows: pd.DataFrame, usual: pd.DataFrame, task: str) -> str:
     """What a run's scans of a task have that those of a usual run have not, in a sentence."""
     both = rows.merge(usual, on=["split", "scan"], how="outer", suffixes=("", "_usual"), indicator="side")
     is_common = both["side"] == "both"
-    cases = {"missing": both["side"] == "right_only", "not theirs": both["side"] == "left_only"}
+    cases = {"missing": both["side"] == "right_only", "unexpected": both["side"] == "left_only"}
     for name in ("target", "patient"):
         theirs = both[f"{name}_usual"]
         cases[f"with another {name}"] = is_common & both[name].ne(theirs) & (both[name].notna() | theirs.notna())

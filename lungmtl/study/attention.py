@@ -1,4 +1,4 @@
-"""Attention: where the network of a run looks in a scan, next to the structures that are marked there."""
+"""Attention: where a run's network looks in a scan, and the structures that are marked there."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ from lungmtl.study.run import LoadedRun
 
 
 class Look(NamedTuple):
-    """A scan as the network of a run sees it, everything but `attention` on its input grid."""
+    """A scan as a run's network sees it; everything but `attention` is on the network's input grid."""
 
     volume: np.ndarray  # prepared, float16 (Z, Y, X) in [0, 1]
     attention: np.ndarray  # of the central task, float32 (z, y, x), the feature grid; sums to 1
@@ -21,18 +21,18 @@ class Look(NamedTuple):
 
     @property
     def inside(self) -> np.ndarray:
-        """The lungs, bool (Z, Y, X): as they are marked, else what the network sees."""
+        """The lungs, bool (Z, Y, X): as marked, otherwise the region that the network sees."""
         return self.marked["lungs"] > 0.5 if "lungs" in self.marked else self.volume > 0
 
 
 def marked(scan: Mapping[str, str], root: str | Path) -> dict[str, np.ndarray]:
-    """Structures that are marked in a scan, bool (Z, Y, X) each; none where nobody marked any.
+    """Structures that are marked in a scan, bool (Z, Y, X) each; empty if there are none.
 
     `scan` is a row of the cohort table in the folder `root`. A file in its column `nodule_mask` marks the `nodule`; a
     phantom's truth (`truth/<scan>.nii.gz`) its `lungs`, the `malignant nodule` and the `benign look-alike`.
 
     Raises:
-        ScanError: If the file does not lie voxel by voxel on the scan.
+        ScanError: If the grid of the file is not that of the scan.
     """
     truth = Path(root) / "truth" / f"{scan['scan']}.nii.gz"
     image, name = Path(root) / scan["image"], scan["scan"]
@@ -46,7 +46,7 @@ def marked(scan: Mapping[str, str], root: str | Path) -> dict[str, np.ndarray]:
 
 
 def look_at(run: LoadedRun, scan: Mapping[str, str], root: str | Path) -> Look:
-    """`look` at a scan of a cohort: a row of the table in the folder `root`, with what is marked and its own mask."""
+    """`look` at a scan of a cohort, a row of the table in `root`, with its marked structures and its own mask."""
     image = Path(root) / scan["image"]
     own = data.own_lungs(str(Path(root) / scan["mask"]), image, scan["scan"]) if scan.get("mask") else None
     return look(run, data.read_volume(image), marked(scan, root), own=own)
@@ -55,7 +55,7 @@ def look_at(run: LoadedRun, scan: Mapping[str, str], root: str | Path) -> Look:
 def look(
     run: LoadedRun, volume: data.Volume, structures: Mapping[str, np.ndarray], *, own: data.Lungs | None = None
 ) -> Look:
-    """Prepare a scan as in training, ask the run's network where it looks, and lay marked structures on its grid."""
+    """Prepare a scan as in training, compute the network's attention, and resample the structures to its grid."""
     preparation = run.config.preparation
     prepared = data.prepare_scan(volume, preparation, own).tensor
     with torch.inference_mode():

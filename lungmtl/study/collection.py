@@ -15,8 +15,8 @@ from lungmtl.study.record import HISTORY_COLUMNS, METRIC_KEYS, PREDICTION_COLUMN
 from lungmtl.tables import unguarded, write_csv
 
 SCANS_FILE, FLOW_FILE = "scans.csv", "flow.csv"  # in the study's folder
-READINGS_FILE = "readings.csv"  # next to them, of phantoms: an error-free measurement per task
-EARLIER = {"region": "tight"}  # what runs did that are older than the field
+READINGS_FILE = "readings.csv"  # next to them, for phantoms: an error-free measurement per task
+EARLIER = {"region": "tight"}  # behaviour of runs that are older than the field
 
 
 class Collection(NamedTuple):
@@ -24,18 +24,18 @@ class Collection(NamedTuple):
 
     runs: pd.DataFrame  # one row per run; nested record keys joined by "_", e.g. seconds_train, config_epochs
     metrics: pd.DataFrame  # split, task, auc, low, high, n, positives
-    predictions: pd.DataFrame  # the columns of predictions.csv; target NaN = not known
+    predictions: pd.DataFrame  # the columns of predictions.csv; target NaN = unknown
     history: pd.DataFrame  # the columns of history.csv
-    steps: pd.DataFrame  # the columns of steps.csv; NaN where a run has not that task
+    steps: pd.DataFrame  # the columns of steps.csv; NaN if a run does not have that task
     incomplete: list[str]  # names of run directories without a record
-    configs: dict[str, RunConfig]  # of every run, as `config_of` reads them
+    configs: dict[str, RunConfig]  # by run, as `config_of` reads them
 
 
 def collect(study_dir: str | Path) -> Collection:
-    """Read every complete run of `<study_dir>/runs`; frames of files that are not there stay empty.
+    """Read every complete run of `<study_dir>/runs`; frames of missing files are empty.
 
     Raises:
-        FileNotFoundError: If there is not one complete run.
+        FileNotFoundError: If no run is complete.
     """
     folders = sorted(path for path in (Path(study_dir) / "runs").glob("*") if path.is_dir())
     complete = [folder for folder in folders if (folder / RECORD_FILE).is_file()]
@@ -56,10 +56,10 @@ def collect(study_dir: str | Path) -> Collection:
 
 
 def write_scans(study_dir: str | Path, scans: pd.DataFrame) -> Path:
-    """Write what is known of the scans apart from their labels, for subgroups: `scan` and any further columns.
+    """Write attributes of the scans, for subgroups: `scan` and any further columns, but no labels.
 
     Raises:
-        ValueError: If there is no column `scan`, a scan stands there twice, or a column names patients or files.
+        ValueError: If there is no column `scan`, a scan occurs twice, or a column names patients or files.
     """
     check_keys(dict.fromkeys(scans.columns), ("scan",), f"The columns of {SCANS_FILE}", str(study_dir))
     private = sorted({"patient", "image"} & set(scans.columns))
@@ -70,26 +70,26 @@ def write_scans(study_dir: str | Path, scans: pd.DataFrame) -> Path:
 
 
 def read_scans(study_dir: str | Path, file: str = SCANS_FILE) -> pd.DataFrame:
-    """What is known of the scans of a study, one row per scan; no row and the column `scan` alone without the file."""
+    """Read the attributes of a study's scans, one row per scan; without the file, no rows and only `scan`."""
     path = Path(study_dir) / file
     return _read_csv(path) if path.is_file() else pd.DataFrame({"scan": pd.Series(dtype=str)})
 
 
 def read_flow(study_dir: str | Path) -> pd.DataFrame:
-    """How many scans and patients were excluded and used, as `data.patient_flow` counts; empty without the file."""
+    """Read the numbers of excluded and used scans and patients (`data.patient_flow`); empty without the file."""
     path = Path(study_dir) / FLOW_FILE
     return _read_csv(path) if path.is_file() else pd.DataFrame()
 
 
 def config_of(record: Mapping[str, Any]) -> RunConfig:
-    """Settings of a run; what its record lacks is `EARLIER` or default, what no longer exists is left out."""
+    """Settings of a run; missing fields are taken from `EARLIER` or the defaults, obsolete ones are dropped."""
     fields = {field.name for field in dataclasses.fields(RunConfig)}
     said = EARLIER | record["config"]
     return RunConfig.from_mapping({name: value for name, value in said.items() if name in fields})
 
 
 def _run_row(record: dict[str, Any], config: RunConfig) -> pd.DataFrame:
-    """A record as one row: of the policy its name and its settings as one value, in place of the flat settings."""
+    """A record as one row, with the policy's name and its settings as one value in place of the flat settings."""
     policy = record.get("policy") or describe(build(config.weighting))
     flat = {field.name for field in dataclasses.fields(Weighting)} - {"tasks", "weights", "seed"}
     settings = {name: value for name, value in record["config"].items() if name not in flat}
@@ -118,7 +118,7 @@ def _concat(pairs: list[tuple[dict[str, Any], Path]], file: str, columns: tuple[
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    text = {"scan": str, "patient": str, "focus": str}  # identifiers such as 007 stay what they are
+    text = {"scan": str, "patient": str, "focus": str}  # identifiers such as 007 stay text
     frame = unguarded(pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""]))
     return frame.assign(focus=frame["focus"].astype(object).fillna("")) if "focus" in frame else frame
 

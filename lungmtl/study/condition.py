@@ -1,8 +1,8 @@
-"""Condition of a run, from its folder alone: new, interrupted, complete, damaged, or of other settings.
+"""Condition of a run, from its folder alone: new, interrupted, complete, damaged or changed.
 
-A complete run has its record twice: as `record.json`, and under a name that holds the run's key, which says for which
-notebook, parameters, code and cohort, and outlives a workflow engine that deletes a rule's outputs before it starts
-the rule. The record holds the hashes of the run's files.
+A complete run stores its record twice: as `record.json`, and as a copy whose name contains the run's key (the hash of
+notebook, parameters, code and cohort). The copy survives a workflow engine that deletes a rule's outputs before it
+starts the rule. The record contains the hashes of the run's files.
 """
 
 import json
@@ -21,14 +21,14 @@ _logger = logging.getLogger(__name__)
 
 
 class Condition(NamedTuple):
-    """What a run is: complete, damaged, interrupted, changed or new; and why, if it is not complete."""
+    """One of complete, damaged, interrupted, changed and new; and the reason, if not complete."""
 
     kind: str
     reason: str = ""
 
 
 def condition(config: RunConfig, *, cohort: Path) -> Condition:
-    """Condition of a run under its present key; of a damaged one the reason names the file."""
+    """Condition of a run under its current key; for a damaged run the reason names the file."""
     folder = plan.run_dir(config)
     marks = [path.name for prefix in (KEPT_PREFIX, CHECKPOINT_PREFIX) for path in sorted(folder.glob(f"{prefix}*"))]
     code = plan.run_key(config, cohort=cohort) if marks and cohort.is_file() else ""
@@ -37,21 +37,21 @@ def condition(config: RunConfig, *, cohort: Path) -> Condition:
         return Condition("damaged", found) if found else Condition("complete")
     steps = [int(name.split(".")[2]) for name in marks if code and name.startswith(f"{CHECKPOINT_PREFIX}{code}.")]
     if steps:
-        return Condition("interrupted", f"goes on after step {steps[-1]}")
+        return Condition("interrupted", f"resumes after step {steps[-1]}")
     if marks or (folder / plan.RECORD_FILE).is_file():
-        return Condition("changed", "other settings, code or cohort" if cohort.is_file() else "its cohort is not there")
+        return Condition("changed", "other settings, code or cohort" if cohort.is_file() else "its cohort is missing")
     return Condition("new")
 
 
 def to_do(runs: Sequence[RunConfig]) -> dict[str, Condition]:
-    """Runs that are not complete under their present keys, by name; without a cohort table all."""
+    """Runs that are not complete under their current keys, by name; without a cohort table, all runs."""
     cohort = plan.cohort_path(runs[0])
     found = {plan.name_of(config): condition(config, cohort=cohort) for config in runs}
     return {name: one for name, one in found.items() if one.kind != "complete"}
 
 
 def restore(config: RunConfig, *, cohort: Path) -> bool:
-    """Give a run its record under both names, whichever is gone or damaged; False if both are."""
+    """Restore a run's record or its copy from the other if one is missing or damaged; False if both are."""
     folder, code = plan.run_dir(config), plan.run_key(config, cohort=cohort)
     text = _whole(folder, code)
     for path in (kept(folder, code), folder / plan.RECORD_FILE) if text else ():
@@ -59,17 +59,17 @@ def restore(config: RunConfig, *, cohort: Path) -> bool:
         if found != text:
             write(path, text)
         if found not in (b"", text):
-            _logger.warning("%s: %s was damaged, and is restored from its copy.", plan.name_of(config), path.name)
+            _logger.warning("%s: %s was damaged and has been restored from its copy.", plan.name_of(config), path.name)
     return bool(text)
 
 
 def kept(folder: Path, code: str) -> Path:
-    """Where the record of a run stands under its key."""
+    """Path of the copy of a run's record that is named by its key."""
     return folder / f"{KEPT_PREFIX}{code}.json"
 
 
 def _damage(folder: Path, code: str) -> Iterator[str]:
-    """What is wrong with a run that was complete."""
+    """Yield what is missing or changed in a run that was complete."""
     text = _whole(folder, code)
     if not text:
         yield f"{plan.RECORD_FILE} and its copy are damaged"
@@ -77,13 +77,13 @@ def _damage(folder: Path, code: str) -> Iterator[str]:
     hashes = json.loads(text).get("files", {})  # older records have none
     for name in plan.FILES[:-1]:
         if not (folder / name).is_file():
-            yield f"{name} is gone"
+            yield f"{name} is missing"
         elif name in hashes and sha256(folder / name) != hashes[name]:
-            yield f"{name} is not as it was written"
+            yield f"{name} has been modified"
 
 
 def _whole(folder: Path, code: str) -> bytes:
-    """The record by that of its names under which it can be read; empty if there is none."""
+    """The record, from the first of its two files that is valid JSON; empty if neither is."""
     for path in (kept(folder, code), folder / plan.RECORD_FILE):
         text = path.read_bytes() if path.is_file() else b""
         try:

@@ -2,7 +2,7 @@
 
 A field of `RunConfig` is a line of the parameters cell of `notebooks/02_experiment.ipynb` and a key of a
 params file, with the same name and the same default; `tests/test_params.py` holds the three together. The
-trailing comment of a field is its help, without an equals sign, on which papermill's parser stumbles. Defaults
+trailing comment of a field is its help; it has no equals sign, which papermill's parser cannot handle. Defaults
 are the smoke size: seconds on one CPU thread.
 """
 
@@ -121,7 +121,7 @@ class RunConfig:
 
     @property
     def splitting(self) -> dict[str, Any]:
-        """What `data.judge_splits` must know of a run."""
+        """Keyword arguments of `data.judge_splits`."""
         fractions = {"fractions": self.split_fractions, "seed": self.split_seed}
         return {"tasks": self.tasks, **fractions, "batch_size": self.batch_size}
 
@@ -223,7 +223,7 @@ def _check_ranges(config: RunConfig) -> None:
 
 
 def _rules(config: RunConfig) -> list[tuple[str, bool, str]]:
-    """Name, whether it holds, and what is required; as long as there are rules, a line each."""
+    """Every rule: field, whether it holds, what is required; long because each rule is one line."""
     c = config
     order, kept = c.pflp_order or c.tasks, c.labelling.tasks
     has_central = set(c.tasks[:1]) <= set(kept)
@@ -261,7 +261,7 @@ def _rules(config: RunConfig) -> list[tuple[str, bool, str]]:
         ("pflp_factor", 0 <= c.pflp_factor <= 1, "inside [0, 1]"),
         ("pflp_period", c.pflp_period >= 1, "at least 1"),
         ("pflp_unit", c.pflp_unit in ("step", "epoch"), "step or epoch"),
-        ("pflp_order", set(order) <= {*c.tasks, ""}, f"names from {c.tasks}, or blank for a turn of nobody"),
+        ("pflp_order", set(order) <= {*c.tasks, ""}, f"names from {c.tasks}, or blank for a turn without focus"),
         ("itw_start", 0 <= c.itw_start < 1, "inside [0, 1)"),
         ("itw_factor", 0 <= c.itw_factor <= 1, "inside [0, 1]"),
         ("network", c.network in NETWORKS, f"one of {', '.join(NETWORKS)}"),

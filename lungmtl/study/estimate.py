@@ -1,4 +1,4 @@
-"""Estimate: how long the runs of a study take, from the records of past ones."""
+"""Estimate the duration of a study's runs from the records of past runs."""
 
 import json
 import statistics
@@ -29,9 +29,9 @@ def past_records(config: RunConfig) -> list[dict[str, Any]]:
 
 
 def pace(config: RunConfig, records: Sequence[dict[str, Any]]) -> Pace | None:
-    """What a run takes, from the records of past ones; None without one on its grid.
+    """Estimated seconds of a run, from records of past runs; None if there is none on its grid.
 
-    Past runs are scaled by epochs and training scans; those of an own cohort count only where it has the same table.
+    Past runs are scaled by epochs and training scans. For an own cohort only past runs on the same table count.
     """
     found = []
     for record in records:
@@ -49,7 +49,7 @@ def pace(config: RunConfig, records: Sequence[dict[str, Any]]) -> Pace | None:
 
 
 def remaining_s(runs: Sequence[RunConfig], waiting: Collection[str], *, since: float, slots: int) -> float:
-    """Seconds until the runs that wait are done, from those that were done since a time; 0 before the first."""
+    """Seconds until the waiting runs are done, from the runs completed since a time; 0 before the first."""
     records = [plan.run_dir(config) / plan.RECORD_FILE for config in runs if plan.name_of(config) not in waiting]
     recent = [path for path in records if path.is_file() and path.stat().st_mtime > since]
     seconds = [sum(record["seconds"].values()) for path in recent for record in _read(path)]
@@ -57,7 +57,7 @@ def remaining_s(runs: Sequence[RunConfig], waiting: Collection[str], *, since: f
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 45 s, 12 min, 3 h 05 min."""
+    """Seconds in readable units: 45 s, 12 min, 3 h 05 min."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -65,7 +65,7 @@ def duration(seconds: float) -> str:
 
 
 def _read(path: Path) -> Iterator[dict[str, Any]]:
-    """A record, unless it is damaged."""
+    """Yield the record, unless it is damaged."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:

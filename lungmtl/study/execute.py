@@ -1,4 +1,4 @@
-"""Notebooks executed by papermill, whose only importer this is."""
+"""Execute notebooks with papermill; the only module that imports it."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ from lungmtl.study.record import PATHS
 
 PAPERMILL_PATHS = ("input_path", "output_path")  # in the metadata of an executed notebook
 PAPERMILL_LINES = ("Input Notebook:", "Output Notebook:", "Working directory:")  # in its log
-PROGRESS_START = "epoch "  # lines of a notebook that begin so are shown while it runs
+PROGRESS_START = "epoch "  # output lines with this prefix are shown while the notebook runs
 _logger = logging.getLogger(__name__)
 
 
@@ -36,18 +36,18 @@ def execute_notebook(
 ) -> None:
     """Execute a notebook with papermill, in the notebooks' folder and in a kernel of this Python environment.
 
-    The kernel talks over IPC sockets in a private folder: kernels that start side by side can race for TCP ports.
+    The kernel uses IPC sockets in a private folder, because kernels that start together can race for TCP ports.
 
     Args:
         notebook: The notebook; not changed.
         out: Where the executed notebook is written, cell by cell.
-        parameters: Every name must stand in the notebook's parameters cell.
-        log: Text log, made anew: what the notebook prints, and the traceback if it fails.
-        name: Stands before the lines shown while it runs.
+        parameters: Every name must be in the notebook's parameters cell.
+        log: Text log, overwritten: the notebook's output, and the traceback if it fails.
+        name: Prefix of the progress lines.
         environment: Variables set for the kernel, before its first import.
     Raises:
-        ValueError: If the notebook has no such parameter.
-        FileNotFoundError: If there is no such notebook.
+        ValueError: If a parameter is unknown to the notebook.
+        FileNotFoundError: If the notebook does not exist.
         RunError: If a cell raises or the kernel dies.
     """
     with (
@@ -70,7 +70,7 @@ def execute_notebook(
                 progress_bar=False,
                 log_output=True,
                 stdout_file=lines,
-                extra_arguments=[f"--log-level={logging.CRITICAL}"],  # the kernel's own talk at its shutdown
+                extra_arguments=[f"--log-level={logging.CRITICAL}"],  # hide the kernel's messages at shutdown
                 config=kernel,
             )
         except PapermillExecutionError as error:
@@ -78,7 +78,7 @@ def execute_notebook(
             raise RunError(f"{name} failed with {error.ename}: {error.evalue}\n  log: {log}") from error
         except DeadKernelError as error:
             logging.getLogger("papermill").error("The kernel died.")
-            reason = "its kernel died, as when memory runs out"
+            reason = "its kernel died, perhaps out of memory"
             raise RunError(f"{name} failed: {reason}\n  log: {log}") from error
         finally:
             _drop_folders(out, _folders(parameters))
@@ -127,13 +127,13 @@ def _text_log(path: Path, folders: Sequence[str]) -> Iterator[None]:
 
 
 def _folders(parameters: Mapping[str, Any]) -> list[str]:
-    """Folders of the paths among parameters, as text: they may name people."""
+    """Folders of the absolute paths among the parameters, longest first; they may name people."""
     places = [Path(parameters[name]) for name in PATHS if parameters.get(name)]
     return sorted({f"{place.parent}/" for place in places if place.is_absolute()}, key=len, reverse=True)
 
 
 def _drop_folders(executed: Path, folders: Sequence[str]) -> None:
-    """Take paths, which may name people, out of an executed notebook."""
+    """Remove folders, which may name people, from an executed notebook."""
     if not executed.is_file():
         return
     notebook = json.loads(executed.read_text(encoding="utf-8"))
@@ -163,22 +163,22 @@ def _ends_in_one_newline(record: logging.LogRecord) -> bool:
 
 
 class _ProgressLines:
-    """A text file for a notebook's stdout that hands whole progress lines to the log, named."""
+    """Text stream for a notebook's stdout that logs its complete progress lines under a name."""
 
     def __init__(self, name: str):
         self.name = name
         self.rest = ""
 
     def write(self, text: str) -> None:
-        """Show the whole lines of the text that tell of progress."""
+        """Log the complete lines that report progress."""
         *lines, self.rest = (self.rest + text).split("\n")
         for line in lines:
             if line.startswith(PROGRESS_START):
                 _logger.info("%-9s  %s", self.name, line)
 
     def flush(self) -> None:
-        """Nothing waits but an unfinished line."""
+        """Do nothing: only an incomplete line is buffered."""
 
     def close(self) -> None:
-        """End an unfinished line."""
+        """Complete the last line."""
         self.write("\n")

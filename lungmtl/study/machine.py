@@ -1,4 +1,4 @@
-"""Where a run is computed: commit, versions, processor, memory; and one free GPU for it."""
+"""The machine of a run: commit, versions, processor, memory; and one free GPU."""
 
 import contextlib
 import os
@@ -18,22 +18,23 @@ import numpy as np
 from lungmtl.files import PROJECT, try_lock
 
 GIT_TIMEOUT_S = 20
-RECORD_COPY = "LUNGMTL_RECORD_COPY"  # environment variable: a second place for a record, which no engine knows of
-CHECKPOINTS = "LUNGMTL_CHECKPOINTS"  # environment variable: path with which the names of checkpoints begin
-SHARED = "LUNGMTL_SHARED"  # environment variable: the same of the checkpoint that runs share
+RECORD_COPY = "LUNGMTL_RECORD_COPY"  # environment variable: path of a copy of the record, hidden from the engine
+CHECKPOINTS = "LUNGMTL_CHECKPOINTS"  # environment variable: path prefix of a run's checkpoints
+SHARED = "LUNGMTL_SHARED"  # environment variable: path prefix of the checkpoint that runs share
 GPU_POLL_S = 2.0
 
 
 def environment(*, threads: int, precision: str) -> dict[str, Any]:
-    """Where a run was computed, without any path.
+    """Describe the machine and the software of this process, without any path.
 
     Args:
         threads: CPU threads of the run.
         precision: The precision in use, bf16 or fp32.
     Returns:
-        Keys as `SECTIONS["environment"]`; commit is "unknown" without git, gpu "" without a CUDA device.
+        Keys of `SECTIONS["environment"]` in `study.record`, and `peak_memory_mb`; commit is "unknown" without git,
+            gpu "" without a CUDA device.
     """
-    import torch  # seconds to import, and only a run asks for its environment
+    import torch  # takes seconds to import, and only a run needs it here
 
     commit = _git("rev-parse", "HEAD") if _git("rev-parse", "--show-toplevel") == str(PROJECT) else ""
     changes = _git("status", "--porcelain", "--", ".", ":!results") if commit else ""
@@ -59,9 +60,9 @@ def peak_memory_mb() -> float:
 
 @contextlib.contextmanager
 def one_gpu() -> Iterator[dict[str, str]]:
-    """Hold a free NVIDIA GPU, waiting for one; yields the variables that show a kernel this device alone.
+    """Wait for a free NVIDIA GPU and hold it; yields the variables that make it the only visible one.
 
-    Yields nothing to set without a GPU, or where CUDA_VISIBLE_DEVICES is set already, as a cluster does. The variable
+    Yields an empty mapping without a GPU, or if CUDA_VISIBLE_DEVICES is already set, as on a cluster. The variable
     LUNGMTL_RUNS_PER_GPU lets several runs share a device.
     """
     devices = [] if "CUDA_VISIBLE_DEVICES" in os.environ else _gpus()
@@ -76,7 +77,7 @@ def _git(*arguments: str) -> str:
     command = ["git", "-C", str(PROJECT), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=GIT_TIMEOUT_S, check=False)
-    except (OSError, subprocess.TimeoutExpired):  # no git here, or one that hangs on a slow disk
+    except (OSError, subprocess.TimeoutExpired):  # git is missing, or hangs on a slow disk
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
 

@@ -12,9 +12,9 @@ TIMELINE_WIDTH = 40
 
 
 def draw(runs: Sequence[RunConfig], *, cores: int) -> str:
-    """The study as a tree, cohort -> preparation -> runs -> comparison, each with what becomes of it; reads only.
+    """Draw the study as a tree, cohort -> preparation -> runs -> comparison, with the state of each; changes nothing.
 
-    The timeline to the right shows when every run would be computed, as many side by side as cores hold.
+    The timeline on the right shows when each run would be computed, with as many in parallel as `cores` allows.
     """
     first, waiting = runs[0], to_do(runs)
     slots = max(1, cores // first.threads)
@@ -35,8 +35,8 @@ def draw(runs: Sequence[RunConfig], *, cores: int) -> str:
 
 def _cohort(config: RunConfig) -> str:
     if plan.cohort_path(config).is_file():
-        return "there"
-    return "its table is not there" if config.cohort else f"to do: {sum(config.phantom_scans)} phantom scans"
+        return "present"
+    return "its table is missing" if config.cohort else f"to do: {sum(config.phantom_scans)} phantom scans"
 
 
 def _preparation(config: RunConfig) -> str:
@@ -45,7 +45,7 @@ def _preparation(config: RunConfig) -> str:
 
 
 def _ends(times: Mapping[str, Pace], slots: int) -> dict[str, tuple[float, float]]:
-    """Begin and end of every run in seconds, each in the slot that is free first."""
+    """Start and end of every run in seconds, each in the first free slot."""
     free, spans = [0.0] * slots, {}
     for name, found in times.items():
         slot = free.index(min(free))
@@ -67,7 +67,7 @@ def _total(times: Mapping[str, Pace | None], slots: int) -> str:
     if not times:
         return "There is nothing to train."
     if None in times.values():
-        return "How long the training takes is not known: no past run on this grid."
+        return "The training time is unknown: there is no past run on this grid."
     total_s = max(end for _, end in _ends(times, slots).values())
     shares = [(found.low_s / found.median_s, found.high_s / found.median_s) for found in times.values()]
     low_s, high_s = (total_s * sum(part) / len(part) for part in zip(*shares, strict=True))

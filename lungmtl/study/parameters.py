@@ -1,4 +1,4 @@
-"""Parameters of notebooks: the names that a cell assigns, and injected ones that a notebook does not have."""
+"""Parameters of notebooks: names that a notebook assigns, and injected names that it does not know."""
 
 import ast
 import json
@@ -6,22 +6,22 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-INJECTED = "# Parameters"  # how papermill begins the cell that it adds
+INJECTED = "# Parameters"  # first line of the cell that papermill adds
 
 
 def parameter_names(notebook: Path) -> set[str]:
-    """Names assigned in the parameters cell; papermill's own reader passes over lines with "=" in their comment."""
+    """Names assigned in the parameters cell; papermill's own reader skips lines with "=" in their comment."""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     return _assigned("".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", []))
 
 
 def check_injected(namespace: Mapping[str, Any]) -> None:
-    """Refuse parameters that a hand-started papermill injected and no cell before has; papermill only warns.
+    """Refuse injected parameters that no other executed cell assigns, about which papermill only warns.
 
     Args:
         namespace: Names of the notebook, `globals()`; its `In` holds the sources of the cells executed so far.
     Raises:
-        ValueError: Naming them.
+        ValueError: If there are any; it names them.
     """
     executed = namespace.get("In", ())
     known = _assigned(source for source in executed if not source.lstrip().startswith(INJECTED))
@@ -30,11 +30,11 @@ def check_injected(namespace: Mapping[str, Any]) -> None:
 
 
 def refuse_unknown(names: Iterable[str], known: Iterable[str], where: str) -> None:
-    """Raise a ValueError that lists the names which are not known."""
+    """Raise a ValueError that lists the unknown names, if there are any."""
     unknown = sorted(set(names) - set(known))
     if unknown:
         raise ValueError(
-            f"A parameter must stand in the parameters cell of the notebook. Found {', '.join(unknown)}, unknown to "
+            f"A parameter must be in the parameters cell of the notebook. Found {', '.join(unknown)}, unknown to "
             f"{where}."
         )
 
@@ -47,5 +47,5 @@ def _assigned(sources: Iterable[str]) -> set[str]:
 def _statements(source: str) -> list[ast.stmt]:
     try:
         return ast.parse(source).body
-    except SyntaxError:  # a magic or a command line, which assigns no parameter
+    except SyntaxError:  # an IPython magic or shell command, which assigns no parameter
         return []

@@ -1,4 +1,4 @@
-"""A study's plan: params files to runs, where they lie, and the keys under which they are complete.
+"""A study's plan: from params files to runs, their paths and their keys.
 
 The Snakefile imports this module alone; nothing here imports torch, pandas or papermill.
 """
@@ -19,20 +19,20 @@ from lungmtl.policies import POLICIES, names
 from lungmtl.study.config import STUDY_KEYS, RunConfig, read_params
 from lungmtl.study.trials import ALL_TRIALS, trials
 
-NOTEBOOKS = PROJECT / "notebooks"  # where every notebook runs, and what relative paths in params start from
+NOTEBOOKS = PROJECT / "notebooks"  # working directory of every notebook; relative paths in params start here
 TABLE2_PARAMS = PROJECT / "params" / "table2"
-POLICY_PARAMS = PROJECT / "params" / "policies"  # rivals from the literature, for any study
+POLICY_PARAMS = PROJECT / "params" / "policies"  # policies from the literature, for any study
 EXPERIMENT_NOTEBOOK = "02_experiment.ipynb"
 COMPARISON_NOTEBOOK = "03_comparison.ipynb"
-PREPARATION_FILE = "preparation.csv"  # in the study's folder, or the table's: what became of every scan
+PREPARATION_FILE = "preparation.csv"  # in the study's folder, or the table's: the outcome for every scan
 RECORD_FILE = "record.json"  # in a run's folder: its presence means that the run is complete
 STEPS_FILE, HISTORY_FILE, PREDICTIONS_FILE = "steps.csv", "history.csv", "predictions.csv"
 MODEL_FILE = "model.safetensors"
-FILES = (STEPS_FILE, HISTORY_FILE, PREDICTIONS_FILE, MODEL_FILE, RECORD_FILE)  # of a run, in the order of writing
-COMPARISON_TABLE = "tables/auc.csv"  # what a finished comparison has written, in the study's folder
-PLACES = ("results_dir", "cache_dir", "allow_outside")  # say where things may lie, not what they are
-UNKEYED = (*PLACES, "checkpoint_minutes")  # settings that decide no bit of a run: no part of a key
-SHOWN = ("lungmtl.figures",)  # what a run's notebook draws, and no record holds
+FILES = (STEPS_FILE, HISTORY_FILE, PREDICTIONS_FILE, MODEL_FILE, RECORD_FILE)  # of a run, in the order they are written
+COMPARISON_TABLE = "tables/auc.csv"  # in the study's folder, written by a finished comparison
+PLACES = ("results_dir", "cache_dir", "allow_outside")  # where files are or may be, not what they contain
+UNKEYED = (*PLACES, "checkpoint_minutes")  # settings that do not affect results: no part of a key
+SHOWN = ("lungmtl.figures",)  # used by a run's notebook for display only
 SHARED = (  # every run of a study works on the same scans, prepared in the same way
     *("study", *PLACES, "cohort", "phantom_scans", "phantom_seed", "phantom_label_noise"),
     *("label_patterns", "label_proportions", "label_seed"),
@@ -41,24 +41,17 @@ SHARED = (  # every run of a study works on the same scans, prepared in the same
 
 
 class RunError(RuntimeError):
-    """A notebook that did not come to its end; the message names its log."""
-
-
-class Count(NamedTuple):
-    """How far a study is."""
-
-    done: int
-    n_runs: int
+    """A notebook that failed or did not finish; the message names its log."""
 
 
 class Rules(NamedTuple):
-    """All that a workflow engine must know of a study; paths are absolute."""
+    """A study as a workflow engine needs it; paths are absolute."""
 
     runs: dict[str, RunConfig]
     cohort: Path
     is_phantom: bool
     threads: int
-    keys: dict[str, str]  # of every run, without the cohort table, which is its input
+    keys: dict[str, str]  # by run; without the cohort table, which is an input file
     preparation_key: str
     comparison_key: str
 
@@ -68,17 +61,17 @@ def plan_runs(
 ) -> list[RunConfig]:
     """Expand a study's params file into its runs, seed by seed, experiments in the file's order.
 
-    A run's parameters are RunConfig's defaults, then the study's file, then the experiment's, which wins; then the
-    seed. The experiment's file is `<study>/<experiment>.yaml`, `table2/<experiment>.yaml` or
-    `policies/<experiment>.yaml` next to the study's, or the project's. A variant, `<base>.<change>`, and an arm,
-    `<base>-<arm>`, have the base's parameters where their own file says nothing; `<experiment>.*` stands for the
-    experiment and its trials in `params/trials.csv`. Where a study has tasks of its own, the project's experiments give
-    their weights to its first task and to every other one.
+    A run's parameters are RunConfig's defaults, overridden by the study's file, then by the experiment's file, then by
+    the seed. The experiment's file is `<study>/<experiment>.yaml`, `table2/<experiment>.yaml` or
+    `policies/<experiment>.yaml` next to the study's file or in the project. A variant, `<base>.<change>`, and an arm,
+    `<base>-<arm>`, inherit from their base what their own file does not set; `<experiment>.*` stands for the
+    experiment and its trials in `params/trials.csv`. In a study with its own tasks, the project's experiments apply
+    their central weight to the first task and their auxiliary weight to every other one.
 
     Args:
         params: File with the lists `experiments` and `seeds` and any fields of RunConfig.
-        seeds: Taken instead of the file's.
-        places: `PLACES` to take instead of the file's.
+        seeds: Override the file's seeds.
+        places: Override the file's `PLACES`.
     Raises:
         ValueError: If a name or value is wrong, or two runs would not share their cohort and preparation.
         FileNotFoundError: If a file is missing.
@@ -96,7 +89,7 @@ def plan_runs(
 
 
 def rules(params: str | Path, *, seeds: Sequence[int] | None = None, places: Mapping[str, Any] | None = None) -> Rules:
-    """What the Snakefile must know of the study that `plan_runs` plans."""
+    """The study that `plan_runs` expands, as the Snakefile needs it."""
     runs = plan_runs(params, seeds=seeds, places=places)
     first = runs[0]
     return Rules(
@@ -111,7 +104,7 @@ def rules(params: str | Path, *, seeds: Sequence[int] | None = None, places: Map
 
 
 def question(params: str | Path) -> str:
-    """The question that a params file opens with, `# NAME: QUESTION?`; "" where it asks none."""
+    """The question in the first line of a params file, `# NAME: QUESTION?`; "" if there is none."""
     line = Path(params).read_text(encoding="utf-8").partition("\n")[0]
     found = re.match(r"#\s*[\w.-]+:\s*(.+?\?)(\s|$)", line)
     return found[1] if found else ""
@@ -133,7 +126,7 @@ def cache_dir(config: RunConfig) -> Path:
 
 
 def cohort_path(config: RunConfig) -> Path:
-    """Absolute path of a run's cohort table: the one given, or the phantom's place in the cache."""
+    """Absolute path of a run's cohort table: the given one, or the phantom's in the cache."""
     if config.cohort:
         return (NOTEBOOKS / config.cohort).resolve()
     return config.phantom.folder(cache_dir(config)) / "cohort.csv"
@@ -150,13 +143,8 @@ def name_of(config: RunConfig) -> str:
 
 
 def tasks_of(runs: Sequence[RunConfig]) -> list[str]:
-    """Tasks that some run has, the central one first."""
+    """Tasks of all runs, the central one first."""
     return list(dict.fromkeys(task for config in runs for task in config.tasks))
-
-
-def count(runs: Sequence[RunConfig]) -> Count:
-    """How many of these runs are complete."""
-    return Count(len(runs) - len(incomplete(runs)), len(runs))
 
 
 def incomplete(runs: Sequence[RunConfig]) -> list[RunConfig]:
@@ -165,10 +153,10 @@ def incomplete(runs: Sequence[RunConfig]) -> list[RunConfig]:
 
 
 def settings_key(config: RunConfig) -> str:
-    """Hash of all that decides a run but the cohort: the notebook, the parameters, the code that they reach.
+    """Hash of everything that determines a run except the cohort: notebook, parameters and the code that they reach.
 
-    Neither `UNKEYED` settings count, nor figures, nor other policies and networks than the run's own; a file of weights
-    that the run starts from counts by its content.
+    `UNKEYED` settings, figures, and policies and networks other than the run's own are excluded. A weights file that
+    the run starts from is hashed by its content.
     """
     parameters = {name: value for name, value in config.to_dict().items() if name not in UNKEYED}
     start = sha256(NOTEBOOKS / config.start_weights) if config.start_weights else ""
@@ -181,7 +169,7 @@ def settings_key(config: RunConfig) -> str:
 
 
 def run_key(config: RunConfig, *, cohort: Path) -> str:
-    """`settings_key` and the cohort table: under an equal key a complete run stays as it is.
+    """Hash of `settings_key` and the cohort table; a complete run with the same key is not computed again.
 
     Raises:
         FileNotFoundError: If there is no cohort table.
@@ -192,9 +180,9 @@ def run_key(config: RunConfig, *, cohort: Path) -> str:
 
 
 def shared_key(config: RunConfig, *, cohort: Path) -> str:
-    """`run_key` of the steps before Internal-Transfer Weighting begins, or would; empty where no other run has them.
+    """`run_key` of the steps before Internal-Transfer Weighting begins or would begin; empty if no other run has them.
 
-    Runs with an equal one, such as MTL and ITW1, are the same run up to there.
+    Runs with the same key, such as MTL and ITW1, are identical up to that step.
     """
     if config.policy or len(config.tasks) == 1:
         return ""
@@ -204,7 +192,7 @@ def shared_key(config: RunConfig, *, cohort: Path) -> str:
 
 
 def comparison_key(runs: Sequence[RunConfig]) -> str:
-    """Hash of all that decides the comparison but the records: notebook, code, templates and names of the runs."""
+    """Hash of everything that determines the comparison except the records: notebook, code, templates, run names."""
     code = notebook_key(NOTEBOOKS / COMPARISON_NOTEBOOK, Place("lungmtl.report.page", "write_html"))
     templates = [sha256(file) for file in sorted((PROJECT / "lungmtl" / "report").glob("*.j2"))]
     return key(code, *templates, *(name_of(config) for config in runs))
@@ -235,13 +223,13 @@ def _check_settings(settings: Mapping[str, Any], path: Path) -> None:
 
 
 def _configs(settings: Mapping[str, Any], experiment: str, path: Path) -> list[RunConfig]:
-    """An experiment of the list; with its trials where it is written so."""
+    """Settings of an entry of `experiments`, with those of its trials if it ends in `ALL_TRIALS`."""
     config = experiment_config(settings, experiment.removesuffix(ALL_TRIALS), path)
     return trials(config) if experiment.endswith(ALL_TRIALS) else [config]
 
 
 def experiment_config(settings: Mapping[str, Any], experiment: str, path: Path) -> RunConfig:
-    """Settings of one experiment over those of a study, as a params file at this place finds it."""
+    """Merge the settings of one experiment over those of a study, whose params file is at `path`."""
     file = _experiment_file(experiment, path)
     own = _read_existing(file, f"The params file of experiment {experiment}")
     if own.get("experiment", experiment) != experiment:
@@ -263,18 +251,18 @@ def _check_n_tasks(experiment: str, weights: Sequence[float], tasks: Sequence[st
     if len(tasks) < min(len(weights), 2):
         raise ValueError(
             f"{experiment} weighs auxiliary tasks, so `tasks` must name at least two. Found {list(tasks)} in {path}: "
-            "with one task, `experiments` may list STL, and experiments of your own that have one task."
+            "with one task, `experiments` may list only STL and your own single-task experiments."
         )
 
 
 def _table2_settings(weights: Sequence[float], tasks: Sequence[str]) -> dict[str, Any]:
-    """Tasks and weights of one of the project's experiments, central : every auxiliary, for a study with own tasks."""
+    """Tasks and weights of one of the project's experiments in a study with its own tasks."""
     tasks = list(tasks[:1]) if len(weights) == 1 else list(tasks)
     return {"tasks": tasks, "weights": [weights[0], *[weights[-1]] * (len(tasks) - 1)]}
 
 
 def _with_weights(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with as many weights as tasks, where a study's file names tasks alone."""
+    """The settings, with one default weight per task if the study's file sets tasks but no weights."""
     if "tasks" not in settings or "weights" in settings or not isinstance(settings["tasks"], list):
         return dict(settings)
     return {**settings, "weights": [3.0] * len(settings["tasks"])}

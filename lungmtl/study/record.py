@@ -1,7 +1,7 @@
 """Run records: write and read one run's directory.
 
 `record.json` is written last, so its presence means that the run is complete; a run killed half-way has none.
-A number that is not known (NaN) is `null` in JSON, blank in CSV.
+An unknown number (NaN) is `null` in JSON and blank in CSV.
 """
 
 import json
@@ -52,17 +52,17 @@ def write_run(
     """Check and write every file of a run, `record.json` last.
 
     Args:
-        run_dir: Made if missing; an older record in it is removed first.
-        record: `study`, `experiment`, `seed`; `config`, every field, of an absolute path the name alone, since folders
-            may name people; `policy`, its name and settings; `tasks`, the central one first; `cohort`, the `sha256` of
-            the table and `counts` per split and label, no patient; `environment`; `seconds` of at least `prepare`,
-            `train` and `evaluate`; `selection`, `rule` and `epoch` of the checkpoint kept; `metrics`, split -> task ->
-            `auc`, `low`, `high`, `n`, `positives`, NaN where a split has one class only; in newer ones `cost`, steps,
-            passes through the network and seconds per step.
-        steps: One row per optimiser step, columns as `step_columns` says.
+        run_dir: Created if missing; an older record in it is removed first.
+        record: `study`, `experiment`, `seed`; `config`, all fields, absolute paths reduced to their last part, since
+            folders may name people; `policy`, its name and settings; `tasks`, the central one first; `cohort`, the
+            table's `sha256` and the `counts` per split and label, without patients; `environment`; `seconds` of at
+            least `prepare`, `train` and `evaluate`; `selection`, `rule` and `epoch` of the checkpoint kept; `metrics`,
+            split -> task -> `auc`, `low`, `high`, `n`, `positives`, NaN if a split has only one class; in newer
+            records `cost`: steps, passes through the network and seconds per step.
+        steps: One row per optimiser step, columns `step_columns`.
         history: Columns `HISTORY_COLUMNS`, one row per epoch, split and task.
-        predictions: Columns `PREDICTION_COLUMNS` of validation and test; target NaN = not known.
-        model: Name -> tensor of the checkpoint kept; `record`'s config and tasks go into the file, to rebuild it.
+        predictions: Columns `PREDICTION_COLUMNS` of validation and test; target NaN = unknown.
+        model: Name -> tensor of the checkpoint kept; its metadata hold `config` and `tasks`, to rebuild it.
     Returns:
         Path of record.json.
     Raises:
@@ -114,13 +114,13 @@ def read_model(run_dir: str | Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError: If the run directory has no checkpoint, as in a fresh clone.
     """
-    from safetensors.torch import load_file  # torch takes seconds to import, and most readers need no checkpoint
+    from safetensors.torch import load_file  # torch takes seconds to import, and most callers need no checkpoint
 
     return load_file(_checkpoint(run_dir))
 
 
 def read_rebuild(run_dir: str | Path) -> dict[str, Any]:
-    """What the checkpoint says of its network: `config` and `tasks`; empty where it was written before it did."""
+    """Metadata to rebuild the network of a checkpoint: `config` and `tasks`; empty for older checkpoints."""
     from safetensors import safe_open
 
     with safe_open(_checkpoint(run_dir), framework="numpy") as file:
@@ -199,7 +199,7 @@ def _write_model(state: Mapping[str, Any], rebuild: Mapping[str, Any], path: Pat
 
 
 def _plain(value: Any) -> Any:
-    """JSON's own types: NumPy scalars become numbers, tuples lists, NaN `None`."""
+    """Convert to JSON types: NumPy scalars to numbers, tuples to lists, NaN to `None`."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | np.ndarray):

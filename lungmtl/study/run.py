@@ -1,7 +1,7 @@
 """A run, from its settings to its record: cohort, preparation, policy, network, training, evaluation.
 
-`notebooks/02_experiment.ipynb` calls these in turn, a step per cell; `compute_run` calls them all. `load_run` gives
-back what a finished run has learnt.
+`notebooks/02_experiment.ipynb` calls these in turn, one step per cell; `compute_run` calls them all. `load_run`
+loads a finished run with its trained network.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from lungmtl.study.record import read_model, read_rebuild, read_record, write_ru
 
 
 class Cohort(NamedTuple):
-    """The scans of a run: its table with splits, and where the prepared ones are."""
+    """The scans of a run: the table with splits, and the folder of the prepared scans."""
 
     path: Path
     table: pd.DataFrame
@@ -46,7 +46,7 @@ class Trained(NamedTuple):
     fitted: networks.Fitted
     precision: str  # in use, bf16 or fp32
     seconds: float
-    passes: dict[str, int]  # over batches, as `network.counted` says
+    passes: dict[str, int]  # through the network, as `network.counted` counts them
 
 
 class Evaluated(NamedTuple):
@@ -66,11 +66,11 @@ class LoadedRun(NamedTuple):
 
 
 def configure(namespace: Mapping[str, Any]) -> RunConfig:
-    """Settings from the names of a notebook, with torch seeded and given its threads.
+    """Read the settings from a notebook's namespace, seed torch and set its number of threads.
 
     Raises:
-        ValueError: If a setting is wrong, a parameter was injected that does not exist, or the experiment has the
-            name of one of Table 2 and not its weights and policy.
+        ValueError: If a setting is invalid, an injected parameter does not exist, or the experiment has the name of one
+            of Table 2 but not its tasks, weights and policy.
     """
     check_injected(namespace)
     config = RunConfig.from_mapping({name: namespace[name] for name in RunConfig.__dataclass_fields__})
@@ -81,7 +81,7 @@ def configure(namespace: Mapping[str, Any]) -> RunConfig:
 
 
 def check_name(config: RunConfig) -> None:
-    """Refuse a run that has the name of an experiment of Table 2 and another policy or other weights."""
+    """Refuse a run that has the name of an experiment of Table 2 but not its tasks, weights and policy."""
     file = plan.TABLE2_PARAMS / f"{config.experiment}.yaml"
     if not file.is_file():
         return
@@ -100,10 +100,10 @@ def check_name(config: RunConfig) -> None:
 
 
 def gather(config: RunConfig) -> Cohort:
-    """Read the cohort, or make the phantom one, split it, prepare what is not prepared yet, keep the run's labels.
+    """Read or generate the cohort, split it, prepare scans that are not prepared yet, and select the run's labels.
 
     Raises:
-        ValueError: If the table is wrong, or `data.judge_splits` finds what stops a study.
+        ValueError: If the table is invalid, or `data.judge_splits` finds a reason to stop.
     """
     start = time.perf_counter()
     path = Path(config.cohort)
@@ -117,12 +117,12 @@ def gather(config: RunConfig) -> Cohort:
     )
     table = data.included(data.check_splits(table, **config.splitting, failed=report))
     table = data.labelled(table, config.labelling, central=config.tasks[0])
-    data.check_splits(table, **config.splitting)  # of the labels that are left
+    data.check_splits(table, **config.splitting)  # again, with the labels that are left
     return Cohort(path, table, folder, data.counts(table, tasks=config.tasks), time.perf_counter() - start)
 
 
 def datasets(config: RunConfig, cohort: Cohort) -> dict[str, data.ScanDataset]:
-    """Prepared scans of every split."""
+    """Dataset of prepared scans for every split."""
     table = cohort.table
     return {
         split: data.ScanDataset(table[table["split"] == split], cohort.folder, tasks=config.tasks) for split in SPLITS
@@ -135,7 +135,7 @@ def weighting_policy(config: RunConfig) -> Policy:
 
 
 def new_network(config: RunConfig) -> nn.Module:
-    """The network of a run before training: random, or from the weights file that it starts from."""
+    """The network of a run before training, initialised at random or from `start_weights`."""
     network = networks.build_network(config.network, config.tasks, width=config.width)
     if config.start_weights:
         networks.start_from(network, config.start_weights)
@@ -143,7 +143,7 @@ def new_network(config: RunConfig) -> nn.Module:
 
 
 def train(config: RunConfig, network: nn.Module, scans: Mapping[str, data.ScanDataset]) -> Trained:
-    """Train a network under the run's policy."""
+    """Train a network with the run's policy."""
     focus = build(dataclasses.replace(config.weighting, policy="PFLP")) if config.sampler == "focus" else None
     precision = networks.resolve_precision(config.precision, shape=config.shape)
     training = scans["train"]
@@ -161,12 +161,12 @@ def train(config: RunConfig, network: nn.Module, scans: Mapping[str, data.ScanDa
             sampler=networks.sampler(config.sampler, focus),
             checkpoints=_checkpoints(config, passes),
         )
-    parts = fitted.history.drop_duplicates(["epoch", "split"])  # with those from before an interruption
+    parts = fitted.history.drop_duplicates(["epoch", "split"])  # including epochs before an interruption
     return Trained(fitted, precision, float(parts["seconds"].sum()), passes)
 
 
 def _checkpoints(config: RunConfig, passes: dict[str, int]) -> networks.Checkpoints:
-    """Where the run goes on after an interruption, or after the steps that another run has done for it."""
+    """The checkpoints that the run resumes from: its own, or the one of the steps that it shares with other runs."""
     prefix, shared = (os.environ.get(name, "") for name in (CHECKPOINTS, SHARED))
     share_at = build(dataclasses.replace(config.weighting, itw=True)).first_step if shared else None
     minutes = config.checkpoint_minutes
@@ -174,7 +174,7 @@ def _checkpoints(config: RunConfig, passes: dict[str, int]) -> networks.Checkpoi
 
 
 def evaluate(config: RunConfig, trained: Trained, scans: Mapping[str, data.ScanDataset]) -> Evaluated:
-    """Predict validation and test scans and score them: the one place that reads test labels."""
+    """Predict validation and test scans and score them; the only place that reads test labels."""
     start = time.perf_counter()
     options = {"batch_size": config.batch_size, "precision": trained.precision}
     parts = [
@@ -214,7 +214,7 @@ def write_record(config: RunConfig, cohort: Cohort, trained: Trained, evaluated:
 
 
 def compute_run(config: RunConfig) -> Path:
-    """All steps of a run in this process; returns the path of its record."""
+    """Run all steps in this process; returns the path of the record."""
     networks.seed_everything(config.seed)
     cohort = gather(config)
     scans = datasets(config, cohort)
@@ -230,7 +230,7 @@ def load_run(folder: str | Path) -> LoadedRun:
     Returns:
         The network in evaluation mode on the CPU, its settings and its record.
     Raises:
-        FileNotFoundError: If the run is not complete, or its checkpoint is not there.
+        FileNotFoundError: If the run is not complete or has no checkpoint.
     """
     found = read_record(folder)
     config = config_of(found)
@@ -239,7 +239,7 @@ def load_run(folder: str | Path) -> LoadedRun:
 
 
 def _rebuilt(folder: str | Path, said: Mapping[str, Any]) -> nn.Module:
-    """Network of a checkpoint: by what the checkpoint itself says, and by the record where it is older than that."""
+    """Network of a checkpoint, rebuilt from its metadata; older checkpoints have none, so the record is used."""
     rebuild = read_rebuild(folder)
     config, tasks = {**said, **rebuild.get("config", {})}, rebuild.get("tasks", said["tasks"])
     network = networks.build_network(config["network"], tasks, width=config["width"])

@@ -1,4 +1,4 @@
-"""Runs and comparisons of a study, each executed once under its key.
+"""Execute the runs and the comparison of a study, each once per key.
 
 A lock on a run's folder keeps two processes from computing the same run.
 """
@@ -19,9 +19,9 @@ from lungmtl.study.machine import CHECKPOINTS, RECORD_COPY, SHARED, one_gpu
 EXECUTED_FILE = "notebook.ipynb"
 LOG_FILE = "run.log"
 LOCK_FILE = "run.lock"
-NOTE_FILE = "preparation.json"  # in the study's folder: where in the cache its scans are, and on which grid
-COMPARED_FILE = "logs/comparison.key"  # in the study's folder: what the tables were made from
-SHARED_FOLDER = "shared"  # in the study's folder, while its runs are computed: checkpoints that several go on from
+NOTE_FILE = "preparation.json"  # in the study's folder: cache folder and grid of its prepared scans
+COMPARED_FILE = "logs/comparison.key"  # in the study's folder: hash of the tables and of the records behind them
+SHARED_FOLDER = "shared"  # in the study's folder, while its runs are computed: shared checkpoints
 PAGE_FILE = "report.html"  # the executed comparison for readers, in the study's folder
 _logger = logging.getLogger(__name__)
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -30,15 +30,15 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 def execute_run(config: RunConfig, *, cohort: Path) -> bool:
     """Execute one run's notebook into its directory, unless it is complete under the same key.
 
-    Waits while another process computes the same run, e.g. one left over by a workflow that was killed.
+    Waits while another process computes the same run, e.g. one that outlived a killed workflow.
 
     Args:
         config: The run.
         cohort: Table of the cohort; part of the key.
     Returns:
-        True if the notebook was executed, False if the record was there.
+        True if the notebook was executed, False if the run was complete.
     Raises:
-        plan.RunError: If the notebook failed or wrote no record; the executed notebook and the log stay.
+        plan.RunError: If the notebook failed or wrote no record; the executed notebook and the log are kept.
     """
     from lungmtl.study.execute import execute_notebook  # papermill takes a second to import
 
@@ -59,7 +59,7 @@ def execute_run(config: RunConfig, *, cohort: Path) -> bool:
                 name=name,
                 environment={**limits, **gpu, **_variables(config, cohort)},
             )
-        if not restore(config, cohort=cohort):  # a workflow engine may just have deleted the record to start anew
+        if not restore(config, cohort=cohort):  # a workflow engine may just have deleted the record to rerun
             found = f"Found none of {name}; log: {folder / LOG_FILE}"
             raise plan.RunError(f"A run must write a {plan.RECORD_FILE}. {found}")
         _clear_checkpoints(folder)
@@ -69,7 +69,7 @@ def execute_run(config: RunConfig, *, cohort: Path) -> bool:
 def compare_runs(runs: Sequence[RunConfig], *, question: str = "") -> Path:
     """Execute the comparison notebook over the records of these runs and write its page; returns the folder.
 
-    `question` heads the page; empty = the notebook's own.
+    `question` is the page's heading; empty = the notebook's own.
     """
     from lungmtl.report import record_links, write_html
     from lungmtl.study.execute import execute_notebook
@@ -96,7 +96,7 @@ def compare_runs(runs: Sequence[RunConfig], *, question: str = "") -> Path:
 
 
 def is_prepared(config: RunConfig) -> bool:
-    """Whether the scans of a study were prepared under its present key."""
+    """Whether the scans of a study were prepared under its current key."""
     try:
         note = json.loads((plan.study_dir(config) / NOTE_FILE).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):  # none yet, or a damaged one
@@ -105,25 +105,25 @@ def is_prepared(config: RunConfig) -> bool:
 
 
 def is_compared(runs: Sequence[RunConfig]) -> bool:
-    """Whether the tables of a study were made from the present records, and are as they were written."""
+    """Whether the tables of a study were made from the current records and are unchanged since."""
     folder = plan.study_dir(runs[0])
     compared = folder / COMPARED_FILE
     return compared.is_file() and compared.read_text(encoding="utf-8") == _compared_key(folder, _made_from(runs))
 
 
 def unfinished(runs: Sequence[RunConfig]) -> list[str]:
-    """What is not, or no longer, as the present keys ask, in the study's folder: preparation, records, comparison."""
+    """Files of a study's folder that are missing or outdated: preparation, records, comparison."""
     files = [] if plan.cohort_path(runs[0]).is_file() and is_prepared(runs[0]) else [plan.PREPARATION_FILE]
     files += [f"runs/{name}/{plan.RECORD_FILE}" for name in mend(runs)]
     return files if is_compared(runs) else [*files, plan.COMPARISON_TABLE]
 
 
 def mend(runs: Sequence[RunConfig]) -> dict[str, Condition]:
-    """Restore records of complete runs where they are gone or damaged, name damaged runs, and return what is to do."""
+    """Restore missing or damaged records of complete runs, warn of damaged runs, and return the runs to do."""
     waiting = to_do(runs)
     for name, found in waiting.items():
         if found.kind == "damaged":
-            _logger.warning("%s is damaged: %s. A study computes it again.", name, found.reason)
+            _logger.warning("%s is damaged: %s. The study will compute it again.", name, found.reason)
     for config in runs:
         if plan.name_of(config) not in waiting:
             restore(config, cohort=plan.cohort_path(config))
@@ -131,12 +131,12 @@ def mend(runs: Sequence[RunConfig]) -> dict[str, Condition]:
 
 
 def _made_from(runs: Sequence[RunConfig]) -> str:
-    """Key of a comparison and of the records that it reads; runs without one count, too."""
+    """Hash of a comparison's key and its records; a missing record counts as empty."""
     return key(plan.comparison_key(runs), *_hashes(plan.run_dir(config) / plan.RECORD_FILE for config in runs))
 
 
 def _compared_key(folder: Path, made_from: str) -> str:
-    """Key of what a comparison was made from, and of what it has written."""
+    """Hash of a comparison's inputs and outputs."""
     return key(made_from, *_hashes((folder / plan.COMPARISON_TABLE, folder / PAGE_FILE)))
 
 
@@ -145,7 +145,7 @@ def _hashes(files: Iterable[Path]) -> list[str]:
 
 
 def _variables(config: RunConfig, cohort: Path) -> dict[str, str]:
-    """Where a run keeps a copy of its record, its checkpoints, and the one of the steps that other runs have, too."""
+    """Environment variables of a run: paths of its record's copy, its checkpoints and the shared checkpoint."""
     folder, code = plan.run_dir(config), plan.run_key(config, cohort=cohort)
     first = plan.shared_key(config, cohort=cohort)
     places = {RECORD_COPY: kept(folder, code), CHECKPOINTS: folder / f"{CHECKPOINT_PREFIX}{code}"}
@@ -161,7 +161,7 @@ def _clear_checkpoints(folder: Path, *, but: str = "") -> None:
 
 
 def _clear(folder: Path, code: str) -> None:
-    """Remove what says that the run is complete, and what a run of another key left there."""
+    """Remove the marks of a complete run, and the files of a run with another key."""
     _clear_checkpoints(folder, but=code)
     names = (*reversed(plan.FILES), EXECUTED_FILE, LOG_FILE)
     for path in (*folder.glob(f"{KEPT_PREFIX}*.json"), *(folder / name for name in names)):

@@ -1,4 +1,4 @@
-"""Tuning: the same few trials for every policy, values of its own knob, chosen among on validation scans."""
+"""Tuning: a few trials per policy, values of one hyperparameter, to be selected on validation scans."""
 
 import ast
 import csv
@@ -9,18 +9,18 @@ from lungmtl.files import PROJECT
 from lungmtl.policies import build, names, with_setting
 from lungmtl.study.config import RunConfig
 
-TRIALS = PROJECT / "params" / "trials.csv"  # policy, setting (its knob), values parted by blanks, why
-ALL_TRIALS = ".*"  # after the name of an experiment in a study's list: it and its trials
+TRIALS = PROJECT / "params" / "trials.csv"  # policy, setting (the hyperparameter), values separated by blanks, why
+ALL_TRIALS = ".*"  # suffix of an experiment in a study's list: the experiment and its trials
 
 
 def trials(config: RunConfig) -> list[RunConfig]:
-    """An experiment and one variant for each other value of its outermost policy's knob, e.g. `ITW2.start0.5`.
+    """An experiment and one variant per other value of its outermost policy's hyperparameter, e.g. `ITW2.start0.5`.
 
-    The knob `aux` is the weight of every auxiliary task. A policy that the file does not name, and balanced weights of
-    a single task, have no trial but the experiment itself.
+    The hyperparameter `aux` is the weight of every auxiliary task. For a policy that the file does not list, and for
+    balanced weights of a single task, only the experiment itself is returned.
 
     Raises:
-        ValueError: If a value does not suit the policy.
+        ValueError: If a value is invalid for the policy.
     """
     with TRIALS.open(encoding="utf-8", newline="") as stream:
         rows = {row["policy"]: row for row in csv.DictReader(stream)}

@@ -1,4 +1,4 @@
-"""The workflow: Snakemake over the runs of a study, and how far it is."""
+"""The workflow: run a study through Snakemake, and show its progress."""
 
 import json
 import logging
@@ -20,7 +20,7 @@ from lungmtl.study.runner import LOG_FILE, unfinished
 SNAKEFILE = PROJECT / "workflow" / "Snakefile"
 PROFILES = PROJECT / "workflow" / "profiles"
 BAR_WIDTH = 20
-STARTED = "LUNGMTL_STUDY"  # environment variable, while a study runs: when it began (s), and runs side by side
+STARTED = "LUNGMTL_STUDY"  # environment variable of a running study: its start (s) and number of parallel runs
 
 _logger = logging.getLogger(__name__)
 
@@ -34,32 +34,32 @@ def run_study(
     options: Sequence[str],
     verbose: bool = False,
 ) -> bool:
-    """Run a whole study through Snakemake, unless it is up to date; whether it is complete in the end.
+    """Run a whole study through Snakemake unless it is up to date; returns whether it is complete.
 
     Args:
         runs: The runs of the study.
-        settings: What the Snakefile plans them from: `params`, `seeds` and places.
-        profile: Name of a profile of the project, or a folder with one.
-        cores: CPU cores to use at a time.
-        options: Further options of Snakemake; with any it is always called.
-        verbose: Whether Snakemake tells of its own work.
+        settings: Settings of the Snakefile: `params`, `seeds` and `plan.PLACES`.
+        profile: Name of one of the project's profiles, or a folder with a profile.
+        cores: CPU cores to use.
+        options: Further Snakemake options; with any, Snakemake is called even if the study is up to date.
+        verbose: Whether to show Snakemake's own messages.
     Raises:
-        ValueError: If a path has braces, in which Snakemake sees wildcards.
-        FileNotFoundError: If there is no such profile or cohort.
+        ValueError: If a path contains braces, which Snakemake reads as wildcards.
+        FileNotFoundError: If the profile or the cohort does not exist.
     """
     folder = plan.study_dir(runs[0])
     place = str(_checked_profile(profile))
     _check(runs, settings)
-    with locked(folder / "study.lock", "This study is running already: waiting for it.") as lock:
+    with locked(folder / "study.lock", "This study is already running: waiting for it.") as lock:
         _logger.info("%s  study %s in %s", progress_bar(runs), runs[0].study, folder)
         waiting = unfinished(runs)
         if not options and not waiting:
             return _conclude(runs, status=0, is_new=False)
         before = _stamp(folder)
         command = _command(folder, settings, cores)
-        if any((folder / ".snakemake" / "locks").glob("*")):  # left by a Snakemake that was killed: we hold the lock
+        if any((folder / ".snakemake" / "locks").glob("*")):  # left by a killed Snakemake: we hold the lock
             _call([*command[0], "--unlock", "--quiet", "all", *command[1]], lock)
-        stale = [name for name in waiting if (folder / name).is_file()]  # what Snakemake may take as done
+        stale = [name for name in waiting if (folder / name).is_file()]  # Snakemake may regard them as done
         quiet = [] if verbose or "--quiet" in options else ["--quiet", "all"]
         how = ["--profile", place, *quiet, *options, *(["--forcerun", *stale] if stale else [])]
         started = {STARTED: json.dumps([time.time(), max(1, cores // runs[0].threads)])}
@@ -68,7 +68,7 @@ def run_study(
 
 
 def progress_bar(runs: Sequence[RunConfig]) -> str:
-    """How many runs are complete, as a bar; while a study runs also since when, and for how long about."""
+    """Bar of complete runs; while a study runs, also its elapsed and remaining time."""
     n_runs, waiting = len(runs), to_do(runs)
     done = n_runs - len(waiting)
     filled = BAR_WIDTH * done // n_runs
@@ -95,7 +95,7 @@ def _check(runs: Sequence[RunConfig], settings: Mapping[str, str]) -> None:
         raise FileNotFoundError(f"A study must have its cohort table. Found none at {cohort}.")
     for path in (settings["params"], cohort, plan.study_dir(runs[0])):
         if set("{}") & set(str(path)):
-            raise ValueError(f"A study's paths must have no braces, in which Snakemake sees wildcards. Found {path}.")
+            raise ValueError(f"A study's paths must have no braces, which Snakemake reads as wildcards. Found {path}.")
 
 
 def _command(folder: Path, settings: Mapping[str, str], cores: int) -> tuple[list[str], list[str]]:
@@ -108,12 +108,12 @@ def _command(folder: Path, settings: Mapping[str, str], cores: int) -> tuple[lis
 
 
 def _quoted(value: Any) -> Any:
-    """A text as YAML has it in single quotes, where backslashes stay what they are."""
+    """A text as YAML in single quotes, in which backslashes are literal."""
     return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else value
 
 
 def _call(command: Sequence[str], lock: int, variables: Mapping[str, str] | None = None) -> int:
-    """Run Snakemake in the study's folder; it inherits the lock, so that it keeps it if this process is killed."""
+    """Run Snakemake in the study's folder; it inherits the lock and so holds it even if this process is killed."""
     path = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
     process = subprocess.Popen(command, pass_fds=(lock,), env={**os.environ, **(variables or {}), "PYTHONPATH": path})
     try:
@@ -135,7 +135,7 @@ def _conclude(runs: Sequence[RunConfig], *, status: int, is_new: bool) -> bool:
         _logger.error("  Snakemake's own log: %s; with -v it is shown", logs[-1] if logs else "none")
         return False
     done = "is complete." if is_new else "is up to date: there was nothing to do."
-    outcome = "is not complete." if waiting else done  # not complete as after a dry run
+    outcome = "is not complete." if waiting else done  # not complete: e.g. after a dry run
     _logger.info("%s  Study %s %s", bar, name, outcome)
     return True
 
