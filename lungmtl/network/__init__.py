@@ -1,4 +1,4 @@
-"""Network: from prepared volumes to logits and attention, and how it is trained; knows tensors, never files."""
+"""The network, its training and prediction: prepared volumes in, logits and attention out."""
 
 from lungmtl.lazy import exports
 

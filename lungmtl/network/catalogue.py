@@ -1,4 +1,4 @@
-"""The catalogue of networks: a name in a params file to a network, and the weights that it may start from.
+"""Catalogue of networks: build a network by its name in a params file, and load weights to start from.
 
 To add a network write its class in a file of this folder, as `Network` says, and its line in `NETWORKS` (settings.py).
 """
@@ -14,7 +14,7 @@ from lungmtl.network.settings import NETWORKS
 
 
 class Network(Protocol):
-    """What a network offers to training, prediction and attention maps; built as `kind(tasks, width=width)`.
+    """Interface of a network to training, prediction and attention maps; constructed as `kind(tasks, width=width)`.
 
     Attributes:
         tasks: Names, the central task first.
@@ -50,13 +50,13 @@ def build_network(name: str, tasks: Sequence[str], *, width: int) -> nn.Module:
 
 
 def start_from(network: nn.Module, weights: str | Path) -> list[str]:
-    """Load the tensors of a safetensors file, such as another run's model, where network and file have both.
+    """Load the tensors that a safetensors file, such as another run's model, shares with the network.
 
     Returns:
-        Names of the network's tensors that the file lacks, which stay as they are: a head for a new task, for example.
+        Names of the network's tensors that the file lacks, which stay unchanged, e.g. the head of a new task.
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file has no tensor of the network, or one of another shape.
+        ValueError: If the file has no tensor of the network, or one with another shape.
     """
     from safetensors.torch import load_file
 

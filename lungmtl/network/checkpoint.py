@@ -1,7 +1,7 @@
-"""Checkpoints: the whole state of a training, written now and then, from which an interrupted one goes on bit for bit.
+"""Checkpoints: the full state of training, written periodically, from which an interrupted run resumes bit for bit.
 
-A file is safetensors, with all that is no tensor as JSON in its metadata. Its name ends in the steps done and in a hash
-of its bytes, so that a damaged one is known and the one before it taken.
+A checkpoint is a safetensors file, with everything that is not a tensor as JSON in its metadata. Its name ends in the
+number of steps and a hash of its bytes, so that a damaged file is detected and the previous one used.
 """
 
 import dataclasses
@@ -26,21 +26,21 @@ from lungmtl.policies import Policy
 GENERATIONS = 2
 HASH_LENGTH = 16
 HELD = ("model", "optimiser", "schedule", "policy", "sampler")  # have a state_dict of their own
-SHARED = ("model", "optimiser", "schedule", "sampler")  # by trainings whose policies keep nothing
+SHARED = ("model", "optimiser", "schedule", "sampler")  # between runs, whose policies have no state until then
 PLAIN = ("steps", "history", "kept", "best_score", "epoch", "seen", "seconds", "n_scheduled")
 _logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass
 class State:
-    """Where a training stands: all that its next step depends on, but the settings and the scans.
+    """State of training: everything that the next step depends on, except settings and scans.
 
     Attributes:
-        sampler: Makes the batches, and holds the state of the generator that augmentation draws from, too.
-        renew: Makes optimiser and learning rate schedule of so many steps.
+        sampler: Draws the batches; its state includes the generator, which augmentation uses as well.
+        renew: Creates the optimiser and learning rate schedule for a number of steps.
         steps, history: Rows so far.
-        kept, best_score: Epoch and weights kept so far, and their score.
-        epoch, seen, seconds: The epoch under way, its batches' (logits, target, known) and the time it has taken.
+        kept, best_score: Selected epoch and its weights so far, and its score.
+        epoch, seen, seconds: Current epoch, its batches' (logits, target, known) and its duration so far.
     """
 
     model: nn.Module
@@ -60,7 +60,7 @@ class State:
         self.restart(self.n_scheduled)
 
     def restart(self, n_steps: int) -> None:
-        """Take a fresh optimiser and learning rate schedule of so many steps."""
+        """Start with a fresh optimiser and a learning rate schedule of `n_steps` steps."""
         self.n_scheduled, (self.optimiser, self.schedule) = n_steps, self.renew(n_steps)
 
     def end_epoch(self) -> None:
@@ -68,17 +68,17 @@ class State:
         self.epoch, self.seen, self.seconds = self.epoch + 1, [], 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it, as plain values and tensors."""
+        """The full state as plain values and tensors."""
         held = {name: getattr(self, name).state_dict() for name in HELD}
         drawn = {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
         return held | drawn | {name: getattr(self, name) for name in PLAIN}
 
     def load_state_dict(self, state: Mapping[str, Any], *, names: Sequence[str] = HELD) -> None:
-        """Go on from what `state_dict` returned."""
+        """Restore what `state_dict` returned; of the `HELD` objects only those in `names`."""
         self.restart(state["n_scheduled"])
         for name in names:
             getattr(self, name).load_state_dict(state[name])
-        for parameter, moments in self.optimiser.state.items():  # laid out in memory as they were, for the same bits
+        for parameter, moments in self.optimiser.state.items():  # same memory layout as before, for the same bits
             for name, value in moments.items():
                 if value.shape == parameter.shape:
                     moments[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
@@ -90,14 +90,14 @@ class State:
 
 
 class Checkpoints:
-    """The last two checkpoints of one training, and the one that it shares with trainings that begin as it does.
+    """The last two checkpoints of a run, and the one that it shares with runs that start identically.
 
     Args:
-        prefix: Path with which their names begin, e.g. `<folder>/checkpoint.<key>`; empty = none is written.
-        minutes: Time from one to the next; 0 = after every step.
-        carried: Counts that are no part of a training's state and go on with it; changed by `resume`.
-        shared: Path as `prefix` of the one shared; empty = none is.
-        share_at: From the number of all steps, how many of them are shared.
+        prefix: Path prefix of the files, e.g. `<folder>/checkpoint.<key>`; empty = none is written.
+        minutes: Minutes between checkpoints; 0 = one after every step.
+        carried: Counts outside the state that are stored with it; updated by `resume`.
+        shared: Path prefix of the shared checkpoint; empty = none.
+        share_at: Number of shared steps, from the number of all steps.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Checkpoints:
         self.shared, self.share_at = shared, share_at
 
     def keep(self, state: State) -> None:
-        """Write a checkpoint if it is time, and remove those that are too old."""
+        """Write a checkpoint if one is due, and remove outdated ones."""
         if self.shared and len(state.steps) == self.share_at(state.n_scheduled) and not _files(self.shared):
             self._write(self.shared, state)
         if self.prefix and time.monotonic() - self._last >= self.seconds:
@@ -124,7 +124,7 @@ class Checkpoints:
             self._last = time.monotonic()
 
     def resume(self, state: State) -> bool:
-        """Bring a new training to where the last whole checkpoint stands; whether there is one."""
+        """Load the latest intact checkpoint into a new state; returns whether there is one."""
         own = _files(self.prefix)
         for path in (*reversed(own), *_files(self.shared)):
             if path.name.split(".")[-2] == sha256(path)[:HASH_LENGTH]:
@@ -132,7 +132,7 @@ class Checkpoints:
                 state.load_state_dict(found["training"], names=HELD if path in own else SHARED)
                 self.carried.update(found["carried"])
                 return True
-            _logger.warning("A checkpoint is damaged: the one before it is taken. Found %s.", path.name)
+            _logger.warning("A checkpoint is damaged: the previous one is used. Found %s.", path.name)
             path.unlink()
         return False
 
@@ -143,26 +143,26 @@ class Checkpoints:
 
 
 def _files(prefix: str) -> list[Path]:
-    """From old to new."""
+    """Checkpoints with this prefix, oldest first."""
     place = Path(prefix)
     return sorted(place.parent.glob(f"{place.name}.*.safetensors")) if prefix else []
 
 
 def packed(state: Mapping[str, Any]) -> bytes:
-    """A state, a tree of plain values and tensors, as the bytes of a safetensors file."""
+    """Serialise a state, a tree of plain values and tensors, as the bytes of a safetensors file."""
     tensors: dict[str, Tensor] = {}
     tree = json.dumps(_tree(state, tensors))
     return save(tensors, metadata={"state": tree})
 
 
 def unpacked(path: Path) -> dict[str, Any]:
-    """The state in a file; tensors on the CPU."""
+    """Read the state in a file; tensors are on the CPU."""
     with safe_open(path, framework="pt") as file:
         return _grown(json.loads(file.metadata()["state"]), file.get_tensor)
 
 
 def _tree(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """A state as JSON has it: tensors by their names, mappings as pairs, since their keys may be numbers."""
+    """A state as JSON: tensors become their names, mappings lists of pairs, since their keys may be numbers."""
     if isinstance(value, Tensor):
         tensors[str(len(tensors))] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
         return {"tensor": str(len(tensors) - 1)}

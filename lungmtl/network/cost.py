@@ -10,23 +10,23 @@ from torch import Tensor, nn
 
 @contextlib.contextmanager
 def counted(network: nn.Module) -> Iterator[dict[str, int]]:
-    """Count the passes of whole batches through a network, prediction left out; changes no bit of them.
+    """Count the passes of batches through a network, except in prediction; results stay bit-identical.
 
     Args:
-        network: As `Network` says.
+        network: A `Network`.
     Yields:
-        `forward`, passes through the encoder; `backward`, passes back through the encoder; `backward_features`, passes
-        back to the shared features, which every pass through the encoder includes; all 0, and growing.
+        Counts, updated in place: `forward` and `backward`, passes through the encoder; `backward_features`, backward
+        passes to the shared features, including those that continue through the encoder.
     """
     passes = dict.fromkeys(("forward", "backward", "backward_features"), 0)
     encode = network.encode
 
     def count(name: str) -> None:
-        """One more pass of this kind."""
+        """Count one pass."""
         passes[name] += 1
 
     def counting(volume: Tensor) -> Tensor:
-        """The encoder, counted forward and, by a hook on its features, back to them."""
+        """Encode and count; a hook on the features counts the backward passes to them."""
         features = encode(volume)
         if not torch.is_inference_mode_enabled():
             count("forward")
@@ -44,6 +44,6 @@ def counted(network: nn.Module) -> Iterator[dict[str, int]]:
 
 
 def seconds_per_step(history: pd.DataFrame, n_steps: int) -> float:
-    """Mean seconds of an optimiser step, validation left out; `history` as `Fitted` has it."""
+    """Mean seconds of an optimiser step, without validation; `history` as in `Fitted`."""
     epochs = history[history["split"] == "train"].drop_duplicates("epoch")
     return float(epochs["seconds"].sum() / n_steps)

@@ -1,4 +1,4 @@
-"""Device, seeds and precision: where a network computes, and how exactly."""
+"""Device, seeds and precision of a network's computations."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from lungmtl.network.model import REDUCTION
 
-MIN_BF16_VOXELS = 2 * REDUCTION + 1  # along every axis, on a CPU; `forward` says why
+MIN_BF16_VOXELS = 2 * REDUCTION + 1  # along every axis, on a CPU; see `forward`
 
 
 def seed_everything(seed: int) -> None:
@@ -22,7 +22,7 @@ def pick_device() -> torch.device:
 
 
 def resolve_precision(precision: str, *, shape: Sequence[int]) -> str:
-    """Turn `auto` into bf16 where the device in use computes a grid of this shape natively and rightly, else fp32.
+    """Resolve `auto` to bf16 if the device supports it natively and correctly on a grid of this shape, else to fp32.
 
     Args:
         precision: auto, bf16 or fp32.
@@ -43,9 +43,9 @@ def forward(model: nn.Module, volume: Tensor, precision: str) -> tuple[Tensor, T
     """Logits (B, T) of volumes (B, 1, Z, Y, X), and the shared features (B, F, z, y, x).
 
     Raises:
-        ValueError: If a grid is too small for bf16 on a CPU. There oneDNN 3.12 (torch 2.13) computes the weight
-            gradient of a 3 x 3 x 3 convolution over 2 slices wrongly: the source pointer ends one slice too far, in
-            memory of anything, even NaN. Strided ones over 1 row or column fail too; 3 feature voxels are right.
+        ValueError: If a grid is too small for bf16 on a CPU. There oneDNN 3.12 (torch 2.13) computes a wrong
+            weight gradient of a 3 x 3 x 3 convolution over 2 slices: it reads one slice beyond the source, which is
+            arbitrary memory, even NaN. Strided ones over 1 row or column fail too; 3 feature voxels are correct.
             Source: `compute_od_loop_common` in oneDNN's jit_avx512_core_bf16_conv_kernel.cpp.
     """
     if precision == "bf16" and volume.device.type == "cpu" and min(volume.shape[2:]) < MIN_BF16_VOXELS:

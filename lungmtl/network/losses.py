@@ -10,9 +10,9 @@ def task_losses(logits: Tensor, target: Tensor, known: Tensor, *, positive_weigh
 
     Args:
         logits: (B, T).
-        target: 0 or 1, (B, T); anything, even NaN, where unknown.
+        target: 0 or 1, (B, T); any value, even NaN, where unknown.
         known: bool, (B, T).
-        positive_weight: Weight of a positive scan per task, (T,); 1 where not given.
+        positive_weight: Weight of a positive scan per task, (T,); 1 by default.
     Returns:
         Mean loss per task, (T,); exactly 0, with zero gradient, for a task that is unknown in the whole batch.
     """
@@ -23,7 +23,7 @@ def task_losses(logits: Tensor, target: Tensor, known: Tensor, *, positive_weigh
 
 
 def positive_weights(target: Tensor, known: Tensor) -> Tensor:
-    """Negatives over positives per task among known labels: both classes then weigh the same in the loss.
+    """Negatives over positives per task among known labels, which gives both classes the same weight in the loss.
 
     Args:
         target: 0 or 1, (N, T).

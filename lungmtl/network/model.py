@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 REDUCTION = 8  # input voxels per feature voxel along each axis
-ATTENTION_GAIN = 3.0  # chosen by us: attention starts on strong features; from a random start some seeds never find it
+ATTENTION_GAIN = 3.0  # chosen by us: attention starts on strong features; from a random start some seeds never learn it
 
 
 class ResidualBlock(nn.Module):
     """Two 3 x 3 x 3 convolutions with batch norm around a shortcut.
 
-    Batch norm keeps the absolute density of a scan, which tells emphysema; instance norm would remove it.
+    Batch norm keeps the absolute density of a scan, which indicates emphysema; instance norm would remove it.
     """
 
     def __init__(self, n_in: int, n_out: int, *, stride: int) -> None:

@@ -1,7 +1,7 @@
-"""Samplers: which scans make the batches of an epoch; every sampler gives as many batches as another.
+"""Samplers: which scans form the batches of an epoch; all samplers yield the same number of batches.
 
-A policy weighs losses, which do nothing for a task that nobody labelled in this batch; where every scan is labelled for
-few tasks, batches can be drawn by label instead. A scan may then come twice in an epoch, and another one never.
+A policy weights losses, which has no effect on a task without a label in the batch. Where every scan is labelled for
+few tasks, batches can be drawn by label instead; a scan may then occur twice in an epoch, and another one not at all.
 To add a sampler write its class here, its line in `KINDS` and its name in `SAMPLERS` (settings.py).
 """
 
@@ -17,15 +17,15 @@ from lungmtl.policies import Policy, Progress
 
 
 class Natural(Sampler[list[int]]):
-    """Every scan once in random order, whatever its labels, as `DataLoader(shuffle=True, drop_last=True)` bit for bit.
+    """Every scan once in random order, regardless of labels: the batches of `DataLoader(shuffle=True, drop_last=True)`.
 
     Args:
-        scans: The training scans; samplers that look at labels need its `known`, bool (N, T).
+        scans: The training scans; samplers that draw by label need its `known`, bool (N, T).
         batch_size: Scans per batch.
-        generator: Draws the batches; may be shared, since the state holds where it stood.
-        focus: Policy whose task in focus the batches follow, for `Focus`.
+        generator: Draws the batches; may be shared, since the sampler's state contains its state.
+        focus: For `Focus`: the policy whose task in focus the batches follow.
     Raises:
-        ValueError: If a sampler that looks at labels finds none of a task.
+        ValueError: If a sampler that draws by label finds no label of a task.
     """
 
     def __init__(self, scans: Dataset, batch_size: int, generator: torch.Generator, *, focus: Policy | None = None):
@@ -38,7 +38,7 @@ class Natural(Sampler[list[int]]):
         return self.n_scans // self.batch_size
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Give the batches of an epoch, after `load_state_dict` the rest of it."""
+        """Yield the batches of an epoch, or the rest of it after `load_state_dict`."""
         if self._resumed_at is None:
             self._drawn_from = self.generator.get_state()
         self.generator.set_state(self._drawn_from)
@@ -49,11 +49,11 @@ class Natural(Sampler[list[int]]):
         while self.position < len(self):
             self.position += 1
             yield batches[self.position - 1]
-        torch.randperm(self.n_scans, generator=self.generator)  # as torch's sampler does at the end, for the same bits
+        torch.randperm(self.n_scans, generator=self.generator)  # torch's sampler draws this, too: same bits
         self.epoch, self.position = self.epoch + 1, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Epoch, batches given of it, and the generator's state before the epoch was drawn and now."""
+        """Epoch, number of batches yielded, and the generator's state before the epoch was drawn and now."""
         return {
             "epoch": self.epoch,
             "position": self.position,
@@ -62,13 +62,13 @@ class Natural(Sampler[list[int]]):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on, with the next epoch's iteration, from where `state_dict` was taken."""
+        """Resume from `state_dict`; takes effect when the next iteration starts."""
         self.epoch, self.position, self._drawn_from = state["epoch"], state["position"], state["drawn_from"]
         self._resumed_at = state["generator"] if self.position else None
         self.generator.set_state(state["generator"])
 
     def _prepare(self, scans: Dataset) -> None:
-        """Look at the scans once."""
+        """Read once what the sampler needs of the scans."""
 
     def _draw(self) -> list[list[int]]:
         order = torch.randperm(self.n_scans, generator=self.generator).tolist()
@@ -76,7 +76,7 @@ class Natural(Sampler[list[int]]):
 
 
 class _ByLabel(Natural):
-    """Batches from the scans of each task, which come in random order and again when all have come."""
+    """Batches from one queue of labelled scans per task, each in random order and refilled when empty."""
 
     def _prepare(self, scans: Dataset) -> None:
         self.known: Tensor = scans.known  # (N, T)
@@ -96,7 +96,7 @@ class _ByLabel(Natural):
 
 
 class Each(_ByLabel):
-    """Scans at random from all, but for the last ones of a batch in which a task would have no label."""
+    """Random scans, except that the last places of a batch go to tasks that would have no label in it."""
 
     def _prepare(self, scans: Dataset) -> None:
         super()._prepare(scans)
@@ -128,7 +128,7 @@ class Turns(_ByLabel):
 
 
 class Focus(_ByLabel):
-    """Every batch from the scans labelled for the task in focus: Periodic Focusing of scans in place of weights."""
+    """Every batch from the scans labelled for the task in focus: Periodic Focusing by scans instead of weights."""
 
     def _batch(self, index: int) -> list[int]:
         step = self.epoch * len(self) + index
@@ -137,14 +137,14 @@ class Focus(_ByLabel):
 
 
 class _Queue:
-    """Scans in random order, again and again."""
+    """Endless queue of scans, shuffled anew after every pass."""
 
     def __init__(self, scans: Tensor, generator: torch.Generator):
         self.scans, self.generator = scans, generator
         self.waiting: list[int] = []
 
     def add_to(self, batch: list[int], n: int) -> list[int]:
-        """The batch with `n` more scans; none is in it twice, unless it holds more than the queue has."""
+        """Add `n` scans to the batch; none occurs twice unless the batch is larger than the queue."""
         while n:
             if not self.waiting:
                 self.waiting = self.scans[torch.randperm(len(self.scans), generator=self.generator)].tolist()
@@ -159,5 +159,5 @@ KINDS = {"natural": Natural, "each": Each, "turns": Turns, "focus": Focus}
 
 
 def sampler(name: str, focus: Policy | None) -> Callable[[Dataset, int, torch.Generator], Natural]:
-    """A sampler by its name in a params file: scans, batch size and generator to its batches; `focus` as they say."""
+    """The sampler of this name in a params file, still to be called with scans, batch size and generator."""
     return functools.partial(KINDS[name], focus=focus)

@@ -1,4 +1,4 @@
-"""Settings of a training: the same for every experiment of a study."""
+"""Training settings: the same for every experiment of a study."""
 
 import dataclasses
 
@@ -11,14 +11,14 @@ class Training:
     """How a network is trained.
 
     Attributes:
-        epochs: Passes over the training scans; the last batch is dropped where it is not full.
+        epochs: Passes over the training scans; an incomplete last batch is dropped.
         batch_size: Scans per optimiser step.
         learning_rate: Peak of the schedule: linear rise over `warmup` of the steps, constant, linear fall to 0 over
             the last quarter.
         weight_decay: Of AdamW.
         warmup: Fraction of all steps, in [0, 1).
         augment: Flip, shift, rotate, scale and noise, in training only.
-        selection: best_auc = highest validation AUC of the first task, the earliest of equals; last = last epoch.
+        selection: best_auc = highest validation AUC of the first task, the earliest if tied; last = last epoch.
     """
 
     epochs: int
