@@ -1,7 +1,7 @@
 """Tables of AUCs: mean over seeds, ensembles, and every metric of every run.
 
-Every run counts once, every table says how many scans and seeds stand behind a row and names its interval.
-Where a split holds fewer than two patients of a class, the numbers that need them are NaN (blank in the csv).
+Every run counts once; every table gives the number of scans and seeds behind a row and the name of its interval.
+If a split has fewer than two patients of a class, the numbers that need them are NaN (blank in the csv).
 """
 
 from contextlib import suppress
@@ -13,7 +13,7 @@ import pandas as pd
 from lungmtl.comparison.scans import COUNTS, ENDS, Scans, bootstrapped, named, of_task, scans_of
 from lungmtl.evidence import auc_interval, calibration, rate, run_scores
 
-FEWER = 400  # chosen by us: replicates where many intervals are wanted; their deviation has an error of 3.5 %
+FEWER = 400  # chosen by us: replicates of tables with many intervals; their standard error is off by 3.5 %
 CALIBRATION = ("calibration_slope", "calibration_intercept")
 RUN_METRICS = ("average_precision", "brier", *CALIBRATION, "sensitivity_at_90", "sensitivity_at_95")
 RUN_COLUMNS = (
@@ -27,8 +27,8 @@ def auc_table(predictions: pd.DataFrame, *, replicates: int, seed: int) -> pd.Da
     """Mean test AUC over seeds of every experiment and task, with the interval of `evidence.mean_auc`.
 
     Returns:
-        experiment, task, auc, low, high, interval, seed_sd (deviation of single runs; NaN with one), n_seeds, n,
-        positives, unknown (scans without a label).
+        experiment, task, auc, low, high, interval, seed_sd (standard deviation of single runs; NaN with one), n_seeds,
+        n, positives, unknown (scans without a label).
     """
     rows = []
     for (experiment, task), scans in bootstrapped(scans_of(predictions, "test"), replicates, seed).items():
@@ -42,8 +42,8 @@ def auc_table(predictions: pd.DataFrame, *, replicates: int, seed: int) -> pd.Da
 def ensemble_table(predictions: pd.DataFrame, *, task: str, replicates: int, seed: int) -> pd.DataFrame:
     """AUC of the mean probability over seeds, and the mean AUC of single runs.
 
-    The ensemble is one predictor, so its interval is over patients only: another ensemble of as many seeds would
-    differ, and nothing here says how much.
+    The ensemble is one predictor, so its interval is over patients only. It does not include the variance between
+    ensembles of other seeds.
 
     Returns:
         experiment, auc, low, high, interval, mean_auc (of single runs), n_seeds, n, positives, unknown.
@@ -64,9 +64,9 @@ def run_table(predictions: pd.DataFrame, *, replicates: int, seed: int) -> pd.Da
     """Every metric of every run and task; sensitivity and specificity at the run's own validation threshold.
 
     Intervals are 95 %: AUC `low`, `high` DeLong on the logit scale; `bootstrap_*`, average precision and
-    `sensitivity_at_*` stratified patient bootstrap, one set of draws for all (no more than `FEWER` replicates); Brier
-    score over patients; calibration cluster-robust; sensitivity and specificity at the threshold Wilson, the
-    threshold taken as given.
+    `sensitivity_at_*` stratified patient bootstrap, one set of draws for all (at most `FEWER` replicates); Brier
+    score over patients; calibration cluster-robust; sensitivity and specificity at the threshold Wilson, with
+    the threshold taken as fixed.
 
     Returns:
         `RUN_COLUMNS`; sensitivity_at_90 and _95 are at percent specificity.
@@ -84,7 +84,7 @@ def run_table(predictions: pd.DataFrame, *, replicates: int, seed: int) -> pd.Da
 
 
 def _scores(scans: Scans, weight: np.ndarray) -> dict[str, float]:
-    """Metrics of one run; no calibration where it has no finite slope."""
+    """Metrics of one run; no calibration if its slope is not finite."""
     arrays = scans.target, scans.probability[0]
     found = run_scores(*arrays, scans.patient, weight)
     found["bootstrap"] = found.pop("auc")
@@ -96,7 +96,7 @@ def _scores(scans: Scans, weight: np.ndarray) -> dict[str, float]:
 
 
 def _rates(scans: Scans, threshold: float) -> dict[str, float]:
-    """Sensitivity and specificity at a threshold, nothing without one."""
+    """Sensitivity and specificity at a threshold; empty without one."""
     if np.isnan(threshold):
         return {}
     called = scans.mean >= threshold

@@ -29,12 +29,12 @@ def roc_table(predictions: pd.DataFrame, *, task: str) -> pd.DataFrame:
 def reliability_table(predictions: pd.DataFrame, *, task: str) -> pd.DataFrame:
     """Reliability curve of every experiment: share of positives by predicted probability, in ten bins of equal count.
 
-    The predictions of all seeds are pooled (`evidence.reliability`), because a single network is what is calibrated or
-    not; the mean over seeds is another predictor, less extreme. The band counts patients, not predictions.
+    The predictions of all seeds are pooled (`evidence.reliability`), because calibration is a property of a single
+    network; the mean over seeds is another, less extreme predictor. The band counts patients, not predictions.
 
     Returns:
         experiment, predicted (mean of the bin), observed, low, high (95 % Wilson), n (different scans in the bin),
-        n_effective (what the band takes for independent patients), n_seeds.
+        n_effective (independent patients that the band assumes), n_seeds.
     """
     rows = [
         (name, *found, len(scans.seeds))

@@ -1,4 +1,4 @@
-"""Tables of AUC differences between experiments, and what each difference settles."""
+"""Tables of AUC differences between experiments, and their verdicts."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from scipy.special import stdtrit
 from lungmtl.comparison.scans import COUNTS, Pair, Scans, bootstrapped, holm_known, of_task, pairs_of
 from lungmtl.evidence import compare_auc, difference_interval, equivalence, mcnemar_exact
 
-MARGIN = 0.02  # chosen by us: an AUC difference too small to matter; what the paper's test set can just resolve
+MARGIN = 0.02  # chosen by us: an AUC difference too small to matter; the smallest that the paper's test set can resolve
 SIGNIFICANCE = 0.05  # of the adjusted p values, two-sided for a difference
 MCNEMAR = ("experiment_only_right", "reference_only_right", "mcnemar_p")
 DIFFERENCE = ("experiment", "reference", "difference", "low", "high", "p", "p_holm", "interval")
@@ -39,8 +39,8 @@ def comparison_table(
     The AUC difference is paired by scan and by seed (`evidence.mean_difference`). McNemar's test needs one
     decision per scan: the mean probability over those seeds, at the Youden threshold of the same mean on validation
     scans. Equivalence is tested too (`evidence.equivalence`): a pair may turn out different, equivalent, both (a
-    difference that is there but small) or neither (too few scans or seeds to tell). Holm adjusts over all rows
-    (n_family), each of the three tests for itself. Two references meet once.
+    real but small difference) or neither (too few scans or seeds). Holm's adjustment is over all rows (n_family),
+    separately for each of the three tests. A pair of references occurs once.
 
     Returns:
         `COMPARISON_COLUMNS`; the 90 % interval lies inside the margin exactly where equivalence_p is below 5 %.
@@ -59,7 +59,7 @@ def comparison_table(
 def seed_comparison_table(predictions: pd.DataFrame, *, references: Sequence[str], task: str) -> pd.DataFrame:
     """The same comparison seed by seed: paired DeLong, and exact McNemar at each run's own validation threshold.
 
-    Every seed predicts the same scans, so the rows of a pair are not independent: no p value may be pooled.
+    Every seed predicts the same scans, so the rows of a pair are not independent: p values must not be pooled.
 
     Returns:
         `SEED_COLUMNS`.
@@ -84,21 +84,21 @@ def ensemble_comparison_table(predictions: pd.DataFrame, *, references: Sequence
 
 
 def verdicts(comparisons: pd.DataFrame) -> pd.Series:
-    """What each row of a comparison settles, from its two adjusted p values.
+    """Verdict of each row of a comparison, from its two adjusted p values.
 
     Args:
         comparisons: difference, p_holm, equivalence_p_holm, margin.
     Returns:
-        "higher" or "lower" where no difference is rejected, "equivalent within <margin>" where differences beyond the
-        margin are, both joined by a comma, and "not settled" otherwise; "" where there is no difference.
+        "higher" or "lower" if the hypothesis of no difference is rejected, "equivalent within <margin>" if that of a
+        difference beyond the margin is, both joined by a comma, otherwise "not settled"; "" if the difference is NaN.
     """
     return comparisons.apply(_verdict, axis=1, result_type="reduce").astype(object)
 
 
 def gain_needed(comparisons: pd.DataFrame) -> pd.Series:
-    """The difference from which on Holm's next step would call an experiment higher, with its own error.
+    """The smallest difference that Holm's next step would call higher, given each comparison's standard error.
 
-    There p is 5 % divided by the number of comparisons that are not rejected.
+    That step compares p with 5 % divided by the number of comparisons that are not rejected.
     """
     n_open = max(int((comparisons["p_holm"] >= SIGNIFICANCE).sum()), 1)
     level = 1 - SIGNIFICANCE / n_open
@@ -121,7 +121,7 @@ def _delong(pair: Pair) -> dict[str, object]:
 
 
 def _mcnemar(pair: Pair, validation: dict[str, Scans]) -> dict[str, float]:
-    """McNemar's test at the thresholds of validation scans; blank where those hold one class."""
+    """McNemar's test at the thresholds of validation scans; empty if those hold only one class."""
     a, b = pair.a, pair.b
     at_a, at_b = (validation[name].of(a.seeds).threshold for name in (pair.experiment, pair.reference))
     if np.isnan([at_a, at_b]).any():
@@ -130,7 +130,7 @@ def _mcnemar(pair: Pair, validation: dict[str, Scans]) -> dict[str, float]:
 
 
 def _with_family(rows: list[dict[str, object]], columns: Sequence[str]) -> pd.DataFrame:
-    """Rows as a frame with these columns; Holm over all of them, for every kind of p value that the columns name."""
+    """Rows as a frame with these columns; every `*p_holm` is adjusted over all rows."""
     frame = pd.DataFrame(rows, columns=list(columns))
     adjusted = [column for column in columns if column.endswith("p_holm")]
     frame = frame.assign(**{column: holm_known(frame[column.removesuffix("_holm")]) for column in adjusted})

@@ -1,4 +1,4 @@
-"""Tables of what was learnt: which seeds learnt, whether curves were flat at the end, how far the ceiling is."""
+"""Tables of learning: which seeds learnt, whether curves were flat at the end, and the ceiling of the AUC."""
 
 import numpy as np
 import pandas as pd
@@ -7,7 +7,7 @@ from lungmtl.comparison.scans import of_task
 from lungmtl.evidence import auc_interval
 from lungmtl.experiments import in_order
 
-# chosen by us, after the first results: between 0.622 and 0.686 no run of the committed studies had its lower limit
+# chosen by us, after the first results: no run of the committed studies had its lower limit in 0.622 to 0.686
 LEARNT_LOW = 0.65
 # chosen by us: a rise of the median validation AUC per epoch below which a curve is flat; 0.02 in ten epochs
 FLAT_RISE = 0.002
@@ -36,15 +36,15 @@ def learning_table(learnt: pd.DataFrame, history: pd.DataFrame, *, ceiling: floa
     """How far every experiment learnt the central task, and whether its validation curve was flat at the end.
 
     The rise is the least-squares slope per epoch of the median validation AUC over seeds, over the last quarter of the
-    epochs and the epoch before it. A rate that falls to 0 makes a curve rise at its end, so a flat one is not proven.
+    epochs and the epoch before it. The falling learning rate itself changes the end of a curve, so flat is no proof.
 
     Args:
         learnt: As `learnt_table` returns it.
         history: experiment, seed, epoch, split, auc of the central task; may have no rows.
-        ceiling: AUC of an error-free reader of the scans' truth, where there is one.
+        ceiling: AUC of an error-free measurement of the scans' ground truth, if known.
     Returns:
         `LEARNING_COLUMNS`, one row per experiment; AUCs are means over seeds, train and validation in the last epoch
-        (train: with augmentation, as training went). Blank where history has no rows.
+        (train: with augmentation). Blank if history has no rows.
     """
     rows = []
     for experiment in in_order(learnt["experiment"]):
@@ -67,13 +67,13 @@ def _end_of_curve(validation: pd.DataFrame) -> dict[str, object]:
 
 
 def ceiling_table(predictions: pd.DataFrame, readings: pd.DataFrame) -> pd.DataFrame:
-    """AUC of an error-free reading of every test scan against the recorded labels: what a network can hope for.
+    """AUC of an error-free measurement of every test scan against the recorded labels: the ceiling of a network.
 
     Args:
-        predictions: Of any runs; the targets are taken from there.
-        readings: `scan` and a column per task, the reading; may have no rows.
+        predictions: Of any runs; only their targets are used.
+        readings: `scan` and a column per task, the measurement; may have no rows.
     Returns:
-        task, auc, low, high, interval, n, positives; tasks with a reading of every scan alone.
+        task, auc, low, high, interval, n, positives; only tasks with a measurement of every scan.
     """
     test = predictions[predictions["split"] == "test"].drop_duplicates(["scan", "task"]).dropna(subset="target")
     known = readings.set_index("scan")

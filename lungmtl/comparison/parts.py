@@ -1,4 +1,4 @@
-"""Parts of a difference: named contrasts of two experiments that differ in one thing, each where both are there.
+"""Named contrasts: pairs of experiments that differ in one thing, each of which isolates a part of a difference.
 
 A control is an arm, `<experiment>-<arm>`, or a static experiment; params/controls and params/disjoint hold them.
 """
@@ -28,7 +28,7 @@ TELLS = {
     "turns of scans": "taking turns in scans in place of turns in weights",
 }
 STATIC = {"MTL0": "MTL.aux0.01", "MTL1": "MTL.aux0.1", "MTL2": "MTL.aux1", "MTL3": "MTL", "MTL4": "MTL.aux6"}
-CONTRASTS = (  # part, experiment, the one subtracted; {} is any experiment, {static} its base weights without turns
+CONTRASTS = (  # part, experiment, reference; {} is any experiment, {static} its base weights without turns
     ("sharing", "MTL", "STL"),
     ("sharing", "{static}", "STL"),
     ("focus", "{}", "{}-mean"),
@@ -58,14 +58,14 @@ COLUMNS = ("part", "tells", "experiment", "reference", "difference", "low", "hig
 
 
 def parts_table(predictions: pd.DataFrame, *, task: str, replicates: int, seed: int) -> pd.DataFrame:
-    """Differences of test AUC that each tell one part, paired by scan and seed.
+    """Differences of test AUC of the named contrasts, paired by scan and seed.
 
-    Estimates with intervals (`evidence.mean_difference`): the protocol's family does not hold these pairs, so there is
-    no adjusted p value.
+    Estimates with intervals (`evidence.mean_difference`), but no adjusted p values: these pairs are not in the
+    protocol's family.
 
     Returns:
-        `COLUMNS`, n_seeds, n, positives: a row per contrast of `CONTRASTS` whose experiments are both there; no row if
-        none is. n_agree counts the seeds whose difference has the sign of the mean.
+        `COLUMNS`, n_seeds, n, positives: a row per contrast of `CONTRASTS` whose two experiments are present. n_agree
+        counts the seeds whose difference has the sign of the mean.
     """
     named = contrasts(predictions["experiment"].unique())
     wanted = {name for _, *pair in named for name in pair}

@@ -1,4 +1,4 @@
-"""Tables for readers: next to the paper's numbers, of run time, as text.
+"""Tables for readers: the paper's AUCs next to ours, run time and cost, results as text.
 
 Sources: Yang et al. 2020, Table 2 and abstract, arXiv 1912.07167 (the published AUCs).
 """
@@ -35,12 +35,12 @@ def seconds_table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def cost_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """What every experiment costs: trials of its group in this study, steps, passes and seconds per step.
+    """Cost of every experiment: trials of its group in this study, steps, passes and seconds per step.
 
     Returns:
         experiment, n_seeds, trials (variants of one base, itself included), steps, and means over seeds: forward,
-        backward and backward_features per step (`network.counted`), seconds_per_step with its least and most. Runs that
-        recorded no cost are left out.
+        backward and backward_features per step (`network.counted`), seconds_per_step with its minimum and maximum. Runs
+        that recorded no cost are left out.
     """
     passes = ["forward", "backward", "backward_features"]
     columns = ["n_seeds", "trials", "steps", *passes, "seconds_per_step", "seconds_min", "seconds_max"]
@@ -55,7 +55,7 @@ def cost_table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def published_table(aucs: pd.DataFrame, *, task: str) -> pd.DataFrame:
-    """The paper's four AUCs next to those of our experiments that each may belong to; two different cohorts.
+    """The paper's four AUCs next to those of our experiments that may correspond; the cohorts differ.
 
     Returns:
         setting, experiment, paper_auc, paper_n, auc, low, high, interval, n_seeds, n.
@@ -82,14 +82,14 @@ def format_table(aucs: pd.DataFrame) -> str:
 
 
 def format_result(aucs: pd.DataFrame, comparisons: pd.DataFrame) -> str:
-    """The result on the central task as text, to the first reference: `result_table`, and what stands behind it."""
+    """The result on the central task as text: `result_table` for the first reference, interval, seeds and scans."""
     first = comparisons[comparisons["reference"] == next(iter(comparisons["reference"]), "")]
     table, central = result_table(aucs, first), aucs[aucs["task"] == aucs["task"].iloc[0]]
     return f"{table.to_string(index=False)}\n{_notes(central)}"
 
 
 def result_table(aucs: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFrame:
-    """The result on the central task as texts: AUC, and to each reference the paired difference and its verdict.
+    """The result on the central task as texts: AUC, and for each reference the paired difference and its verdict.
 
     Args:
         aucs: As `auc_table` returns it, or its csv; the first task is the central one.

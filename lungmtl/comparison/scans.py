@@ -1,4 +1,4 @@
-"""Scans of experiments side by side, as arrays with one row per seed, and pairs of experiments."""
+"""Labelled scans of experiments as arrays with one row per seed, and pairs of experiments."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ class Scans(NamedTuple):
     scan: np.ndarray
     seeds: list[int]
     n_unknown: int
-    areas: Areas | None = None  # where they are bootstrapped
+    areas: Areas | None = None  # if they are bootstrapped
 
     @property
     def counts(self) -> dict[str, int]:
@@ -36,7 +36,7 @@ class Scans(NamedTuple):
 
     @property
     def about(self) -> dict[str, object]:
-        """What stands behind a mean over seeds: name of its bootstrapped interval, seeds and counts."""
+        """Columns that describe a mean over seeds: name of its bootstrap interval, seeds and counts."""
         interval = f"95 % patient bootstrap{' and seed variance' if len(self.seeds) > 1 else ''}"
         return {"interval": interval, "n_seeds": len(self.seeds)} | self.counts
 
@@ -58,12 +58,12 @@ class Scans(NamedTuple):
 
     @property
     def mean_auc(self) -> Interval:
-        """Mean AUC over seeds with its bootstrapped interval; blank with too few scans of a class."""
+        """Mean AUC over seeds with its bootstrap interval; NaN with too few patients of a class."""
         return evidence.mean_auc(self.target, self.areas) if self.has_both else Interval(np.nan, np.nan, np.nan)
 
     @property
     def mean_of_runs(self) -> float:
-        """Mean AUC over seeds; NaN where the scans hold one class."""
+        """Mean AUC over seeds; NaN if the scans hold one class."""
         has_both = len(np.unique(self.target)) == 2
         return float(
             np.mean([evidence.auc(self.target, values) if has_both else np.nan for values in self.probability])
@@ -71,7 +71,7 @@ class Scans(NamedTuple):
 
     @property
     def threshold(self) -> float:
-        """Youden threshold of the mean probability over seeds; NaN where the scans hold one class."""
+        """Youden threshold of the mean probability over seeds; NaN if the scans hold one class."""
         return evidence.youden_threshold(self.target, self.mean) if len(np.unique(self.target)) == 2 else np.nan
 
     def weights(self, replicates: int, seed: int) -> np.ndarray:
@@ -85,7 +85,7 @@ class Scans(NamedTuple):
         return self._replace(probability=self.probability[rows], seeds=list(seeds), areas=areas)
 
     def among(self, scans: Sequence[str]) -> "Scans":
-        """Those of these scans that are labelled; none of them counts as unknown."""
+        """The labelled scans among those named; `n_unknown` is 0."""
         inside = pd.Index(self.scan).isin(scans)
         arrays = {name: getattr(self, name)[inside] for name in ("target", "patient", "scan")}
         return self._replace(**arrays, probability=self.probability[:, inside], n_unknown=0, areas=None)
@@ -106,16 +106,16 @@ class Pair(NamedTuple):
 
     @property
     def mean_difference(self) -> Difference:
-        """Mean AUC difference over seeds with its bootstrapped interval; blank with too few scans of a class."""
+        """Mean AUC difference over seeds with its bootstrap interval; NaN with too few patients of a class."""
         return self.difference(lambda a, b: evidence.mean_difference(a.areas, b.areas))
 
     def difference(self, test: Callable[[Scans, Scans], Difference]) -> Difference:
-        """What `test` finds; blank with too few scans of a class."""
+        """Result of `test`; NaN with too few patients of a class."""
         return test(self.a, self.b) if self.a.has_both else Difference(*(np.nan,) * len(Difference._fields))
 
 
 def pairs_of(groups: dict[str, Scans], references: Sequence[str]) -> list[Pair]:
-    """Every experiment against every reference; two references meet once, and those that share no seed never."""
+    """Every experiment paired with every reference over their common seeds; a pair of references occurs once."""
     pairs: dict[frozenset[str], Pair] = {}
     for reference, name in product([name for name in references if name in groups], groups):
         a, b = groups[name], groups[reference]
@@ -126,7 +126,7 @@ def pairs_of(groups: dict[str, Scans], references: Sequence[str]) -> list[Pair]:
 
 
 def bootstrapped(groups: dict[Any, Scans], replicates: int, seed: int) -> dict[Any, Scans]:
-    """The same groups with `areas` where there are enough scans of both classes."""
+    """The same groups with `areas` if there are enough patients of both classes."""
     found = dict(groups)
     for place, scans in groups.items():
         if scans.has_both:

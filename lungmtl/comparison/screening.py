@@ -19,7 +19,7 @@ OF_EXPERIMENT = (
 
 
 class Screened(NamedTuple):
-    """What can be compared, and what cannot: `problems` has columns run ("" = no single run), problem."""
+    """The runs that can be compared; of the others `problems` has columns run ("" = no single run), problem."""
 
     runs: pd.DataFrame
     predictions: pd.DataFrame
@@ -40,11 +40,11 @@ def screen(
     Args:
         runs: Complete runs, as `study.collect` returns them.
         predictions: Predictions of them.
-        experiments: Expected experiments, others are not looked at; empty = those found.
+        experiments: Expected experiments, others are ignored; empty = those found.
         seeds: Expected seeds; empty = those found.
     Raises:
         ValueError: If no value of a shared setting, or no set of scans, is that of more than half of the runs; or
-            if nothing is left.
+            if no run is left.
     """
     expected = list(experiments) or in_order(runs["experiment"])
     wanted = sorted(seeds or runs["seed"].unique())
@@ -75,7 +75,7 @@ def missing_runs(
     experiments: Sequence[str] = (),
     seeds: Sequence[int] = (),
 ) -> pd.DataFrame:
-    """Expected runs that are not there, and why: columns run, reason; arguments as those of `screen`.
+    """Expected runs that are missing, and why: columns run, reason; arguments as in `screen`.
 
     Args:
         incomplete: Names of run directories without a record.
@@ -120,9 +120,9 @@ def _run_with_bad_values(_: pd.DataFrame, predictions: pd.DataFrame) -> dict[str
 
 
 def _run_with_other_settings(runs: pd.DataFrame, _: pd.DataFrame) -> dict[str, str]:
-    """Runs whose cohort or shared setting is not that of most; all of an experiment that has no majority.
+    """Runs whose cohort or shared setting is not that of the majority; all runs of an experiment without a majority.
 
-    A record written before a setting existed has no value of it, which is no difference.
+    A record that is older than a setting has no value of it, which does not count as a difference.
     """
     found: dict[str, str] = {}
     for what, values, of_experiment in _shared(runs):
@@ -142,7 +142,7 @@ def _run_with_other_settings(runs: pd.DataFrame, _: pd.DataFrame) -> dict[str, s
 
 
 def _shared(runs: pd.DataFrame) -> Iterator[tuple[str, pd.Series, bool]]:
-    """What runs must share: words for it, its values as text (NaN = not known), whether only within an experiment."""
+    """What runs must share: its name, its values as text (NaN = unknown), and whether only within an experiment."""
     yield "The cohort table (its sha256)", runs["cohort_sha256"].map(_as_text, na_action="ignore"), False
     own = {f"config_{name}" for name in OWN_SETTINGS}
     for name in [name for name in runs if name in OF_EXPERIMENT or (name.startswith("config_") and name not in own)]:
@@ -162,7 +162,7 @@ def _as_text(value: object) -> str:
 
 
 def _run_with_other_scans(_: pd.DataFrame, predictions: pd.DataFrame) -> dict[str, str]:
-    """Runs whose scans, targets or patients are not those of most runs that have the task."""
+    """Runs whose scans, targets or patients differ from those of most runs with the task."""
     place = ["split", "scan", "patient", "target"]
     rows = pd.Series(pd.util.hash_pandas_object(predictions[place], index=False), index=predictions.index)
     kinds = rows.groupby([predictions["task"], predictions["run"]], sort=False).sum()  # blind to the order of rows
@@ -183,7 +183,7 @@ def _run_with_other_scans(_: pd.DataFrame, predictions: pd.DataFrame) -> dict[st
 
 
 def _scan_problem(rows: pd.DataFrame, usual: pd.DataFrame, task: str) -> str:
-    """What a run's scans of a task have that those of a usual run have not, in a sentence."""
+    """How a run's scans of a task differ from those of a usual run, in a sentence."""
     both = rows.merge(usual, on=["split", "scan"], how="outer", suffixes=("", "_usual"), indicator="side")
     is_common = both["side"] == "both"
     cases = {"missing": both["side"] == "right_only", "unexpected": both["side"] == "left_only"}
@@ -200,7 +200,7 @@ def _scan_problem(rows: pd.DataFrame, usual: pd.DataFrame, task: str) -> str:
 def _common_seeds(
     runs: pd.DataFrame, expected: Sequence[str], wanted: Sequence[int]
 ) -> tuple[set[str], list[tuple[str, str]]]:
-    """Names of the runs that tables may hold, and what is left out for their sake."""
+    """Names of the runs to compare, of seeds that all experiments have; and the problems of the others."""
     found = {name: set(runs.loc[runs["experiment"] == name, "seed"]) for name in expected}
     problems = [("", f"{name} is left out: it has no run to compare.") for name in expected if not found[name]]
     seeds = {name: of_name for name, of_name in found.items() if of_name}

@@ -7,7 +7,7 @@ import pandas as pd
 from lungmtl.comparison.aucs import FEWER
 from lungmtl.comparison.scans import bootstrapped, of_task, pairs_of
 
-MAX_KINDS = 5  # chosen by us: a numeric attribute with no more different values is a label, not a measurement
+MAX_KINDS = 5  # chosen by us: a numeric attribute with at most as many values is a category, not a measurement
 
 
 def subgroup_table(
@@ -21,17 +21,17 @@ def subgroup_table(
 ) -> pd.DataFrame:
     """AUC and differences in subgroups of the test scans: exploratory, so without p values.
 
-    Many subgroups are looked at and none was planned for: some intervals exclude 0 by chance alone, and two
-    subgroups differ only where the interval of their difference says so, which is not computed.
+    There are many subgroups and none was planned, so some intervals exclude 0 by chance alone. Whether two subgroups
+    differ from each other is not tested.
 
     Args:
-        predictions: Every other task known for a scan makes subgroups too (yes, no).
+        predictions: The known labels of every other task define subgroups, too (yes, no).
         attributes: `scan` and any further columns. A numeric column is cut at its median over the test scans that
-            have a value; with no more than `MAX_KINDS` values, as text and booleans, it is taken as it is. What
-            only positives have (a nodule's diameter) splits the positives, each part against all negatives.
+            have a value; with at most `MAX_KINDS` values, like text and booleans, it is a category. An attribute
+            that only positives have (a nodule's diameter) splits the positives, each part against all negatives.
         references: Experiments to compare with.
         task: The task whose AUC it is.
-        replicates: Number of bootstrap replicates; no more than `FEWER` are drawn, from `seed`.
+        replicates: Number of bootstrap replicates; at most `FEWER` are drawn, from `seed`.
     Returns:
         attribute, subgroup, experiment, reference ("" = the AUC itself), value, low, high, interval, n_seeds, n,
         positives. Values of a subgroup with fewer than two patients of a class are NaN.

@@ -1,4 +1,4 @@
-"""Tables of what limits a comparison: variance of seeds and of scans, detectable differences."""
+"""Tables of the limits of a comparison: variance of seeds and of scans, detectable differences."""
 
 from collections.abc import Iterator, Sequence
 
@@ -23,17 +23,17 @@ POWER_SIZES = (100, 200, 400, 592, 1000, 2000, 4000, 10000)  # test scans
 def variance_table(
     predictions: pd.DataFrame, *, references: Sequence[str], task: str, replicates: int, seed: int
 ) -> pd.DataFrame:
-    """Variance of the mean over seeds, of each AUC and each difference: the part of seeds and the part of test scans.
+    """Variance of the mean over seeds, of each AUC and each difference, split into seeds and test scans.
 
     `evidence.variance_parts` with the covariance of the patient bootstrap. `seed_variance` is what more seeds would
-    remove: the raw variance between seeds over their number. All seeds share their test scans, so it holds
-    nothing that seeds share; it does hold what each seed alone owes to these scans, `interaction_variance`
-    (a part of `seed_variance`, which more scans would remove as well). `patient_variance` is what remains with any
-    number of seeds. With one seed only the sum of `patient_variance` and interaction can be told.
+    remove: the raw variance between seeds divided by their number. All seeds share their test scans, so it
+    excludes the common effect of the scans, but includes the seed-by-scan interaction, `interaction_variance`, which
+    more scans would remove as well. `patient_variance` remains with any number of seeds. With one seed only the sum of
+    `patient_variance` and interaction can be estimated.
 
     Returns:
         `VARIANCE_COLUMNS`; reference "" = the AUC itself, total_variance the sum of seed_variance and patient_variance,
-        seed_share of the total, seed_sd the deviation between single runs, patient_sd the root of patient_variance.
+        seed_share of the total, seed_sd the standard deviation of single runs, patient_sd the root of patient_variance.
     """
     groups = bootstrapped(of_task(predictions, "test", task), replicates, seed)
     rows = [{"experiment": name, "reference": ""} | _variance(scans, scans.areas) for name, scans in groups.items()]
@@ -48,8 +48,8 @@ def power_table(
     """Smallest true AUC difference that a paired two-sided 5 % test finds with 80 % power, by number of test scans.
 
     Taken from this study: prevalence, and DeLong's variance and correlation of the two predictors, scaled as 1 / n. The
-    paper gives neither its prevalence nor the correlation of its predictions, so its row (`paper's n`) says what its
-    592 scans could show if both were as here; a larger correlation would show smaller differences.
+    paper gives neither its prevalence nor the correlation of its predictions, so its row (`paper's n`) assumes
+    both as here for its 592 scans; with a larger correlation smaller differences would be detectable.
 
     Rows with n_seeds 1 compare one trained network with one other (the paper's case; mean variance over this study's
     pairs of runs): they hold for these two networks, not for their policies. Rows with n_seeds above 1 compare policies

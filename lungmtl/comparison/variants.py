@@ -1,4 +1,4 @@
-"""Table of the variants that validation scans choose."""
+"""Table of the variants that are selected on validation scans."""
 
 from collections.abc import Sequence
 
@@ -12,16 +12,16 @@ from lungmtl.experiments import base_of
 def selected_table(
     predictions: pd.DataFrame, *, references: Sequence[str], task: str, replicates: int, seed: int
 ) -> pd.DataFrame:
-    """The best variant of every experiment, chosen on validation scans, and what it does on test scans.
+    """The best variant of every experiment, chosen on validation scans, and its result on test scans.
 
     `BASE.change` (e.g. `ITW2.start0.5`) is a variant of `BASE`. Of a group of at least two, the member with the
-    highest mean validation AUC over seeds is taken (the first of equals). Test scans have no part in the choice, so
-    intervals are what they say for the chosen one; how far another choice would have gone is not in them.
+    highest mean validation AUC over seeds is taken (the first if tied). Test scans play no part in the choice, so
+    the intervals are valid for the chosen variant; they do not include the variance of the choice.
 
     Returns:
         group, experiment (the chosen), validation_auc, test_auc, low, high, reference, difference, difference_low,
         difference_high, p, p_holm (over all rows), interval, n_candidates, n_seeds. One row per group and
-        reference; reference "" where the chosen is the only one.
+        reference; reference "" if the chosen one has no other to be compared with.
     """
     validation = of_task(predictions, "validation", task)
     test = bootstrapped(of_task(predictions, "test", task), replicates, seed)
@@ -30,7 +30,7 @@ def selected_table(
         members = [name for name in test if base_of(name) == base]
         if len(members) > 1:
             areas = {name: validation[name].mean_of_runs for name in members}
-            chosen = max(areas, key=lambda name: np.nan_to_num(areas[name], nan=-1.0))  # the first of equals
+            chosen = max(areas, key=lambda name: np.nan_to_num(areas[name], nan=-1.0))  # the first if tied
             row = {"group": base, "validation_auc": areas[chosen], "n_candidates": len(members)}
             rows += [row | found for found in _rows_of(chosen, test, references)]
     columns = ["group", "experiment", "validation_auc", "value", "low", "high", "reference", "difference"]
