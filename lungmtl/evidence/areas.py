@@ -2,11 +2,11 @@
 
 Everywhere in this room `target` is 0 or 1 with one value per scan (N,), `probability` lies in [0, 1] in the same order,
 and `patient` names the patient of every scan. Several runs of one experiment (one per seed) are rows of `probability`
-(S, N). Scans without a label are left out by the caller, a class without scans raises a ValueError. Everything is
+(S, N). The caller leaves out scans without a label; a class without scans raises a ValueError. Everything is
 float64; ties count one half. Intervals are two-sided, 95 %.
 
 Sources: DeLong, DeLong & Clarke-Pearson 1988, Biometrics 44:837-845; in O(n log n) through midranks: Sun & Xu 2014,
-IEEE Signal Processing Letters 21:1389-1393. Referee: R pROC, tests/data/proc_reference.R.
+IEEE Signal Processing Letters 21:1389-1393. Reference implementation: R pROC, tests/data/proc_reference.R.
 """
 
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from scipy import stats
 from scipy.special import expit, logit, ndtri, stdtrit
 
 LEVEL = 0.95
-MIN_ERROR = 1e-10  # chosen by us: a standard error below this is rounding of 0
+MIN_ERROR = 1e-10  # chosen by us: a standard error below this is 0 up to rounding
 
 
 class Interval(NamedTuple):
@@ -59,9 +59,9 @@ def delong_covariance(target: np.ndarray, probability: np.ndarray) -> tuple[np.n
 def auc_interval(target: np.ndarray, probability: np.ndarray) -> Interval:
     """AUC with DeLong's interval on the logit scale, which never leaves [0, 1].
 
-    With full separation (AUC 0 or 1) the variance is 0 and says nothing. The open side is then bounded by
-    the k = min(positives, negatives) independent pairs: were the true AUC below 0.025**(1 / k), all k pairs would be in
-    order with a chance of less than 2.5 %. With ten positives among 60 scans it covers 93 to 95 %
+    With full separation (AUC 0 or 1) the variance is 0 and not informative. The open side is then bounded by
+    the k = min(positives, negatives) independent pairs: if the true AUC were below 0.025**(1 / k), all k pairs would be
+    ordered correctly with a probability below 2.5 %. With ten positives among 60 scans it covers 93 to 95 %
     (benchmarks/coverage.py).
     """
     target, probability = checked(target, probability)
@@ -90,7 +90,7 @@ def equivalence(difference: Difference, *, margin: float) -> float:
     """p value of two one-sided t tests (TOST): small means that the true difference lies within +-`margin`.
 
     It is below 5 % exactly where the 90 % interval lies inside the margin, the largest difference that is too small to
-    matter. Large means not shown, not different.
+    matter. A large p value does not show a difference.
 
     Source: Schuirmann 1987, Journal of Pharmacokinetics and Biopharmaceutics 15:657-680.
     """
@@ -128,7 +128,7 @@ def logit_interval(value: float, error: float, freedom: float) -> Interval:
 
 
 def difference_of(difference: float, error: float, freedom: float, level: float = LEVEL) -> Difference:
-    """Interval and p value of a difference from its standard error; where that is 0, only 0 is no difference."""
+    """Interval and p value of a difference from its standard error; if that is 0, p is 1 for no difference, else 0."""
     quantile = quantile_of(freedom, level)
     if error < MIN_ERROR:
         return Difference(difference, difference, difference, float(abs(difference) < MIN_ERROR), 0.0, freedom)
@@ -138,7 +138,7 @@ def difference_of(difference: float, error: float, freedom: float, level: float 
 
 
 def quantile_of(freedom: float, level: float = LEVEL) -> float:
-    """Half-width of a two-sided t interval in standard errors; of the normal one with endless degrees of freedom."""
+    """Half-width of a two-sided t interval in standard errors; normal with infinite degrees of freedom."""
     if not 0 < level < 1:
         raise ValueError(f"`level` must be inside (0, 1). Found {level}.")
     share = (1 + level) / 2
@@ -185,7 +185,7 @@ def checked_rows(target: np.ndarray, probability: np.ndarray) -> tuple[np.ndarra
 
 
 def checked(target: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same for one predictor, (N,)."""
+    """`checked_rows` for one predictor, (N,)."""
     target, rows = checked_rows(target, probability)
     if np.ndim(probability) != 1:
         raise ValueError(f"`probability` must be of one predictor, (N,). Found shape {np.shape(probability)}.")

@@ -11,7 +11,7 @@ from lungmtl.evidence.decisions import rate
 
 
 class HitRate(NamedTuple):
-    """Share of N scans that were hit, the share that chance gives, and the one-sided p value of no more than chance."""
+    """Share of N scans with a hit, the share expected by chance, and the one-sided p value against chance."""
 
     hits: int
     n_scans: int
@@ -63,10 +63,10 @@ def peak_inside(attention: np.ndarray, target: np.ndarray, lungs: np.ndarray, *,
 
 
 def swapped_chance(attentions: Sequence[np.ndarray], targets: Sequence[np.ndarray], *, cell: int) -> np.ndarray:
-    """Chance of a hit with another scan's attention map: what knowing the usual place alone is worth.
+    """Chance of a hit with another scan's attention map: a baseline that knows only the usual location.
 
-    Of N maps and targets, as `peak_inside` takes them and N at least 2, per scan (N,) the share of the other scans'
-    peaks that touch its target.
+    For N maps and targets as in `peak_inside`, N at least 2, the share of the other scans' peaks that touch a scan's
+    target, (N,).
     """
     if len(attentions) != len(targets) or len(targets) < 2:
         raise ValueError(
@@ -79,7 +79,7 @@ def swapped_chance(attentions: Sequence[np.ndarray], targets: Sequence[np.ndarra
 
 
 def hit_rate(hit: np.ndarray, chance: np.ndarray) -> HitRate:
-    """Share of scans that were hit, bool (N,), with Wilson's 95 % interval, against the mean chance of a hit, (N,).
+    """Share of hits, bool (N,), with Wilson's 95 % interval, against the mean of their chances, (N,).
 
     The p value is binomial with the mean chance; where chances differ between scans that is conservative, because
     their sum varies less than a binomial one.

@@ -41,7 +41,7 @@ def holm(p_values: np.ndarray) -> np.ndarray:
 
 
 def rate(hits: float, n_scans: float, *, level: float = 0.95) -> Interval:
-    """Share of scans with Wilson's interval; blank without a scan.
+    """Share of scans with Wilson's interval; NaN without a scan.
 
     Source: Wilson 1927, JASA 22:209-212.
     """
@@ -49,4 +49,4 @@ def rate(hits: float, n_scans: float, *, level: float = 0.95) -> Interval:
         return Interval(np.nan, np.nan, np.nan)
     low, high = proportion_confint(hits, n_scans, alpha=1 - level, method="wilson")
     share = float(hits / n_scans)
-    return Interval(share, min(float(low), share), max(float(high), share))  # the bound at 0 or 1 is off by rounding
+    return Interval(share, min(float(low), share), max(float(high), share))  # bounds at 0 and 1 are off by rounding

@@ -1,4 +1,4 @@
-"""Probabilities as such: calibration and reliability."""
+"""Calibration and reliability of probabilities."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from lungmtl.evidence.areas import Interval, auc, checked, checked_rows
 from lungmtl.evidence.decisions import rate
 
 N_BINS = 10
-MIN_PROBABILITY = 1e-6  # chosen by us: stored predictions have six digits, so a logit beyond this is rounding
+MIN_PROBABILITY = 1e-6  # chosen by us: stored predictions have six digits, so a logit beyond this is not reliable
 
 
 class ReliabilityBin(NamedTuple):
@@ -36,10 +36,10 @@ def reliability(target: np.ndarray, probability: np.ndarray, patient: np.ndarray
 
     Equal probabilities stay together, so there may be fewer bins.
     The predictions of all seeds are pooled, so the curve is that of one network, not of the (less extreme) mean over
-    seeds. A scan that several seeds put into a bin counts that often in the share, but no more than once as
-    evidence: the band is Wilson's, 95 %, with Kish's effective number of patients, (sum w)^2 / sum w^2, w being a
-    patient's predictions in the bin. With one seed and one scan per patient that is Wilson's interval as it is; in a
-    bin of six scans that expects no positive it covers anything between 91 and 100 %.
+    seeds. A scan that several seeds put into a bin counts that often in the share, but at most once in
+    the sample size: the band is Wilson's 95 % interval with Kish's effective number of patients, (sum w)^2 / sum w^2,
+    where w is a patient's number of predictions in the bin. With one seed and one scan per patient that is the ordinary
+    Wilson interval; in a bin of six scans without an expected positive its coverage is between 91 and 100 %.
 
     Source: Wilson 1927, JASA 22:209-212; Kish 1965, Survey Sampling, section 11.7.
     """
@@ -59,10 +59,12 @@ def reliability(target: np.ndarray, probability: np.ndarray, patient: np.ndarray
 def calibration(target: np.ndarray, probability: np.ndarray, patient: np.ndarray) -> Calibration:
     """Logistic recalibration: slope on the logit, and intercept with the slope fixed at 1.
 
-    Probabilities are kept `MIN_PROBABILITY` away from 0 and 1. The 95 % intervals are of scans drawn anew, prevalence
-    included, and allow for errors of the logistic form and for several scans of a patient (cluster-robust variance).
+    Probabilities are kept `MIN_PROBABILITY` away from 0 and 1. The 95 % intervals are for newly sampled scans,
+    prevalence included, and allow for a misspecified logistic form and several scans of a patient (cluster-robust
+    variance).
 
-    Probabilities that are all equal, or classes that are fully separated, have no finite slope: a ValueError.
+    Raises:
+        ValueError: If all probabilities are equal or the classes are fully separated: the slope is not finite.
 
     Source: Cox 1958, Biometrika 45:562-565; Van Calster et al. 2019, BMC Medicine 17:230.
     """
@@ -81,7 +83,7 @@ def calibration(target: np.ndarray, probability: np.ndarray, patient: np.ndarray
             slope = sm.GLM(target, sm.add_constant(logits, has_constant="add"), family=binomial).fit(**robust)
             intercept = sm.GLM(target, np.ones_like(logits), offset=logits, family=binomial).fit(**robust)
     except np.linalg.LinAlgError as error:  # too few scans, or nearly equal probabilities
-        raise ValueError(f"A calibration slope needs a fit that has a variance. Found {error}.") from error
+        raise ValueError(f"A calibration slope needs a fit with a finite variance. Found {error}.") from error
     return Calibration(
         Interval(float(slope.params[1]), *map(float, slope.conf_int()[1])),
         Interval(float(intercept.params[0]), *map(float, intercept.conf_int()[0])),

@@ -41,7 +41,7 @@ class Areas(NamedTuple):
 
 
 def patient_weights(target: np.ndarray, patient: np.ndarray, *, replicates: int, seed: int) -> np.ndarray:
-    """How often every scan is drawn in every replicate, (N, R): once for all predictors of the same scans.
+    """How often every scan is drawn in every replicate, (N, R); to be shared by all predictors of the same scans.
 
     Args:
         target: 0 or 1, (N,); at least two of each.
@@ -86,11 +86,12 @@ def bootstrap_areas(target: np.ndarray, probability: np.ndarray, weight: np.ndar
 def mean_auc(target: np.ndarray, areas: Areas) -> Interval:
     """Mean AUC over the runs of one experiment, with an interval over patients and, if several runs, seeds.
 
-    One run: the deviation of its replicates is the standard error. S runs: to the covariance of the replicates between
-    seeds comes the variance between seeds (`variance_parts`), so the interval covers other patients and other seeds.
-    The variance between seeds is floored at the seed-by-scan interaction variance, which the replicates show. The
+    One run: the standard deviation of its replicates is the standard error. S runs: the variance between seeds is added
+    to the covariance of the replicates (`variance_parts`), so the interval covers other patients and other seeds.
+    The variance between seeds is floored at the seed-by-scan interaction variance, estimated from the replicates. The
     interval is on the logit scale, with a t quantile whose degrees of freedom are S - 1 where seeds are all that varies
-    and grow with the patients' share (`FREEDOM_POWER`): with three seeds that outweigh the patients 95 % are 92 to 94.
+    and grow with the patients' share (`FREEDOM_POWER`): with three seeds that dominate the variance, 95 % intervals
+    cover 92 to 94 %.
 
     Source: Searle, Casella & McCulloch 1992, Variance Components, chapter 3 (parts of a variance). Coverage:
     benchmarks/coverage.py.
@@ -99,7 +100,7 @@ def mean_auc(target: np.ndarray, areas: Areas) -> Interval:
 
 
 def mean_difference(a: Areas, b: Areas) -> Difference:
-    """Mean AUC difference a - b, paired by scan and by seed: interval and p value by the error of `mean_auc`.
+    """Mean AUC difference a - b, paired by scan and by seed: interval and p value with the error of `mean_auc`.
 
     Row s of a and of b come from the same seed, and both from the same `patient_weights`.
     """
@@ -110,9 +111,9 @@ def mean_difference(a: Areas, b: Areas) -> Difference:
 def weighted_negatives(
     target: np.ndarray, probability: np.ndarray, weight: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Weights of positives from the highest probability down (P, R), of negatives below and not above each, of all.
+    """Weights of positives by falling probability (P, R), of negatives below and not above each, of all negatives.
 
-    They are whole numbers, exact in float32, which halves the memory that the time goes into.
+    They are whole numbers, exact in float32; that halves the memory traffic, which dominates the run time.
     """
     positive = target == 1
     rows_positive = np.flatnonzero(positive)[np.argsort(-probability[positive], kind="stable")]

@@ -7,17 +7,17 @@ from sklearn import metrics as sklearn_metrics
 from lungmtl.evidence.areas import Interval, area_interval, auc, auc_interval, checked, logit_interval, quantile_of
 from lungmtl.evidence.resampling import area_of, weighted_negatives
 
-SPECIFICITIES = (0.90, 0.95)  # at which sensitivity is given
+SPECIFICITIES = (0.90, 0.95)  # at which sensitivity is reported
 
 
 def scores(predictions: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
     """Score a run's predictions.
 
     Args:
-        predictions: One row per scan and task: split, task, target (NaN = not known), probability.
+        predictions: One row per scan and task: split, task, target (NaN = unknown), probability.
     Returns:
-        split to task to auc, low, high (95 %, DeLong), n and positives of known labels; an AUC that a split with one
-        class does not have is NaN, and so is the interval where a class has one scan: the counts say why.
+        split to task to auc, low, high (95 %, DeLong), n and positives of known labels. The AUC is NaN if the split has
+        one class, the interval also if a class has one scan; the counts tell which.
     """
     known = predictions.dropna(subset=["target"])
     table: dict[str, dict[str, dict[str, float]]] = {}
@@ -32,12 +32,12 @@ def run_scores(
     """Metrics of one run with 95 % intervals, all from the same draws of patients.
 
     They are auc, average_precision, brier, sensitivity_at_90 and sensitivity_at_95 (`SPECIFICITIES`). AUC and average
-    precision (step-wise area under the precision-recall curve): deviation of the replicates, on the logit scale. Both
-    are for test sets with this prevalence, which average precision depends on; its t quantile has as many degrees of
-    freedom as positives but one. Brier score: `brier_interval`. Sensitivity: two scans called positive and two not are
-    added to the positives (Agresti-Coull) in every replicate, and the interval is their mean and deviation; unlike
-    percentiles it does not shrink to nothing near 1. With ten positives these intervals cover 91 to 97 %
-    (benchmarks/coverage.py).
+    precision (step-wise area under the precision-recall curve): standard deviation of the replicates, on the logit
+    scale. Both hold for test sets with this prevalence, on which average precision depends; its t quantile has one
+    degree of freedom less than there are positives. Brier score: `brier_interval`. Sensitivity: in every replicate two
+    scans called positive and two not are added to the positives (Agresti-Coull), and the interval is the normal one
+    from mean and standard deviation of the replicates; unlike percentiles it does not vanish near 1. With ten positives
+    these intervals cover 91 to 97 % (benchmarks/coverage.py).
 
     `weight` is what `patient_weights` returns for these scans, (N, R).
 
@@ -60,10 +60,10 @@ def run_scores(
 
 
 def brier_interval(target: np.ndarray, probability: np.ndarray, patient: np.ndarray) -> Interval:
-    """Brier score with the 95 % interval of a mean over patients: of scans drawn anew, prevalence included.
+    """Brier score with the 95 % interval of a mean over patients: for newly sampled scans and prevalence.
 
-    The score is the mean squared distance of probability and target, 0 is perfect. The interval is on the logit scale:
-    a few scans with large errors make the mean's distribution skew.
+    The score is the mean squared distance of probability and target, 0 is perfect. The interval is on the logit scale,
+    because a few scans with large errors skew the distribution of the mean.
     """
     target, probability = checked(target, probability)
     squared = (target - probability) ** 2
@@ -85,7 +85,7 @@ def sensitivity_at_specificity(target: np.ndarray, probability: np.ndarray, *, s
 def roc_curve(target: np.ndarray, probability: np.ndarray, *, false_positive_rate: np.ndarray) -> np.ndarray:
     """Sensitivity at the given false positive rates, linear between the points of the curve.
 
-    Where the curve rises at one rate, that is its upper end.
+    Where the curve is vertical, its upper end is returned.
     """
     rates, sensitivity, _ = _roc(target, probability)
     return np.interp(false_positive_rate, rates, sensitivity)
@@ -95,10 +95,10 @@ def youden_threshold(target: np.ndarray, probability: np.ndarray) -> float:
     """Threshold with the largest sensitivity + specificity - 1, to be taken from validation scans only.
 
     A scan is called positive if its probability is at least the threshold. The threshold is one of the
-    given probabilities, of equally good ones the highest.
+    given probabilities, the highest of equally good ones.
     """
     false_positive_rate, sensitivity, threshold = _roc(target, probability)
-    best = np.argmax((sensitivity - false_positive_rate)[1:])  # the first threshold is infinite: nobody is positive
+    best = np.argmax((sensitivity - false_positive_rate)[1:])  # the first threshold is infinite
     return float(threshold[1:][best])
 
 
