@@ -20,7 +20,7 @@ def prevalence(shares: pd.DataFrame) -> Figure:
     axis, shares = axes[0, 0], shares.assign(task=shares["task"].map(sentence))
     n_scans = (shares["n"] + shares["unknown"]).groupby(shares["split"], sort=False).max()
     look = {"hue": "split", "palette": SPLIT_COLORS[: len(n_scans)], "saturation": 1, "gap": 0.07, "errorbar": None}
-    drawn = shares.fillna({"share": 0.0})  # a task that nobody labelled keeps its place
+    drawn = shares.fillna({"share": 0.0})  # a task without labels keeps its place
     sns.barplot(drawn, x="task", y="share", linewidth=0, ax=axis, **look)
     for bars, (_, part) in zip(axis.containers, shares.groupby("split", sort=False), strict=True):
         middles = {task: bar.get_center()[0] for task, bar in zip(shares["task"].unique(), bars, strict=True)}
@@ -56,7 +56,7 @@ def histograms(scans: pd.DataFrame, *, labels: dict[str, str], reference: dict[s
     Args:
         scans: One row per scan; NaN is left out.
         labels: Column to axis label, quantity and unit.
-        reference: Column to the value of the reference scan; a column that is not there has no line.
+        reference: Column to the value of the reference scan; a missing column has no line.
         caption: How many scans of which cohort, and what the line is.
     """
     figure, axes = new_figure(width_in=2.6 * len(labels), height_in=2.6, columns=len(labels), share="y")

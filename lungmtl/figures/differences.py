@@ -52,7 +52,7 @@ def forest(comparisons: pd.DataFrame) -> Figure:
 
 
 def _in_words(part: pd.DataFrame) -> str:
-    """Differences from one reference for readers who do not see them."""
+    """Alternative text for the differences from one reference."""
     verdicts = ", ".join(f"{n} {verdict}" for verdict, n in part["verdict"].value_counts(sort=False).items())
     number = f"{len(part)} difference{'s' if len(part) > 1 else ''}"
     return f"{number} of test AUC {extremes(part, 'difference', form='+.3f')}; {verdicts}"
@@ -97,7 +97,7 @@ def _write_columns(axis: Axes, lines: dict[float, tuple[str, ...]], columns: tup
 
 @styled
 def sensitivity(comparisons: pd.DataFrame, selected: pd.DataFrame) -> Figure:
-    """Whether a conclusion survives other choices: every variant's difference below its base's, a panel per reference.
+    """Sensitivity to settings: every variant's difference below its base's, a panel per reference.
 
     Args:
         comparisons: As `forest` takes it.

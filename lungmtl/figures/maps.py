@@ -12,7 +12,7 @@ from lungmtl.figures.style import new_figure, styled
 from lungmtl.figures.words import captioned, seeds_of
 
 LIMIT = 0.08  # AUC difference at the ends of the colours
-LEVEL = 0.01  # a difference that is drawn with a frame: its interval lies beyond 0 and its value beyond this
+LEVEL = 0.01  # a difference gets a frame if its interval excludes 0 and its value is beyond this
 
 
 @styled

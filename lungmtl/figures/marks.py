@@ -34,7 +34,7 @@ def panels(
 
 
 def dots_with_intervals(axis: Axes, rows: pd.DataFrame, value: str, style: dict[str, Look]) -> None:
-    """A marker and an interval per row, in the experiment's look; with low_90 and high_90 a thick one on a thin one.
+    """A marker and an interval per row, in the experiment's look; with low_90 and high_90 a thick one over a thin one.
 
     `rows` has experiment, position (height of the row), low, high and the column `value`.
     """
@@ -47,13 +47,13 @@ def dots_with_intervals(axis: Axes, rows: pd.DataFrame, value: str, style: dict[
 
 
 def clip_intervals(axis: Axes, part: pd.DataFrame, rows: pd.DataFrame, value: str, style: dict[str, Look]) -> None:
-    """Limit an axis to all values and most intervals of `rows`, with an arrow where an interval of `part` goes on.
+    """Limit an axis to all values and most intervals of `rows`, with an arrow where an interval of `part` is cut.
 
     `part` are the axis's own rows, with experiment, position, low, high and the column `value`.
     """
     ends = rows[["low", "high"]].abs().to_numpy()
     bound = max(1.15 * rows[value].abs().max(), 1.2 * np.quantile(ends, 0.75))
-    bound = 1.05 * ends.max() if ends.max() < 1.5 * bound else bound  # what goes on by little is drawn
+    bound = 1.05 * ends.max() if ends.max() < 1.5 * bound else bound  # draw in full what extends a little further
     low, high = max(1.05 * rows["low"].min(), -bound), min(1.05 * rows["high"].max(), bound)
     low, high = min(low, -0.1 * bound), max(high, 0.1 * bound)
     axis.set_xlim(low, high)
@@ -65,13 +65,13 @@ def clip_intervals(axis: Axes, part: pd.DataFrame, rows: pd.DataFrame, value: st
 
 
 def legend(axis: Axes, place: str = "best") -> None:
-    """Names of the lines of a panel, small, in two columns where they are many."""
+    """Small legend of a panel's lines, in two columns if there are many."""
     handles, _ = axis.get_legend_handles_labels()
     axis.legend(loc=place, fontsize=6.5, handlelength=1.8, ncols=1 + (len(handles) > 5), columnspacing=1)
 
 
 def marker(look: Look, *, size: float = 5) -> dict[str, str | float]:
-    """What matplotlib and seaborn take to draw an experiment's marker."""
+    """Arguments of matplotlib and seaborn for an experiment's marker."""
     face, edge, width = (look.color, "white", 0.6) if look.is_filled else ("white", look.color, 1.1)
     edges = {"markeredgecolor": edge, "markeredgewidth": width}
     return {"marker": look.marker, "markersize": size, "markerfacecolor": face, "color": look.color, **edges}
@@ -84,7 +84,7 @@ def grouped_positions(groups: Iterable[Iterable[Hashable]], *, gap: float) -> di
 
 
 def under_heads(rows: pd.DataFrame, group: str, name: str) -> tuple[pd.DataFrame, dict[float, str], list[float]]:
-    """The rows with their position, groups apart and each under a head; words at every position; heads' positions."""
+    """The rows with their position, in groups under headings; text of every position; positions of the headings."""
     groups = rows.drop_duplicates([group, name]).groupby(group, sort=False)[name]
     places = grouped_positions([[(head, ""), *((head, one) for one in names)] for head, names in groups], gap=0.4)
     rows = rows.assign(position=[places[place] for place in zip(rows[group], rows[name], strict=True)])
@@ -93,7 +93,7 @@ def under_heads(rows: pd.DataFrame, group: str, name: str) -> tuple[pd.DataFrame
 
 
 def name_rows(axes: Iterable[Axes], words: dict[float, str], *, bold: Collection[float] = (), grid: bool) -> None:
-    """Write words at their heights, the first one on top, with or without a line across at each."""
+    """Label the rows at these heights, the first one on top, with or without horizontal grid lines."""
     for axis in axes:
         axis.set_yticks(list(words), list(words.values()))
         axis.set_ylim(max(words) + 0.6, -0.6)

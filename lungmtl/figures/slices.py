@@ -17,7 +17,7 @@ GREY = {"cmap": "gray", "interpolation": "nearest", "origin": "lower"}
 
 
 class AttentionView(NamedTuple):
-    """What is drawn of one scan, everything on the network's input grid but for `attention`."""
+    """What is drawn of one scan; everything but `attention` is on the network's input grid."""
 
     title: str
     volume: np.ndarray  # (Z, Y, X) in [0, 1]
@@ -57,7 +57,7 @@ def _draw_slice(axis: Axes, view: AttentionView, across: int, spacing_mm: Sequen
     axis.imshow(grey, vmin=0, vmax=SLICE_WHITE, **GREY)
     layer = min((view.center[across] + cell // 2) // cell, view.attention.shape[across] - 1)
     share = view.attention.take(layer, axis=across) / view.attention.max()
-    edges = [  # of the feature voxels' cells on the input grid, as evidence.attention.touched_cells has them
+    edges = [  # of the feature voxels' cells on the input grid, as in evidence.attention.touched_cells
         [-0.5, *(cell * np.arange(1, view.attention.shape[a]) - cell // 2 - 0.5), view.volume.shape[a] - 0.5]
         for a in (columns, rows)
     ]
@@ -85,7 +85,7 @@ class ScanView(NamedTuple):
 
 @styled
 def scan_slices(views: Sequence[ScanView], *, window: Sequence[float], caption: str) -> Figure:
-    """Coronal slices above, axial slices below, one column per scan, all to one scale in mm and one grey window.
+    """Coronal slices above, axial slices below, one column per scan, all with one scale in mm and one grey window.
 
     Args:
         views: One column each.

@@ -75,14 +75,14 @@ class Look(NamedTuple):
 
 
 class NotebookFigure(Figure):
-    """A Figure outside pyplot that a notebook shows by itself. It is laid out once, however often it is saved."""
+    """A Figure outside pyplot that a notebook shows by itself. Its layout is computed once."""
 
-    alt = ""  # what it shows, for readers who do not see it
+    alt = ""  # alternative text: what it shows
 
     def draw(self, renderer: RendererBase) -> None:
-        """Draw, and keep the layout that this has found."""
+        """Draw, and keep the layout that was computed."""
         super().draw(renderer)
-        self.set_layout_engine(None)  # of matplotlib's settings, which have none
+        self.set_layout_engine(None)  # the default engine, which is none
 
     def _repr_png_(self) -> tuple[bytes, dict[str, str]]:
         png = io.BytesIO()
@@ -107,7 +107,7 @@ def dashes_of(look: Look) -> tuple:
 
 
 def line_colors(experiments: Iterable[str]) -> dict[str, str]:
-    """Colour of every experiment that shares a panel with the others: a variant's own, so that lines are told apart."""
+    """Colour of every experiment that shares a panel with the others: a variant's own, to tell the lines apart."""
     bases = {name: look.color for name, look in looks(experiments).items() if name == root_of(name)}
     free = [color for color in VARIANT_COLORS if color not in bases.values()]
     variants = [name for name in in_order(experiments) if name not in bases]

@@ -25,8 +25,8 @@ def weight_timeline(steps: pd.DataFrame) -> Figure:
     A strip's title holds the largest weight of each task; the colour bar has a tick at every weight, if they are few.
 
     Args:
-        steps: experiment, step (from 0; one that is not there is like the last), phase (free text) and weight_<task>
-            (positive, 0, or NaN = task not trained); of several seeds the first counts, because policies do not draw.
+        steps: experiment, step (from 0; a missing one is like the one before), phase (free text) and weight_<task>
+            (positive, 0, or NaN = task not trained); of several seeds the first is drawn.
     """
     weights = steps.filter(like="weight_")
     norm = LogNorm(weights[weights > 0].min(axis=None), weights.max(axis=None))
@@ -52,13 +52,13 @@ def weight_timeline(steps: pd.DataFrame) -> Figure:
 
 
 def _largest(steps: pd.DataFrame) -> str:
-    """The largest weight of every task that is trained; of the auxiliary ones one, where they are alike: 3 : 1."""
+    """The largest weight of every task that is trained; the auxiliary ones once if they are equal: 3 : 1."""
     first, *others = [f"{weight:.3g}" for weight in steps.filter(like="weight_").max().dropna()]
     return " : ".join([first, *(others[:1] if len(set(others)) == 1 else others)])
 
 
 def _apart(values: np.ndarray) -> list[float]:
-    """The values, rising, without those that lie closer than a fifth to one that is kept."""
+    """The values, ascending, without those less than a fifth above the previous one."""
     kept: list[float] = []
     for value in values:
         kept += [value] if not kept or value > 1.2 * kept[-1] else []
@@ -84,7 +84,7 @@ def learning_curves(
 ) -> Figure:
     """Training of every experiment, the experiments of a group in one panel: validation AUC, or loss, of one task.
 
-    The loss axis ends at one and a half times the 90th percentile of the means, or one spike would flatten all else.
+    The loss axis ends at one and a half times the 90th percentile of the means, so that a spike does not flatten the rest.
 
     Args:
         history: experiment, seed, epoch (from 0), split, task, loss, auc.

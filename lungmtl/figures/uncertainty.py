@@ -1,4 +1,4 @@
-"""Figures of what limits a comparison: parts of variance, power, coverage of intervals."""
+"""Figures of the limits of a comparison: parts of variance, power, coverage of intervals."""
 
 from itertools import product
 
@@ -23,7 +23,7 @@ LABEL_IN = 0.14  # height of a line's name next to an axis
 
 @styled
 def variance_parts(parts: pd.DataFrame) -> Figure:
-    """Standard error of a mean over seeds: from the seeds, from the test scans and in all, a panel per quantity.
+    """Standard error of a mean over seeds: from seeds, from test scans and in total, a panel per quantity.
 
     Args:
         parts: experiment, reference ("" = the AUC itself), seed_variance, patient_variance, total_variance, n_seeds, n;
@@ -59,7 +59,7 @@ def variance_parts(parts: pd.DataFrame) -> Figure:
 
 @styled
 def power(detectable: pd.DataFrame, *, n: int, published_n: int, caption: str) -> Figure:
-    """Smallest AUC difference that a test set of a size would show, a row per reference, a column per n of seeds.
+    """Smallest AUC difference that a test set of a size detects, a row per reference, a column per number of seeds.
 
     Args:
         detectable: experiment, reference, n, detectable, n_seeds; a line per experiment.
@@ -114,7 +114,7 @@ def _label_ends(axis: Axes, ends: pd.DataFrame, *, panel_in: float) -> None:
 
 @styled
 def coverage(table: pd.DataFrame) -> Figure:
-    """How often each interval holds the true value in simulations: a row per interval, a mark per setting.
+    """How often each interval contains the true value in simulations: a row per interval, a mark per setting.
 
     Args:
         table: interval, setting, nominal, coverage, low, high, n_simulations.

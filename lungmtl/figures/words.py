@@ -11,7 +11,7 @@ UNITS = {"mm": "mm", "hu": "HU", "kg": "kg", "cm": "cm", "years": "years"}  # la
 def captioned(figure: Figure, text: str, *, alt: str = "") -> Figure:
     """The figure with a wrapped caption under it: scans, seeds and the name of the interval belong in it.
 
-    `alt` says what the figure shows, with numbers, to a reader who does not see it; empty = the caption.
+    `alt` is its alternative text, what it shows with numbers; empty = the caption.
     """
     figure.alt = alt or text
     columns = int(figure.get_figwidth() * 18)
@@ -30,7 +30,7 @@ def sentence(task: str) -> str:
 
 
 def attribute_label(name: str) -> str:
-    """A column's name for readers: nodule_mm -> nodule (mm); tasks as `task_label` has them."""
+    """A column's name for readers: nodule_mm -> nodule (mm); tasks as `task_label`."""
     words, _, unit = name.rpartition("_")
     return f"{words.replace('_', ' ')} ({UNITS[unit]})" if unit in UNITS and words else task_label(name)
 
@@ -42,7 +42,7 @@ def seeds_of(frame: pd.DataFrame) -> str:
 
 
 def interval_names(frame: pd.DataFrame) -> str:
-    """Names in the column interval, in one phrase."""
+    """Names in the column interval, joined by or."""
     return " or ".join(sorted(set(frame["interval"])))
 
 
