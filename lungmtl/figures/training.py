@@ -84,7 +84,7 @@ def learning_curves(
 ) -> Figure:
     """Training of every experiment, the experiments of a group in one panel: validation AUC, or loss, of one task.
 
-    The loss axis ends at one and a half times the 90th percentile of the means, so that a spike does not flatten the rest.
+    The loss axis ends at one and a half times the 90th percentile of the means, so that a spike flattens nothing else.
 
     Args:
         history: experiment, seed, epoch (from 0), split, task, loss, auc.
