@@ -12,6 +12,18 @@ PROJECT = Path(__file__).resolve().parents[1]  # root of the repository
 _logger = logging.getLogger(__name__)
 
 
+def existing(path: str | Path, what: str) -> Path:
+    """The path of a file that must exist; `what` it is starts the error.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{what} must exist. Found {'a folder' if path.is_dir() else 'none'} at {path}.")
+    return path
+
+
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path with the same suffix; it replaces `path` when the block ends without an error."""

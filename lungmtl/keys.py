@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from lungmtl.files import PROJECT
+from lungmtl.files import PROJECT, existing
 
 LOOKUPS = (("lungmtl.policies.catalogue", "POLICIES"), ("lungmtl.network.settings", "NETWORKS"))
 KEY_LENGTH = 16
@@ -52,9 +52,8 @@ def notebook_key(notebook: Path, *entries: Place, without: tuple[str, ...] = ())
     Raises:
         FileNotFoundError: If the notebook does not exist.
     """
-    if not notebook.is_file():
-        raise FileNotFoundError(f"A study must have its notebook. Found none at {notebook}.")
-    cells = [cell for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    text = existing(notebook, "A study's notebook").read_text(encoding="utf-8")
+    cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
     cells = ["".join(cell["source"]) for cell in cells if "parameters" not in cell["metadata"].get("tags", [])]
     return _cells_key("\n".join(cells), entries, without)
 
@@ -123,7 +122,7 @@ class _Module:
         parts = list(ast.walk(node))
         dotted = [self._dotted(part) for part in parts if isinstance(part, ast.Attribute)]
         named = [self._named(part.id) for part in parts if isinstance(part, ast.Name)]
-        return frozenset([*filter(None, dotted), *(place for place in named if place and not _is_module(place))])
+        return frozenset([*filter(None, dotted), *(place for place in named if place and place.name)])
 
     def _named(self, name: str) -> Place | None:
         if name in self.definitions:
@@ -132,11 +131,7 @@ class _Module:
 
     def _dotted(self, node: ast.Attribute) -> Place | None:
         place = self._named(node.value.id) if isinstance(node.value, ast.Name) else None
-        return _home(Place(place.module, node.attr)) if place and _is_module(place) else None
-
-
-def _is_module(place: Place) -> bool:
-    return not place.name
+        return _home(Place(place.module, node.attr)) if place and not place.name else None
 
 
 @functools.cache

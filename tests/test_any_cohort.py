@@ -329,7 +329,7 @@ ONE = ("1", "s1.nii.gz", "0", "test")
         ([ONE], ["--axes", "IPS", "--spacing-mm", 1, 1, 1], "`--axes` must be three letters"),
         ([ONE], ["--image", "{scan}.npz"], "`--spacing-mm Z Y X` must be given for .npz volumes"),
         ([ONE], ["--table", "fold1=x.csv"], "`--table` must be FILE, or one of train, validation, test with =FILE"),
-        ([ONE], ["--table", "none.csv"], "A table must be an existing file. Found nothing at none.csv."),
+        ([ONE], ["--table", "none.csv"], "A table must exist. Found none at none.csv."),
         ([ONE], ["--images", "/"], "`--images` must lie in the folder of `--out`"),
         ([("1", "s1.nii.gz", "-1", "train")], [], "`Malignant_lbl` must be 0, 1 or blank. Found '-1' in row 2"),
         ([("1", "s 1.nii.gz", "0", "train")], [], "`ct_nifti_file` must name scans by letters"),

@@ -274,7 +274,7 @@ def test_a_participant_table_without_a_needed_column_is_refused(tmp_path, column
 
 
 def test_a_broken_or_missing_table_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"existing file. Found nothing at .*none.csv"):
+    with pytest.raises(FileNotFoundError, match=r"must exist. Found none at .*none.csv"):
         read_table(tmp_path / "none.csv")
     (tmp_path / "ragged.csv").write_text("pid,study_yr\n1,2\n1,2,3\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"the header's 2 cells. Found 3 in row 3 of .*ragged.csv"):

@@ -136,9 +136,9 @@ def test_incomplete_values_are_refused_and_write_nothing(tmp_path, name, change,
 
 
 def test_reading_a_run_without_record_says_so(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"A complete run has a record\.json\. Found none at"):
+    with pytest.raises(FileNotFoundError, match=r"The record of a complete run must exist\. Found none at"):
         read_record(tmp_path)
-    with pytest.raises(FileNotFoundError, match="A checkpoint is needed"):
+    with pytest.raises(FileNotFoundError, match="The checkpoint of a run"):
         read_model(tmp_path)
     (tmp_path / "record.json").write_text('{"study": ', encoding="utf-8")
     with pytest.raises(ValueError, match="A record must be JSON"):

@@ -90,7 +90,7 @@ def test_a_weights_file_that_does_not_fit_is_refused(tmp_path):
         start_from(network(seed=0), tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="Found other shapes of "):
         start_from(network(seed=0), tmp_path / "wide.safetensors")
-    with pytest.raises(FileNotFoundError, match="`start_weights` must be a safetensors file"):
+    with pytest.raises(FileNotFoundError, match="`start_weights`, a safetensors file, must exist"):
         start_from(network(seed=0), tmp_path / "none.safetensors")
 
 

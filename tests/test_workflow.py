@@ -223,7 +223,7 @@ def _group(pid):
         (["run", "good.yaml", "--run", "MTL-s7"], "error: `--run` must be one of STL-s0. Found MTL-s7."),
         (
             ["run", "good.yaml", "--run", "STL-s0", "--cache-dir", "."],
-            "error: A run must have its cohort table. Found ",
+            "error: The cohort table of a run must exist. Found ",
         ),
         (["study", "."], "error: A study's params file must exist. Found a folder at "),
         (["study", "twice.yaml"], "error: A params file must name each key once. Found `epochs` more than once in "),
@@ -234,7 +234,7 @@ def _group(pid):
             "error: `--profile` must be one of local, slurm, or a folder with ",
         ),
         (["study", "own.yaml"], "error: A cohort must be an existing csv file. Found nothing at "),
-        (["study", "good.yaml", "--results-dir", "a{b}"], "error: A study's paths must have no braces, in which "),
+        (["study", "good.yaml", "--results-dir", "a{b}"], "error: A study's paths must have no braces, which "),
     ],
 )
 def test_bad_input_is_one_sentence_and_status_2(tmp_path, monkeypatch, caplog, arguments, message):

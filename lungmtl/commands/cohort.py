@@ -213,14 +213,8 @@ def _write_page(config: RunConfig, tasks: Sequence[str], table: Path, out: Path)
 
     parameters = {"cohort": str(table), "check_dir": str(out), "tasks": list(tasks)}
     names = (
-        "allow_outside",
-        "split_fractions",
-        "split_seed",
-        "batch_size",
-        "spacing_mm",
-        "shape",
-        "window_hu",
-        "region",
+        *("allow_outside", "split_fractions", "split_seed", "batch_size"),
+        *("spacing_mm", "shape", "window_hu", "region"),
     )
     parameters |= {"cache_dir": str(plan.cache_dir(config)), **{name: getattr(config, name) for name in names}}
     with tempfile.TemporaryDirectory(prefix="lungmtl-") as place:

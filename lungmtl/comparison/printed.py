@@ -3,8 +3,6 @@
 Sources: Yang et al. 2020, Table 2 and abstract, arXiv 1912.07167 (the published AUCs).
 """
 
-from collections.abc import Mapping
-
 import pandas as pd
 
 from lungmtl.experiments import base_of, in_order
@@ -101,25 +99,6 @@ def result_table(aucs: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFrame:
         for column, texts in ((f"minus {reference}", _differences(rows)), (f"against {reference}", rows["verdict"])):
             table[column] = table["experiment"].map(dict(zip(rows["experiment"], texts, strict=True))).fillna("")
     return table
-
-
-def summary(aucs: pd.DataFrame, comparisons: pd.DataFrame, *, policies: Mapping[str, str]) -> str:
-    """The result on the central task as a Markdown table: policy, AUC, and the paired difference to each reference.
-
-    Args:
-        policies: Policy and weights of every experiment, in words.
-        aucs: As `auc_table` returns it, or its csv; the first task is the central one.
-        comparisons: As `comparison_table` returns it, or its csv.
-    """
-    central = aucs[aucs["task"] == aucs["task"].iloc[0]]
-    table = central[["experiment"]].assign(policy=central["experiment"].map(policies), AUC=_cells(central))
-    table.columns = ["experiment", "policy and weights", "test AUC"]
-    for reference, rows in comparisons.groupby("reference", sort=False):
-        cells = [f"{cell}, p {p:.2g}" for cell, p in zip(_differences(rows), rows["p_holm"], strict=True)]
-        of_experiment = dict(zip(rows["experiment"], cells, strict=True))
-        table[f"minus {reference}, Holm's p"] = table["experiment"].map(of_experiment).fillna("")
-    head, *body = (f"| {' | '.join(row)} |" for row in [table.columns, *table.to_numpy()])
-    return "\n".join([head, "|---" * len(table.columns) + "|", *body])
 
 
 def _notes(aucs: pd.DataFrame) -> str:

@@ -1,7 +1,6 @@
 """Maps over relatedness, scans and steps: heat maps of differences, with intervals and the share that learnt."""
 
-from collections.abc import Sequence
-
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -54,17 +53,8 @@ def _heat_map(axis: Axes, rows: pd.DataFrame) -> None:
     clear = (grid["low"] > 0) | (grid["high"] < 0)
     for text, is_clear in zip(axis.texts, clear.to_numpy().ravel(), strict=True):
         text.set_fontweight("bold" if is_clear else "normal")
-    for (i, j), value in _cells(grid["difference"]):
-        if clear.iloc[i, j] and abs(value) > LEVEL:
-            axis.add_patch(_frame(i, j))
-
-
-def _cells(grid: pd.DataFrame) -> Sequence[tuple[tuple[int, int], float]]:
-    return [((i, j), value) for i, row in enumerate(grid.to_numpy()) for j, value in enumerate(row)]
-
-
-def _frame(i: int, j: int) -> Rectangle:
-    return Rectangle((j + 0.04, i + 0.06), 0.92, 0.88, fill=False, edgecolor="0.1", linewidth=1.2)
+    for i, j in np.argwhere(clear & (grid["difference"].abs() > LEVEL)):
+        axis.add_patch(Rectangle((j + 0.04, i + 0.06), 0.92, 0.88, fill=False, edgecolor="0.1", linewidth=1.2))
 
 
 @styled

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from lungmtl.files import existing
 from lungmtl.network.settings import NETWORKS
 
 
@@ -60,9 +61,7 @@ def start_from(network: nn.Module, weights: str | Path) -> list[str]:
     """
     from safetensors.torch import load_file
 
-    if not Path(weights).is_file():
-        raise FileNotFoundError(f"`start_weights` must be a safetensors file. Found none at {weights}.")
-    found, wanted = load_file(weights), network.state_dict()
+    found, wanted = load_file(existing(weights, "`start_weights`, a safetensors file,")), network.state_dict()
     shared = {name: tensor for name, tensor in found.items() if name in wanted}
     wrong = [name for name, tensor in shared.items() if tensor.shape != wanted[name].shape]
     if wrong or not shared:

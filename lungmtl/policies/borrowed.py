@@ -18,11 +18,11 @@ from lungmtl.policies.rules import GradientRule, Seen, drawn
 
 @dataclasses.dataclass(frozen=True)
 class Borrowed(GradientRule):
-    """Base of these rules; a subclass has `solve`."""
+    """Base of these rules: TorchJD's weighting of the same name, or what a subclass makes of it in `solve`."""
 
     def solve(self, rules: ModuleType, gramian: Any, seen: Seen) -> Any:
         """Weights, a tensor (K,), of a Gramian, float64 (K, K); `rules` is torchjd.aggregation."""
-        raise NotImplementedError
+        return getattr(rules, f"{type(self).__name__}Weighting")()(gramian)
 
     def weigh(self, seen: Seen) -> Sequence[float]:
         """Weights of TorchJD.
@@ -50,10 +50,6 @@ class MGDA(Borrowed):
     Source: Sener and Koltun 2018, algorithm 2, arXiv 1810.04650.
     """
 
-    def solve(self, rules: ModuleType, gramian: Any, seen: Seen) -> Any:
-        """Weights that sum to 1."""
-        return rules.MGDAWeighting()(gramian)
-
 
 @dataclasses.dataclass(frozen=True)
 class PCGrad(Borrowed):
@@ -67,10 +63,6 @@ class PCGrad(Borrowed):
     _: dataclasses.KW_ONLY
     seed: int = 0
 
-    def solve(self, rules: ModuleType, gramian: Any, seen: Seen) -> Any:
-        """Weights of the sum of the projected gradients."""
-        return rules.PCGradWeighting()(gramian)
-
 
 @dataclasses.dataclass(frozen=True)
 class IMTLG(Borrowed):
@@ -79,10 +71,6 @@ class IMTLG(Borrowed):
     Source: Liu et al. 2021, section 3.1, openreview IMPnRXEWpvr; generalised in arXiv 2406.16232.
     """
 
-    def solve(self, rules: ModuleType, gramian: Any, seen: Seen) -> Any:
-        """Weights that sum to 1."""
-        return rules.IMTLGWeighting()(gramian)
-
 
 @dataclasses.dataclass(frozen=True)
 class AlignedMTL(Borrowed):
@@ -90,10 +78,6 @@ class AlignedMTL(Borrowed):
 
     Source: Senushkin et al. 2023, algorithm 1, arXiv 2305.19000.
     """
-
-    def solve(self, rules: ModuleType, gramian: Any, seen: Seen) -> Any:
-        """Weights of the mean of the aligned gradients."""
-        return rules.AlignedMTLWeighting()(gramian)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from lungmtl.data import ANSWERS, SCAN_NAME
-from lungmtl.sources.nlst_tables import existing
+from lungmtl.files import existing
 from lungmtl.sources.table import close_to, highest
 
 IMAGE_SUFFIX = re.compile(r"\.(nii\.gz|nii|mha|mhd|nrrd|npz)$", re.IGNORECASE)

@@ -11,7 +11,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from lungmtl.data import open_image
-from lungmtl.sources.nlst_tables import check_columns, existing, query
+from lungmtl.files import existing
+from lungmtl.sources.nlst_tables import check_columns, query
 from lungmtl.sources.table import close_to
 
 # reconstructions that show soft tissue; the others sharpen edges and noise

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from lungmtl.files import existing
+
 DIAGNOSES = {"chronic_bronchitis": "diagchro", "copd": "diagcopd", "emphysema": "diagemph"}
 FOLLOW_UP = ("fup_days", "canc_free_days")  # the first is meant for it; public tables have the second alone
 REPORTED = {"adult": "diagadas", "childhood": "diagchas"}
@@ -79,13 +81,6 @@ def query(path: Path, sql: str) -> pd.DataFrame:
     except duckdb.Error as error:
         raise ValueError(f"A parquet file must be readable and whole. Found in {path}: {error}") from error
     return pd.DataFrame(rows, columns=names, dtype=str)
-
-
-def existing(path: str | Path, what: str) -> Path:
-    """The path of a file that must be there; `what` it is begins the error."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{what} must be an existing file. Found nothing at {path}.")
-    return Path(path)
 
 
 def check_columns(rows: pd.DataFrame, required: Sequence[str], path: Path) -> None:

@@ -14,7 +14,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
-from lungmtl.files import write
+from lungmtl.files import existing, write
 from lungmtl.study.parameters import parameter_names, refuse_unknown
 from lungmtl.study.plan import NOTEBOOKS, RunError
 from lungmtl.study.record import PATHS
@@ -56,7 +56,7 @@ def execute_notebook(
         _text_log(log, _folders(parameters)),
         contextlib.closing(_ProgressLines(name)) as lines,
     ):
-        _check_parameters(notebook, parameters)
+        refuse_unknown(parameters, parameter_names(existing(notebook, "A notebook")), notebook.name)
         kernel = Config()
         kernel.KernelManager.transport = "ipc"
         kernel.KernelManager.connection_file = str(Path(private) / "kernel.json")
@@ -84,12 +84,6 @@ def execute_notebook(
             _drop_folders(out, _folders(parameters))
 
 
-def _check_parameters(notebook: Path, parameters: Mapping[str, Any]) -> None:
-    if not notebook.is_file():
-        raise FileNotFoundError(f"A notebook must exist to be executed. Found none at {notebook}.")
-    refuse_unknown(parameters, parameter_names(notebook), notebook.name)
-
-
 @contextlib.contextmanager
 def _variables(values: Mapping[str, str]) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in values}
@@ -110,9 +104,7 @@ def _text_log(path: Path, folders: Sequence[str]) -> Iterator[None]:
     handler = logging.FileHandler(path, mode="w", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", datefmt="%H:%M:%S"))
     handler.terminator = ""
-    handler.addFilter(_is_no_folder)
-    handler.addFilter(_ends_in_one_newline)
-    handler.addFilter(lambda record: _drop_from(record, folders))
+    handler.addFilter(lambda record: _clean(record, folders))
     level, propagate = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
@@ -148,18 +140,11 @@ def _without(folders: Sequence[str], text: str) -> str:
     return text
 
 
-def _drop_from(record: logging.LogRecord, folders: Sequence[str]) -> bool:
-    record.msg = _without(folders, record.msg)
-    return True
-
-
-def _is_no_folder(record: logging.LogRecord) -> bool:
-    return not record.getMessage().startswith(PAPERMILL_LINES)
-
-
-def _ends_in_one_newline(record: logging.LogRecord) -> bool:
-    record.msg, record.args = record.getMessage().rstrip("\n") + "\n", None
-    return True
+def _clean(record: logging.LogRecord, folders: Sequence[str]) -> bool:
+    """End a line of papermill's log in one newline and drop its folders; False for a line about paths alone."""
+    text = record.getMessage().rstrip("\n") + "\n"
+    record.msg, record.args = _without(folders, text), None
+    return not text.startswith(PAPERMILL_LINES)
 
 
 class _ProgressLines:

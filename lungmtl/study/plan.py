@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from lungmtl.data import prepared_folder
 from lungmtl.experiments import base_of, root_of, run_name
-from lungmtl.files import PROJECT, sha256
+from lungmtl.files import PROJECT, existing, sha256
 from lungmtl.keys import Place, key, notebook_key
 from lungmtl.network import NETWORKS
 from lungmtl.policies import POLICIES, names
@@ -77,7 +77,8 @@ def plan_runs(
         FileNotFoundError: If a file is missing.
     """
     path = Path(params)
-    settings = {"study": path.stem} | _read_existing(path, "A study's params file") | dict(places or {})
+    given = read_params(existing(path.resolve(), "A study's params file"))
+    settings = {"study": path.stem} | given | dict(places or {})
     lists = {name: settings.pop(name, None) for name in STUDY_KEYS}
     experiments = _checked_list(lists["experiments"], "experiments", str, path)
     seeds = _checked_list(lists["seeds"] if seeds is None else list(seeds), "seeds", int, path)
@@ -174,9 +175,7 @@ def run_key(config: RunConfig, *, cohort: Path) -> str:
     Raises:
         FileNotFoundError: If there is no cohort table.
     """
-    if not cohort.is_file():
-        raise FileNotFoundError(f"A run must have its cohort table. Found none at {cohort}.")
-    return key(settings_key(config), sha256(cohort))
+    return key(settings_key(config), sha256(existing(cohort, "The cohort table of a run")))
 
 
 def shared_key(config: RunConfig, *, cohort: Path) -> str:
@@ -196,13 +195,6 @@ def comparison_key(runs: Sequence[RunConfig]) -> str:
     code = notebook_key(NOTEBOOKS / COMPARISON_NOTEBOOK, Place("lungmtl.report.page", "write_html"))
     templates = [sha256(file) for file in sorted((PROJECT / "lungmtl" / "report").glob("*.j2"))]
     return key(code, *templates, *(name_of(config) for config in runs))
-
-
-def _read_existing(path: Path, what: str) -> dict[str, Any]:
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "none"
-        raise FileNotFoundError(f"{what} must exist. Found {found} at {path.resolve()}.")
-    return read_params(path)
 
 
 def _checked_list(values: Any, name: str, kind: type, path: Path) -> list[Any]:
@@ -231,7 +223,7 @@ def _configs(settings: Mapping[str, Any], experiment: str, path: Path) -> list[R
 def experiment_config(settings: Mapping[str, Any], experiment: str, path: Path) -> RunConfig:
     """Merge the settings of one experiment over those of a study, whose params file is at `path`."""
     file = _experiment_file(experiment, path)
-    own = _read_existing(file, f"The params file of experiment {experiment}")
+    own = read_params(existing(file.resolve(), f"The params file of experiment {experiment}"))
     if own.get("experiment", experiment) != experiment:
         raise ValueError(f"`experiment` must be the file's name. Found {own['experiment']!r} in {file}.")
     family = dict.fromkeys((root_of(experiment), base_of(experiment), experiment))  # later ones win

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from lungmtl.experiments import run_name
-from lungmtl.files import sha256, write
+from lungmtl.files import existing, sha256, write
 from lungmtl.study.machine import RECORD_COPY
 from lungmtl.study.plan import FILES, HISTORY_FILE, MODEL_FILE, PREDICTIONS_FILE, RECORD_FILE, STEPS_FILE
 from lungmtl.tables import write_csv
@@ -81,7 +81,8 @@ def write_run(
     (folder / RECORD_FILE).unlink(missing_ok=True)
     write_csv(steps[step_columns(tasks)], folder / STEPS_FILE, float_format="%.6g")
     write_csv(history[list(HISTORY_COLUMNS)], folder / HISTORY_FILE, float_format="%.6g")
-    write_csv(_whole_targets(predictions), folder / PREDICTIONS_FILE, float_format="%.6f")
+    predictions = predictions[list(PREDICTION_COLUMNS)].astype({"target": "Int64"})
+    write_csv(predictions, folder / PREDICTIONS_FILE, float_format="%.6f")
     _write_model(model, {"config": record["config"], "tasks": tasks}, folder / MODEL_FILE)
     record["files"] = {name: sha256(folder / name) for name in FILES[:-1]}
     text = json.dumps(_plain(record), indent=2, allow_nan=False) + "\n"
@@ -97,9 +98,7 @@ def read_record(run_dir: str | Path) -> dict[str, Any]:
         FileNotFoundError: If the run is not complete.
         ValueError: If the file is not a record.
     """
-    path = Path(run_dir) / RECORD_FILE
-    if not path.is_file():
-        raise FileNotFoundError(f"A complete run has a {RECORD_FILE}. Found none at {path}.")
+    path = existing(Path(run_dir) / RECORD_FILE, "The record of a complete run")
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
@@ -128,10 +127,7 @@ def read_rebuild(run_dir: str | Path) -> dict[str, Any]:
 
 
 def _checkpoint(run_dir: str | Path) -> Path:
-    path = Path(run_dir) / MODEL_FILE
-    if not path.is_file():
-        raise FileNotFoundError(f"A checkpoint is needed to use a run's network. Found none at {path}.")
-    return path
+    return existing(Path(run_dir) / MODEL_FILE, "The checkpoint of a run whose network is used")
 
 
 def _check_record(record: Mapping[str, Any], where: str) -> None:
@@ -185,10 +181,6 @@ def _check_predictions(predictions: pd.DataFrame, where: str) -> None:
 def _without_folders(config: Mapping[str, Any]) -> dict[str, Any]:
     places = {name: Path(config[name]) for name in PATHS if name in config}
     return {**config, **{name: place.name for name, place in places.items() if place.is_absolute()}}
-
-
-def _whole_targets(predictions: pd.DataFrame) -> pd.DataFrame:
-    return predictions[list(PREDICTION_COLUMNS)].astype({"target": "Int64"})
 
 
 def _write_model(state: Mapping[str, Any], rebuild: Mapping[str, Any], path: Path) -> None:

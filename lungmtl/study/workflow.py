@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lungmtl.files import PROJECT, locked
+from lungmtl.files import PROJECT, existing, locked
 from lungmtl.study import plan
 from lungmtl.study.condition import to_do
 from lungmtl.study.config import RunConfig
@@ -91,8 +91,8 @@ def _checked_profile(profile: str) -> Path:
 
 def _check(runs: Sequence[RunConfig], settings: Mapping[str, str]) -> None:
     cohort = plan.cohort_path(runs[0])
-    if runs[0].cohort and not cohort.is_file():
-        raise FileNotFoundError(f"A study must have its cohort table. Found none at {cohort}.")
+    if runs[0].cohort:
+        existing(cohort, "The cohort table of a study")
     for path in (settings["params"], cohort, plan.study_dir(runs[0])):
         if set("{}") & set(str(path)):
             raise ValueError(f"A study's paths must have no braces, which Snakemake reads as wildcards. Found {path}.")
