@@ -87,8 +87,7 @@ def _to_slice(header: Header) -> Slice:
     if text(header, "RescaleType") not in ("", "HU", "US"):
         raise refused("Values must be HU", f"RescaleType {term(header, 'RescaleType')}", header.name)
     return Slice(
-        file=header.file,
-        name=header.name,
+        header=header,
         position_mm=numbers(header, "ImagePositionPatient", 3),
         orientation=_orientation(header),
         pixel_mm=tuple(numbers(header, "PixelSpacing", 2).tolist()),
@@ -99,11 +98,6 @@ def _to_slice(header: Header) -> Slice:
         slope=slope,
         intercept=intercept,
         padding=None if value_of(header, "PixelPaddingValue") is None else int(number(header, "PixelPaddingValue")),
-        syntax=header.syntax,
-        is_little=header.is_little,
-        pixels_at=header.pixels_at,
-        frame=header.frame,
-        n_frames=header.n_frames,
     )
 
 
@@ -169,7 +163,7 @@ def _ordered(slices: Sequence[Slice]) -> tuple[list[Slice], float]:
     gaps_mm = np.diff([s.position_mm @ normal for s in slices])
     gap_mm = float(np.median(gaps_mm))
     if (gaps_mm < max(0.01, GAP_TOLERANCE * gap_mm)).any():
-        first = slices[int(np.argmin(gaps_mm))].name
+        first = slices[int(np.argmin(gaps_mm))].header.name
         raise refused("Every slice must have its own position", f"duplicate slices, the first is {first}")
     _check_gaps(gaps_mm, gap_mm, slices)
     _check_stack(slices, normal)
@@ -178,7 +172,7 @@ def _ordered(slices: Sequence[Slice]) -> tuple[list[Slice], float]:
 
 def _check_gaps(gaps_mm: np.ndarray, gap_mm: float, slices: Sequence[Slice]) -> None:
     worst = int(np.argmax(np.abs(gaps_mm - gap_mm)))
-    found = f"a gap of {gaps_mm[worst]:.2f} mm after {slices[worst].name}, median {gap_mm:.2f} mm"
+    found = f"a gap of {gaps_mm[worst]:.2f} mm after {slices[worst].header.name}, median {gap_mm:.2f} mm"
     if gaps_mm[worst] > 1.5 * gap_mm:
         raise refused("A series must be complete", f"missing slices: {found}")
     if abs(gaps_mm[worst] - gap_mm) > GAP_TOLERANCE * gap_mm:
@@ -197,7 +191,7 @@ def _check_stack(slices: Sequence[Slice], normal: np.ndarray) -> None:
     shifts_mm = np.linalg.norm(ways - np.outer(along, normal + slope), axis=1)
     worst = int(np.argmax(shifts_mm))
     if shifts_mm[worst] > SHIFT_TOLERANCE_MM:
-        found = f"{slices[worst].name} {shifts_mm[worst]:.1f} mm aside"
+        found = f"{slices[worst].header.name} {shifts_mm[worst]:.1f} mm aside"
         raise refused("Slices must be stacked straight", found)
     tilt_deg = math.degrees(math.atan(float(np.linalg.norm(slope))))
     if tilt_deg > TILT_TOLERANCE_DEG:

@@ -43,7 +43,7 @@ class Header(NamedTuple):
     values: Mapping[str, Any] | pydicom.Dataset
     syntax: uid.UID
     is_little: bool
-    pixels_at: int | None  # byte in the file, None where there are none
+    pixels_at: int | None  # byte in the file where those of the first frame begin, None where there are none
     n_bytes: int  # of the pixels of all frames
     frame: int = 0  # from 0
     n_frames: int = 1

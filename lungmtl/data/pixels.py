@@ -22,7 +22,7 @@ from pydicom import uid
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.pixels import get_decoder
 
-from lungmtl.data.headers import unreadable
+from lungmtl.data.headers import Header, unreadable
 from lungmtl.data.volume import AIR_HU, refused, to_hu
 
 DARK_HU = -500  # padding below this looks as air does
@@ -47,10 +47,9 @@ for index in range(int(sys.argv[2])):
 
 
 class Slice(NamedTuple):
-    """What a slice's header says of its place and its pixels."""
+    """A slice with the place and the pixels that its header says, checked."""
 
-    file: Path
-    name: str  # its number, by which messages call it
+    header: Header
     position_mm: np.ndarray  # (3,) patient x, y, z of the first voxel
     orientation: np.ndarray  # (6,) direction cosines of a row, then of a column
     pixel_mm: tuple[float, float]  # (y, x)
@@ -61,11 +60,6 @@ class Slice(NamedTuple):
     slope: float
     intercept: float
     padding: int | None  # stored value
-    syntax: uid.UID
-    is_little: bool
-    pixels_at: int  # byte in the file where those of the first frame begin
-    frame: int = 0  # from 0
-    n_frames: int = 1
 
     @property
     def dtype(self) -> np.dtype:
@@ -77,9 +71,9 @@ def read_pixels(slices: Sequence[Slice]) -> Iterator[tuple[int, np.ndarray]]:
     """Yield every slice's index and its stored values (Y, X); plain slices first."""
     packed = []
     for index, one in enumerate(slices):
-        if one.syntax in PLAIN:
+        if one.header.syntax in PLAIN:
             yield index, _plain(one)
-        elif one.syntax == uid.RLELossless:
+        elif one.header.syntax == uid.RLELossless:
             yield index, _unpacked(one)
         else:
             packed.append(index)
@@ -99,10 +93,10 @@ def rescaled(stored: np.ndarray, one: Slice) -> np.ndarray:
 
 
 def _plain(one: Slice) -> np.ndarray:
-    dtype = one.dtype.newbyteorder("<" if one.is_little else ">")
+    dtype = one.dtype.newbyteorder("<" if one.header.is_little else ">")
     n_pixels = math.prod(one.shape)
-    start = one.pixels_at + one.frame * n_pixels * dtype.itemsize
-    return np.fromfile(one.file, dtype, count=n_pixels, offset=start).reshape(one.shape)
+    start = one.header.pixels_at + one.header.frame * n_pixels * dtype.itemsize
+    return np.fromfile(one.header.file, dtype, count=n_pixels, offset=start).reshape(one.shape)
 
 
 def _used_bits(stored: np.ndarray, one: Slice) -> np.ndarray:
@@ -113,7 +107,7 @@ def _used_bits(stored: np.ndarray, one: Slice) -> np.ndarray:
     used = np.right_shift(np.left_shift(stored, above), above)
     is_known = (used == stored) | (np.right_shift(stored, one.n_bits) == 0)
     if not is_known.all():
-        raise refused(f"Values must fit into BitsStored, {one.n_bits} bits", "larger ones", one.name)
+        raise refused(f"Values must fit into BitsStored, {one.n_bits} bits", "larger ones", one.header.name)
     return used
 
 
@@ -126,7 +120,7 @@ def _without_padding(hu: np.ndarray, stored: np.ndarray, one: Slice) -> np.ndarr
     if padding_hu > MAX_TISSUE_HU:
         return np.where(stored == padding, np.int16(AIR_HU), hu)
     if stored[0, 0] == padding:  # a scanner pads the corners; where it did not, the tag is idle
-        raise refused("Padding must not look like tissue", f"padding of {padding_hu:.0f} HU", one.name)
+        raise refused("Padding must not look like tissue", f"padding of {padding_hu:.0f} HU", one.header.name)
     return hu
 
 
@@ -134,9 +128,9 @@ def _unpacked(one: Slice) -> np.ndarray:
     """Decode a slice in RLE."""
     try:
         with warnings.catch_warnings(action="error"):  # such as more values than the size says
-            stored, _ = get_decoder(one.syntax).as_array(_bare(one), decoding_plugin="pydicom")
+            stored, _ = get_decoder(one.header.syntax).as_array(_bare(one), decoding_plugin="pydicom")
     except Exception as error:  # as in read_header
-        raise unreadable(one.name, error) from None
+        raise unreadable(one.header.name, error) from None
     return stored
 
 
@@ -156,26 +150,26 @@ def _decoded(slices: Sequence[Slice]) -> Iterator[np.ndarray]:
             complaint = f"no end after {DECODE_LIMIT_S} s"
         if complaint:  # a decoder that says anything has filled in what it could not read
             one = slices[min(len(list(Path(folder).glob("*.raw"))), len(slices) - 1)]
-            raise refused("Every slice must be readable", f"{one.name} or one before, damaged: {complaint}")
+            raise refused("Every slice must be readable", f"{one.header.name} or one before, damaged: {complaint}")
         for index, one in enumerate(slices):
             stored = np.fromfile(Path(folder) / f"{index}.raw", dtype=one.dtype)
             if stored.size != math.prod(one.shape):
-                raise refused(f"Pixels must be {one.shape} of 16 bits", f"{stored.nbytes} bytes", one.name)
+                raise refused(f"Pixels must be {one.shape} of 16 bits", f"{stored.nbytes} bytes", one.header.name)
             yield stored.reshape(one.shape)
 
 
 def _bare(one: Slice) -> pydicom.Dataset:
     """Dataset of a compressed slice with what decoding needs and nothing else."""
     try:
-        with one.file.open("rb") as stream:
-            stream.seek(one.pixels_at)
-            frame = get_frame(stream, one.frame, number_of_frames=one.n_frames)
+        with one.header.file.open("rb") as stream:
+            stream.seek(one.header.pixels_at)
+            frame = get_frame(stream, one.header.frame, number_of_frames=one.header.n_frames)
     except Exception as error:  # as in read_header
-        raise unreadable(one.name, error) from None
+        raise unreadable(one.header.name, error) from None
     _check_frame(frame, one)
     bare = pydicom.Dataset()
     bare.file_meta = pydicom.dataset.FileMetaDataset()
-    bare.file_meta.TransferSyntaxUID = one.syntax
+    bare.file_meta.TransferSyntaxUID = one.header.syntax
     bare.set_original_encoding(False, True)
     bare.SOPClassUID, bare.SOPInstanceUID = uid.CTImageStorage, "1.2"
     bare.Modality, bare.SamplesPerPixel, bare.PhotometricInterpretation = "CT", 1, "MONOCHROME2"
@@ -190,14 +184,14 @@ def _bare(one: Slice) -> pydicom.Dataset:
 
 def _check_frame(frame: bytes, one: Slice) -> None:
     """Check that compressed data say the size that the header says: a decoder would reserve whatever they say."""
-    if one.syntax == uid.RLELossless:
+    if one.header.syntax == uid.RLELossless:
         return  # has no size of its own; what is unpacked is counted
-    is_jpeg_2000 = one.syntax in (uid.JPEG2000Lossless, uid.JPEG2000)
+    is_jpeg_2000 = one.header.syntax in (uid.JPEG2000Lossless, uid.JPEG2000)
     size = _jpeg_2000_size(frame) if is_jpeg_2000 else _jpeg_size(frame)
     if size != one.shape:
-        raise refused(f"Compressed pixels must be {one.shape}, as the header says", f"{size}", one.name)
+        raise refused(f"Compressed pixels must be {one.shape}, as the header says", f"{size}", one.header.name)
     if is_jpeg_2000 and (frame[42] >= 128) != one.is_signed:
-        raise refused("PixelRepresentation must be that of the compressed pixels", "the other", one.name)
+        raise refused("PixelRepresentation must be that of the compressed pixels", "the other", one.header.name)
 
 
 def _jpeg_2000_size(frame: bytes) -> tuple[int, int] | None:

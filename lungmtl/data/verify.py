@@ -41,9 +41,7 @@ def verify_prepared(
     rows = list(zip(frame["scan"], frame["image"], masks_of(frame, root), strict=True))
     rows = tqdm(rows, "verifying", unit="scan", disable=not progress)
     places = ((scan, Path(folder) / f"{scan}.npy", place_of(root, image), mask) for scan, image, mask in rows)
-    found = (
-        (scan, _tensor_problem(file, image, shape) or _mask_problem(file, mask)) for scan, file, image, mask in places
-    )
+    found = ((scan, _tensor_problem(file, image, mask, shape)) for scan, file, image, mask in places)
     return [f"scan {scan}: {problem}" for scan, problem in found if problem]
 
 
@@ -85,7 +83,7 @@ def _n_slices(file: Path) -> int:
         return 0
 
 
-def _tensor_problem(file: Path, image: Path, shape: Sequence[int]) -> str:
+def _tensor_problem(file: Path, image: Path, mask: str, shape: Sequence[int]) -> str:
     if not file.is_file():
         return "not prepared"
     try:
@@ -98,16 +96,11 @@ def _tensor_problem(file: Path, image: Path, shape: Sequence[int]) -> str:
         return "prepared values are not all finite and in [0, 1]"
     if image.exists() and not is_current(file, image):
         return "the image is newer than what was prepared"
-    return _hash_problem(file, image)
+    return _changed(file, image, mask)
 
 
-def _mask_problem(file: Path, mask: str) -> str:
-    said = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
-    return "" if said.get("mask", "") == mask_state(mask) else "the mask has changed since the scan was prepared"
-
-
-def _hash_problem(file: Path, image: Path) -> str:
-    """Compare prepared scan and image with the hashes written when it was prepared."""
+def _changed(file: Path, image: Path, mask: str) -> str:
+    """Compare prepared scan, image and mask with what was written of them when it was prepared."""
     try:
         said = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
         wanted = said["tensor_sha256"], said["image_digest"]
@@ -115,5 +108,6 @@ def _hash_problem(file: Path, image: Path) -> str:
         return "prepared without hashes: a changed byte cannot be found; remove it and prepare it again"
     if sha256(file) != wanted[0]:
         return "the prepared file has changed since it was written; remove it and prepare it again"
-    is_same = not image.exists() or digest(image) == wanted[1]
-    return "" if is_same else "the image has changed since it was prepared, though not its date"
+    if image.exists() and digest(image) != wanted[1]:
+        return "the image has changed since it was prepared, though not its date"
+    return "" if said.get("mask", "") == mask_state(mask) else "the mask has changed since the scan was prepared"
