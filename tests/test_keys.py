@@ -84,7 +84,7 @@ def test_what_no_run_executes_redoes_nothing(copy, before):
         ("lungmtl/data/lungs.py", "import numpy as np\n", "import numpy as np\n\n# a comment\n"),
         ("lungmtl/cli.py", "BAD_INPUT = 2", "BAD_INPUT = 3"),
         ("lungmtl/sources/nlst_series.py", "MAX_THICKNESS_MM = 3.3", "MAX_THICKNESS_MM = 3.4"),
-        ("lungmtl/policies/catalogue.py", '    "BW": "schedules",\n', '    "BW": "schedules",\n    "NEW": "losses",\n'),
+        ("lungmtl/policies/catalogue.py", '("RLW", "UW",', '("NEW", "RLW", "UW",'),
         ("lungmtl/network/settings.py", '"model.MultiTaskNet"}', '"model.MultiTaskNet", "other": "other.Net"}'),
         ("notebooks/02_experiment.ipynb", "One line per epoch", "A line per epoch"),
     ]

@@ -61,6 +61,6 @@ def extremes(rows: pd.DataFrame, value: str, *, name: str = "experiment", form: 
     return f"from {low[value]:{form}} ({low[name]}) to {high[value]:{form}} ({high[name]})"
 
 
-def percent_text(share: float, *, decimals: int = 0) -> str:
-    """A share in percent."""
-    return f"{100 * share:.{decimals}f} %"
+def percent_text(share: float) -> str:
+    """A share in whole percent."""
+    return f"{100 * share:.0f} %"

@@ -2,7 +2,7 @@
 
 A spelling is a call from the outside in, `ITW(PFLP(period=40), start=0.7)`: the innermost policy acts on the base
 weights, and a setting that is not spelled has the value of its flat key (`pflp_period` ...) or its default.
-To add a policy write its class in a file of this folder and its line in `POLICIES`; ADDING.md here says more.
+To add a policy write its class in a file of this folder and its name in `POLICIES`; ADDING.md here says more.
 """
 
 import ast
@@ -14,30 +14,11 @@ from typing import Any
 from lungmtl.policies.contract import Policy, Wrapper, require
 
 POLICIES = {  # name in params -> module of this folder that has the class
-    "BW": "schedules",
-    "PFLP": "schedules",
-    "ITW": "schedules",
-    "Alone": "schedules",
-    "RLW": "losses",
-    "UW": "losses",
-    "DWA": "losses",
-    "IMTLL": "losses",
-    "GeometricMean": "losses",
-    "FAMO": "losses",
-    "GCS": "gradients",
-    "OLAUX": "gradients",
-    "GradNorm": "gradients",
-    "DBMTL": "gradients",
-    "MGDA": "borrowed",
-    "PCGrad": "borrowed",
-    "IMTLG": "borrowed",
-    "AlignedMTL": "borrowed",
-    "ConFIG": "borrowed",
-    "GradVac": "borrowed",
-    "PCD": "borrowed",
-    "UPGrad": "borrowed",
-    "FairGrad": "borrowed",
-    "CAGrad": "borrowed",
+    **dict.fromkeys(("BW", "PFLP", "ITW", "Alone"), "schedules"),
+    **dict.fromkeys(("RLW", "UW", "DWA", "IMTLL", "GeometricMean", "FAMO"), "losses"),
+    **dict.fromkeys(("GCS", "OLAUX", "GradNorm", "DBMTL"), "gradients"),
+    **dict.fromkeys(("MGDA", "PCGrad", "IMTLG", "AlignedMTL", "ConFIG", "GradVac", "PCD"), "borrowed"),
+    **dict.fromkeys(("UPGrad", "FairGrad", "CAGrad"), "borrowed"),
 }
 
 
