@@ -67,7 +67,7 @@ def test_check_of_good_scans_returns_0(user, capsys):
     write(user, *(f"s{index}" for index in range(8)), **labels)
     (user / "own.yaml").write_text("experiments: [MTL]\nseeds: [0]\nbatch_size: 4\n", encoding="utf-8")
     assert cli.main(["check", "cohort.csv", "--params", "own.yaml", "--no-page", "--out", "elsewhere"]) == 0
-    assert "Nothing is in the way of a study." in capsys.readouterr().out
+    assert "Nothing was found that would stop a study." in capsys.readouterr().out
     assert (user / "elsewhere" / "scans.csv").is_file()
     assert not (user / "cohort-check").exists()
 

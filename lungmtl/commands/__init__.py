@@ -1,1 +1,1 @@
-"""Commands: what the command line does, a few lines each over the other rooms."""
+"""Commands of the command line, a few lines each over the other rooms."""

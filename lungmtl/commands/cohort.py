@@ -204,7 +204,7 @@ def _print_verdicts(scans: pd.DataFrame, notes: Sequence[str]) -> None:
         print(f"  {row.verdict:6}  {row.scan}: {row.reason}")
     if len(unusual) > N_SHOWN:
         print(f"  ... and {len(unusual) - N_SHOWN} more")
-    print("\n".join(notes) or "Nothing is in the way of a study.")
+    print("\n".join(notes) or "Nothing was found that would stop a study.")
 
 
 def _write_page(config: RunConfig, tasks: Sequence[str], table: Path, out: Path) -> None:
