@@ -24,7 +24,7 @@ RECORD = {
 @pytest.fixture
 def study(tmp_path, monkeypatch):
     """A study of one run whose notebook is a stand-in; counts its executions."""
-    for module in ("plan", "execute"):
+    for module in ("execute", "plan"):
         monkeypatch.setattr(f"lungmtl.study.{module}.NOTEBOOKS", tmp_path)
     for name in ("02_experiment.ipynb", "03_comparison.ipynb"):
         write_notebook(tmp_path / name, "epochs = 1")
