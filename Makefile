@@ -3,7 +3,7 @@
 # make study PROFILE=slurm PARAMS=...                           on a Slurm cluster (workflow/profiles/slurm)
 # make report PARAMS=...   tables and figures of the runs there are, though others failed or are missing
 # make test       lint, unit tests, the smoke study, every notebook
-# make lab        JupyterLab on the notebooks, for this machine only
+# make lab        JupyterLab on copies of the notebooks in lab/, for this machine only; LAB=--ip=0.0.0.0 for a container
 # make lock       requirements.lock and environment.yml from pyproject.toml
 # PYTHON=python3.12 and TORCH=torch==2.11.0 choose another interpreter and torch for a new .venv.
 
@@ -12,6 +12,7 @@ SEEDS ?=
 PROFILE ?= local
 CORES ?=
 SNAKEMAKE_OPTIONS ?=
+LAB ?= --ip=127.0.0.1
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
@@ -32,8 +33,17 @@ test: setup
 	$(BIN)/ruff format --check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadscope --durations=10 --nbval-lax --nbval-current-env tests notebooks
 
+# git ignores the copies, so that running and saving them changes no tracked file; where the original is newer than the
+# copy, the copy is made anew and the last one kept as NAME.ipynb.old
 lab: setup
-	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --notebook-dir=notebooks
+	@mkdir -p lab
+	@for original in notebooks/*.ipynb; do \
+		copy=lab/$${original##*/}; \
+		if [ -e $$copy ] && [ $$original -nt $$copy ]; then mv $$copy $$copy.old; fi; \
+		[ -e $$copy ] || cp $$original $$copy; \
+	done
+	@test "$$(id -u)" != 0 || echo "You are root, as in a container: JupyterLab is told to allow it. To reach it from outside: make lab LAB=--ip=0.0.0.0"
+	$(BIN)/jupyter lab --notebook-dir=lab $$(test "$$(id -u)" != 0 || echo --allow-root) $(LAB)
 
 setup: $(STAMP)
 

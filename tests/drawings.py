@@ -159,6 +159,13 @@ def attention_view(title, shape=(32, 32, 40)):
     return figures.AttentionView(title, np.full(shape, 0.2), attention, outline, (16, 12, 22))
 
 
+def missed(experiments):
+    frame = pd.DataFrame(itertools.product(experiments, range(40)), columns=["experiment", "number"])
+    frame["wrong"] = frame["number"] % 6 / 5
+    frame = frame.assign(scan=frame["number"].map("s{:05d}".format), target=frame["number"] % 2, n_seeds=5)
+    return frame.assign(nodule_mm=np.where(frame["target"] == 1, 12.3, np.nan))
+
+
 def drawn(experiments):
     """Figures that grow with the number of experiments."""
     central = aucs(experiments).query("task == 'lung_cancer'")
@@ -176,6 +183,7 @@ def drawn(experiments):
         "power": lambda: figures.power(detectable(experiments), n=600, published_n=592, caption=CAPTION),
         "weights": lambda: figures.weight_timeline(weights(experiments)),
         "subgroups": lambda: figures.subgroups(in_subgroups(experiments)),
+        "missed_scans": lambda: figures.missed_scans(missed(experiments), task="lung_cancer"),
     }
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from made_up import predictions
 
-from lungmtl.comparison import gain_needed
+from lungmtl.comparison import comparison_table, gain_needed
 from lungmtl.report import answer, box, decisions
 
 TABLES = Path(__file__).parents[1] / "results"
@@ -171,6 +172,12 @@ def test_needed_gain_is_where_the_adjusted_test_begins():
 
     assert list(gain_needed(frame.iloc[:2])) == pytest.approx([0.0195996] * 2, rel=1e-5)  # one is not rejected
     assert list(gain_needed(frame)) == pytest.approx([0.0280703] * 11, rel=1e-5)  # ten
+
+
+def test_a_study_of_one_experiment_needs_no_gain():
+    settings = {"references": ["STL"], "task": "lung_cancer", "replicates": 100, "seed": 0}
+
+    assert gain_needed(comparison_table(predictions(["STL"]), **settings)).empty
 
 
 @pytest.mark.parametrize("study", ["phantom-full", "sensitivity"])

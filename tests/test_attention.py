@@ -1,11 +1,18 @@
 """Where an attention map peaks is scored on the network's own grid, against chance."""
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from lungmtl.evidence.attention import hit_rate, peak_inside, swapped_chance, touched_cells
+from lungmtl.files import sha256
 from lungmtl.network.model import REDUCTION, MultiTaskNet
+from lungmtl.study import Look, load_run, look_at, positive_scans, table_of
+
+COMMITTED = Path(__file__).parents[1] / "results" / "attention" / "runs" / "STL-s0"
 
 
 def mask_at(voxel, shape=(16, 24, 32)) -> np.ndarray:
@@ -132,3 +139,29 @@ def test_masks_that_do_not_fit_are_refused(attention, lungs, message):
 def test_hit_rate_needs_one_chance_per_hit(hit, chance):
     with pytest.raises(ValueError, match="There must be one hit and one chance per scan"):
         hit_rate(np.array(hit), np.array(chance))
+
+
+def test_figures_are_cut_through_the_structure_or_through_the_highest_attention():
+    attention = np.zeros((2, 3, 4))
+    attention[1, 2, 3] = 1
+    look = Look(np.zeros((16, 24, 32)), attention, {"nodule": mask_at((3, 5, 7)).astype(np.float16)})
+
+    assert look.drawn("nodule", cell=8)[3] == (3, 5, 7)
+    assert look.drawn("", cell=8)[3] == (8, 16, 24)
+    assert not look.drawn("", cell=8)[2].any()
+
+
+def test_committed_network_tells_cancer_in_the_cohort_that_its_record_names(tmp_path):
+    run, names = load_run(COMMITTED), positive_scans(COMMITTED)
+    scan = names[0]
+    path, table = table_of(run, [scan], cache_dir=str(tmp_path))
+    found = look_at(run, table.loc[scan], path.parent)
+    logit = run.network(torch.from_numpy(found.volume).float()[None, None])[0].item()
+    predictions = pd.read_csv(COMMITTED / "predictions.csv").set_index("scan")["probability"]
+
+    assert sha256(path) == run.record["cohort"]["sha256"]
+    assert len(list(path.parent.glob("images/*"))) == 1  # the others are not made
+    # trained and scored in bf16, whose three digits move a logit by some hundredths
+    assert 1 / (1 + np.exp(-logit)) == pytest.approx(predictions[scan], abs=0.03)
+    assert all(split["lung_cancer"]["low"] > 0.6 for split in run.record["metrics"].values())
+    assert (COMMITTED / "model.safetensors").stat().st_size < 1.2e6

@@ -19,6 +19,7 @@ from lungmtl.sources.phantom import (
     diagnoses,
     draw_patient,
     make_cohort,
+    make_scans,
     make_volume,
 )
 from lungmtl.sources.phantom_settings import PhantomSettings
@@ -61,6 +62,18 @@ def test_a_started_cohort_is_completed_without_redoing_scans(made, tmp_path):
     make_cohort(tmp_path, SETTINGS, progress=False)
     assert kept.stat().st_mtime_ns == before
     assert digests(tmp_path) == digests(made.parent)
+
+
+def test_some_scans_have_the_bytes_of_the_whole_cohort_and_so_has_the_table(made, tmp_path):
+    path = make_scans(tmp_path, SETTINGS, ["s00003", "s00010"])
+    assert path.name == "drawn.csv"  # cohort.csv would say that all scans are there
+    assert path.read_bytes() == made.read_bytes()
+    wanted = {name: digest for name, digest in digests(made.parent).items() if "s00003" in name or "s00010" in name}
+    assert digests(tmp_path) == {"drawn.csv": digests(made.parent)["cohort.csv"]} | wanted
+
+
+def test_the_whole_cohort_is_taken_where_it_is_there(made):
+    assert make_scans(made.parent, SETTINGS, ["s00003"]) == made
 
 
 def test_the_table_passes_the_checks_of_a_patients_table(made):

@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = exports(
             *("comparison_table", "ensemble_comparison_table", "gain_needed", "seed_comparison_table", "verdicts"),
         ],
         "learning": ["FLAT_RISE", "LEARNT_LOW", "ceiling_table", "learning_table", "learnt_table"],
+        "missed": ["chosen", "missed_table"],
         "parts": ["CONTRASTS", "TELLS", "parts_table"],
         "printed": [
             *("PUBLISHED", "PUBLISHED_N", "format_result", "format_table", "published_table", "result_table"),

@@ -102,7 +102,8 @@ def gain_needed(comparisons: pd.DataFrame) -> pd.Series:
     """
     n_open = max(int((comparisons["p_holm"] >= SIGNIFICANCE).sum()), 1)
     level = 1 - SIGNIFICANCE / n_open
-    return pd.Series(stdtrit(comparisons["freedom"], (1 + level) / 2) * comparisons["error"], index=comparisons.index)
+    freedom, error = (comparisons[name].astype(float) for name in ("freedom", "error"))  # object where there is no row
+    return pd.Series(stdtrit(freedom, (1 + level) / 2) * error, index=comparisons.index)
 
 
 def _verdict(row: pd.Series) -> str:

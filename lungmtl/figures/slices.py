@@ -6,12 +6,14 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from lungmtl.figures.style import new_figure, styled
 from lungmtl.figures.words import captioned
 
 TARGET_COLOR, PEAK_COLOR = "#39D353", "#00D5FF"  # over grey slices and the warm attention colours
+MIN_PEAK = 10.0  # chosen by us: upper end of the colours at least, in multiples of an even map
 SLICE_WHITE = 0.7  # of the window [0, 1]: soft tissue is white, and lung is not black
 GREY = {"cmap": "gray", "interpolation": "nearest", "origin": "lower"}
 
@@ -30,6 +32,8 @@ class AttentionView(NamedTuple):
 def attention_slices(views: Sequence[AttentionView], *, spacing_mm: Sequence[float], cell: int, caption: str) -> Figure:
     """Axial, coronal and sagittal slice of each scan under its attention cells, with the target's outline.
 
+    Attention is drawn against an even map, in which every feature voxel has 1; what is below that is transparent.
+
     Args:
         views: One row each.
         spacing_mm: Voxel size of the input grid in mm, (z, y, x).
@@ -37,31 +41,36 @@ def attention_slices(views: Sequence[AttentionView], *, spacing_mm: Sequence[flo
         caption: How many scans of which cohort, and what the outline is.
     """
     figure, axes = new_figure(width_in=8.5, height_in=1.0 + 3.0 * len(views), rows=len(views), columns=3)
+    norm = LogNorm(1, max(MIN_PEAK, *(view.attention.max() * view.attention.size for view in views)))
     for row, view in zip(axes, views, strict=True):
-        headings = (view.title, f"highest voxel {view.attention.max():.3f}", f"even {1 / view.attention.size:.3f}")
-        for across, name in enumerate(("axial", "coronal", "sagittal")):
-            mesh = _draw_slice(row[across], view, across, spacing_mm, cell)
-            row[across].set_title(f"{headings[across]}\n{name}")
-        figure.colorbar(mesh, ax=row, label="attention / its maximum", shrink=0.8, pad=0.01)
+        highest = f"highest {view.attention.max() * view.attention.size:.3g}"
+        for across, heading in enumerate((f"{view.title}\naxial", f"{highest}\ncoronal", "\nsagittal")):
+            mesh = _draw_slice(row[across], view, across, spacing_mm, cell, norm)
+            row[across].set_title(heading)
+        bar = figure.colorbar(mesh, ax=row, label="attention (1 = even map)", shrink=0.8, pad=0.01)
+        bar.ax.yaxis.set_major_formatter("{x:g}")
     return captioned(
         figure,
-        f"{caption} Squares: feature voxels, transparent where attention is low. Cross: centre of the highest, "
-        "projected into each slice; even = every voxel the same. The patient's left is on the right in the first two.",
+        f"{caption} Squares: feature voxels; attention as a multiple of that of an even map, transparent at 1 and "
+        "below. Cross: centre of the highest, projected into each slice. The patient's left is on the right in the "
+        "first two.",
     )
 
 
-def _draw_slice(axis: Axes, view: AttentionView, across: int, spacing_mm: Sequence[float], cell: int) -> QuadMesh:
+def _draw_slice(
+    axis: Axes, view: AttentionView, across: int, spacing_mm: Sequence[float], cell: int, norm: LogNorm
+) -> QuadMesh:
     """Draw the slice across one axis through `view.center`; returns the attention layer."""
     rows, columns = (a for a in range(3) if a != across)
     grey, outline = (array.take(view.center[across], axis=across) for array in (view.volume, view.outline))
     axis.imshow(grey, vmin=0, vmax=SLICE_WHITE, **GREY)
     layer = min((view.center[across] + cell // 2) // cell, view.attention.shape[across] - 1)
-    share = view.attention.take(layer, axis=across) / view.attention.max()
+    times = view.attention.take(layer, axis=across) * view.attention.size  # an even map's
     edges = [  # of the feature voxels' cells on the input grid, as in evidence.attention.touched_cells
         [-0.5, *(cell * np.arange(1, view.attention.shape[a]) - cell // 2 - 0.5), view.volume.shape[a] - 0.5]
         for a in (columns, rows)
     ]
-    mesh = axis.pcolormesh(*edges, share, cmap="inferno", vmin=0, vmax=1, alpha=0.5 * share)
+    mesh = axis.pcolormesh(*edges, times, cmap="inferno", norm=norm, alpha=0.5 * norm(np.maximum(times, 1)))
     if outline.max() > 0:
         axis.contour(outline, levels=[outline.max() / 2], colors=TARGET_COLOR, linewidths=1.2)
     peak = cell * np.array(np.unravel_index(np.argmax(view.attention), view.attention.shape))

@@ -12,6 +12,7 @@ give (lungs 3 to 6 L, parenchyma near -850 HU, LAA-950 below 6 % without and 6 t
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +53,33 @@ def make_cohort(folder: str | Path, settings: PhantomSettings, *, workers: int =
         return table_path
     (folder / "images").mkdir(parents=True, exist_ok=True)
     (folder / "truth").mkdir(exist_ok=True)
-    splits = np.repeat(["train", "validation", "test"], [settings.n_train, settings.n_validation, settings.n_test])
-    jobs = [(folder, settings.seed, index) for index in range(len(splits))]
+    jobs = [(folder, settings.seed, index) for index in range(len(settings.splits))]
     made = run_jobs(_make_scan, jobs, workers=workers)
     rows = tqdm(made, total=len(jobs), desc="phantom scans", unit="scan", disable=not progress)
     truth = pd.DataFrame(sorted(rows, key=lambda row: row["scan"]))
     write_csv(truth, folder / "truth.csv")
+    return _write_table(truth, settings, table_path)
+
+
+def make_scans(folder: str | Path, settings: PhantomSettings, scans: Sequence[str]) -> Path:
+    """Write some scans of a cohort and the table of all, without the other images; returns the table's path.
+
+    Every file has the bytes that `make_cohort` gives it, which completes the cohort later. Until then the table is
+    drawn.csv, because cohort.csv means that all scans are there.
+    """
+    folder = Path(folder)
+    for scan in scans:
+        _make_scan((folder, settings.seed, int(scan.removeprefix("s"))))
+    if (folder / "cohort.csv").exists():
+        return folder / "cohort.csv"
+    patients = [draw_patient(np.random.default_rng([settings.seed, i])) for i in range(len(settings.splits))]
+    truth = pd.DataFrame([{"scan": f"s{i:05d}"} | patient for i, patient in enumerate(patients)])
+    return _write_table(truth, settings, folder / "drawn.csv")
+
+
+def _write_table(truth: pd.DataFrame, settings: PhantomSettings, path: Path) -> Path:
     table = diagnoses(truth, seed=settings.seed, label_noise=settings.label_noise)
-    return write_csv(table.assign(split=splits), table_path)
+    return write_csv(table.assign(split=settings.splits), path)
 
 
 def diagnoses(truth: pd.DataFrame, *, seed: int, label_noise: float) -> pd.DataFrame:

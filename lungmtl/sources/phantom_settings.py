@@ -24,6 +24,11 @@ class PhantomSettings:
     seed: int
     label_noise: float
 
+    @property
+    def splits(self) -> list[str]:
+        """Split of every scan, in order."""
+        return ["train"] * self.n_train + ["validation"] * self.n_validation + ["test"] * self.n_test
+
     def folder(self, cache_dir: str | Path) -> Path:
         """Folder of this cohort inside the cache, the same on every call."""
         key = json.dumps([CODE_VERSION, *dataclasses.astuple(self)])

@@ -5,7 +5,7 @@ from lungmtl.lazy import exports
 __getattr__, __dir__, __all__ = exports(
     __name__,
     {
-        "attention": ["Look", "look", "look_at", "marked"],
+        "attention": ["Look", "look", "look_at", "marked", "positive_scans", "table_of"],
         "collection": ["FLOW_FILE", "READINGS_FILE", "Collection", "collect", "read_flow", "read_scans", "write_scans"],
         "config": ["RunConfig", "read_params"],
         "execute": ["execute_notebook"],

@@ -1,14 +1,16 @@
 """Attention: where a run's network looks in a scan, and the structures that are marked there."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 
 from lungmtl import data
 from lungmtl.sources import phantom
+from lungmtl.study.plan import PREDICTIONS_FILE
 from lungmtl.study.run import LoadedRun
 
 
@@ -23,6 +25,42 @@ class Look(NamedTuple):
     def inside(self) -> np.ndarray:
         """The lungs, bool (Z, Y, X): as marked, otherwise the region that the network sees."""
         return self.marked["lungs"] > 0.5 if "lungs" in self.marked else self.volume > 0
+
+    def drawn(self, structure: str, *, cell: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[int, ...]]:
+        """Volume, attention, outline of a marked structure and the voxel to cut through, as figures take them.
+
+        The voxel is the structure's fullest, or the centre of the highest attention where there is none of it.
+        """
+        outline = self.marked.get(structure, np.zeros(self.volume.shape)).astype(np.float32)
+        peak = cell * np.array(np.unravel_index(self.attention.argmax(), self.attention.shape))
+        center = np.unravel_index(outline.argmax(), outline.shape) if outline.any() else peak
+        return self.volume, self.attention, outline, tuple(int(index) for index in center)
+
+
+def positive_scans(folder: str | Path) -> list[str]:
+    """Names of the test scans in a run's folder that have its central diagnosis, in order."""
+    rows = pd.read_csv(Path(folder) / PREDICTIONS_FILE, dtype={"scan": str})
+    is_positive = (rows["split"] == "test") & (rows["task"] == rows["task"].iloc[0]) & (rows["target"] == 1)
+    return sorted(rows.loc[is_positive, "scan"])
+
+
+def table_of(
+    run: LoadedRun, scans: Sequence[str], *, cohort: str = "", cache_dir: str = ""
+) -> tuple[Path, pd.DataFrame]:
+    """The cohort that a run was trained on, in which these scans have an image: phantoms that are missing are made.
+
+    Args:
+        cohort: Path of the table where the record, which keeps no absolute path, does not lead to it.
+        cache_dir: Folder of phantom cohorts instead of the record's.
+    Returns:
+        Path of the table, and the table by name of scan.
+    """
+    config = run.config
+    path = Path(cohort or config.cohort)
+    if not (cohort or config.cohort):
+        path = phantom.make_scans(config.phantom.folder(cache_dir or config.cache_dir), config.phantom, scans)
+    rules = {"tasks": config.tasks, "allow_outside": config.allow_outside, "allow_missing": True}
+    return path, data.read_cohort(path, **rules).set_index("scan", drop=False)
 
 
 def marked(scan: Mapping[str, str], root: str | Path) -> dict[str, np.ndarray]:
