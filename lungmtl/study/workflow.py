@@ -19,6 +19,12 @@ from lungmtl.study.runner import LOG_FILE, unfinished
 
 SNAKEFILE = PROJECT / "workflow" / "Snakefile"
 PROFILES = PROJECT / "workflow" / "profiles"
+TALKING = ("-m", "snakemake")
+SILENT = (  # Snakemake has no option that keeps this one line back
+    "-c",
+    "from snakemake import cli; cli.print = lambda text, **to: text.startswith('Using profile') or print(text, **to);"
+    "cli.main()",
+)
 BAR_WIDTH = 20
 STARTED = "LUNGMTL_STUDY"  # environment variable, while a study runs: when it began (s), and runs side by side
 
@@ -56,7 +62,7 @@ def run_study(
         if not options and not waiting:
             return _conclude(runs, status=0, is_new=False)
         before = _stamp(folder)
-        command = _command(folder, settings, cores)
+        command = _command(folder, settings, cores, TALKING if verbose else SILENT)
         if any((folder / ".snakemake" / "locks").glob("*")):  # left by a Snakemake that was killed: we hold the lock
             _call([*command[0], "--unlock", "--quiet", "all", *command[1]], lock)
         stale = [name for name in waiting if (folder / name).is_file()]  # what Snakemake may take as done
@@ -98,9 +104,11 @@ def _check(runs: Sequence[RunConfig], settings: Mapping[str, str]) -> None:
             raise ValueError(f"A study's paths must have no braces, in which Snakemake sees wildcards. Found {path}.")
 
 
-def _command(folder: Path, settings: Mapping[str, str], cores: int) -> tuple[list[str], list[str]]:
-    """Beginning and end of Snakemake's command line."""
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(folder)]
+def _command(
+    folder: Path, settings: Mapping[str, str], cores: int, how: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """Beginning and end of Snakemake's command line; `how` Python starts it."""
+    command = [sys.executable, *how, "--snakefile", str(SNAKEFILE), "--directory", str(folder)]
     return [*command, "--cores", str(cores)], [
         "--config",
         *(f"{name}={_quoted(value)}" for name, value in settings.items()),
