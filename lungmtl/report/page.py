@@ -36,7 +36,7 @@ LOADING = "iframe, object, embed, link, base, [style*='url(' i], " + ", ".join( 
 )
 PHANTOM_TAG = "phantom"  # of cells that hold for phantoms alone
 STACKED = ("against", "verdict", "difference")  # how the head of a column begins that a phone must show
-WIDE = 9  # chosen by us: columns of a table above which paper must break its numbers
+WIDE = 8  # chosen by us: columns of a table above which paper must break its numbers
 LONG_CELL = 64  # chosen by us: characters (those of a sha256) above which a column's texts may break their lines
 Links = Mapping[str, Mapping[int, str]]  # experiment -> seed -> address of the record
 
