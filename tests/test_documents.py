@@ -1,7 +1,6 @@
 """Every command and snippet of the documents, taken from their text: run at small size, or read where it cannot run."""
 
 import importlib
-import os
 import re
 import shlex
 import shutil
@@ -13,6 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 from chests import chest, save
+from standin import clean_environment
 from test_own_cohort import TINY
 
 from lungmtl import cli
@@ -80,10 +80,15 @@ def clone(tmp_path_factory):
     for path in Path(sys.prefix).iterdir():
         if not path.name.startswith("installed-"):
             (folder / ".venv" / path.name).symlink_to(path)
-    stamp = subprocess.run(["make", "-pn"], cwd=folder, capture_output=True, encoding="utf-8", check=True).stdout
+    stamp = make(folder, "-pn").stdout
     (folder / re.search(r"^STAMP := (.*)", stamp, re.MULTILINE)[1]).touch()
     write_cohort(folder)
     return folder
+
+
+def make(folder: Path, *words: str) -> subprocess.CompletedProcess:
+    how = {"cwd": folder, "env": clean_environment(), "capture_output": True, "encoding": "utf-8"}
+    return subprocess.run(["make", *words], **how, check=False)
 
 
 def write_cohort(folder: Path) -> None:
@@ -110,10 +115,9 @@ def write_cohort(folder: Path) -> None:
 def in_a_clean_shell(folder: Path, script: str) -> subprocess.CompletedProcess:
     """Run a script as a user does who has just opened a shell in the clone, and begun as the README says."""
     begin = "" if script.startswith(("make", "source")) else "source .venv/bin/activate\n"
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     threads = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)}  # this clone, wherever the package is installed from
     command = ["bash", "-euc", begin + script]
-    how = {"cwd": folder, "env": kept | threads, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    how = {"cwd": folder, "env": clean_environment() | threads, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     return subprocess.run(command, **how, encoding="utf-8", check=False, timeout=900)
 
 
@@ -182,7 +186,7 @@ def check_make(words: list[str], folder: Path) -> None:
     text = (folder / "Makefile").read_text(encoding="utf-8")
     for name in (word.partition("=")[0] for word in words if "=" in word):
         assert re.search(rf"^{name} *[?:]?=", text, re.MULTILINE), name
-    done = subprocess.run(["make", "-n", *words], cwd=folder, capture_output=True, encoding="utf-8", check=False)
+    done = make(folder, "-n", *words)
     assert done.returncode == 0, done.stderr
 
 

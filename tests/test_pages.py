@@ -15,7 +15,8 @@ CLIPPED = """[...document.querySelectorAll('td')].filter(cell => {
   return cell.scrollWidth > cell.clientWidth + 1 || is_verdict && (box.left < 0 || box.right > wide + 1);
 }).map(cell => cell.textContent)"""
 OVERLAPPING = """[...document.querySelectorAll('main, main details')].flatMap(box => {
-  const tags = [...box.children].filter(tag => tag.getClientRects().length).map(tag => [tag, tag.getBoundingClientRect()]);
+  const shown = [...box.children].filter(tag => tag.getClientRects().length);
+  const tags = shown.map(tag => [tag, tag.getBoundingClientRect()]);
   return tags.slice(1).filter(([, below], i) => below.top < tags[i][1].bottom - 1 && below.left < tags[i][1].right - 1);
 }).map(([tag]) => tag.outerHTML.slice(0, 80))"""
 LOST = """[...document.querySelectorAll('.table')].filter(box => box.scrollWidth > box.clientWidth).filter(box => {

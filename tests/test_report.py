@@ -1,7 +1,6 @@
 import base64
 import functools
 import io
-import json
 import re
 import time
 from pathlib import Path

@@ -104,9 +104,7 @@ def _check(runs: Sequence[RunConfig], settings: Mapping[str, str]) -> None:
             raise ValueError(f"A study's paths must have no braces, in which Snakemake sees wildcards. Found {path}.")
 
 
-def _command(
-    folder: Path, settings: Mapping[str, str], cores: int, how: Sequence[str]
-) -> tuple[list[str], list[str]]:
+def _command(folder: Path, settings: Mapping[str, str], cores: int, how: Sequence[str]) -> tuple[list[str], list[str]]:
     """Beginning and end of Snakemake's command line; `how` Python starts it."""
     command = [sys.executable, *how, "--snakefile", str(SNAKEFILE), "--directory", str(folder)]
     return [*command, "--cores", str(cores)], [
@@ -143,7 +141,8 @@ def _conclude(runs: Sequence[RunConfig], *, status: int, is_new: bool) -> bool:
         _logger.error("  Snakemake's own log: %s; with -v it is shown", logs[-1] if logs else "none")
         return False
     done = "is complete." if is_new else "is up to date: there was nothing to do."
-    outcome = "is not complete." if waiting else done  # not complete as after a dry run
+    is_partial = waiting or not _stamp(plan.study_dir(runs[0]))  # as after a dry run
+    outcome = "is not complete." if is_partial else done
     _logger.info("%s  Study %s %s", bar, name, outcome)
     return True
 
