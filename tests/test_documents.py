@@ -14,6 +14,7 @@ import yaml
 from chests import chest, save
 from standin import clean_environment
 from test_own_cohort import TINY
+from test_pages import SEEN, assert_accessible, assert_whole
 
 from lungmtl import cli
 from lungmtl.experiments import TASKS
@@ -87,7 +88,8 @@ def clone(tmp_path_factory):
 
 
 def make(folder: Path, *words: str) -> subprocess.CompletedProcess:
-    how = {"cwd": folder, "env": clean_environment(), "capture_output": True, "encoding": "utf-8"}
+    active = {"VIRTUAL_ENV": str(folder / ".venv")}
+    how = {"cwd": folder, "env": clean_environment() | active, "capture_output": True, "encoding": "utf-8"}
     return subprocess.run(["make", *words], **how, check=False)
 
 
@@ -145,6 +147,13 @@ def test_command_runs_as_it_is_written(clone, command):
 def test_what_the_commands_promise_is_there(clone):
     for name in ("cohort-check/report.html", "results/own/runs/ITW3-s0/record.json", "out.ipynb"):
         assert (clone / name).is_file()
+
+
+def test_the_page_of_check_is_whole_and_accessible(clone, browser):
+    page = clone / "cohort-check" / "report.html"
+    for width_px, media in SEEN:
+        assert_whole(browser, page, width_px=width_px, media=media)
+    assert_accessible(browser, page, width_px=SEEN[1][0], scheme="light")
 
 
 @pytest.mark.parametrize(("name", "block"), blocks("python"))
