@@ -6,6 +6,7 @@
 # make lab        JupyterLab on copies of the notebooks in lab/, for this machine only; LAB=--ip=0.0.0.0 for a container
 # make lock       requirements.lock and environment.yml from pyproject.toml
 # PYTHON=python3.12 and TORCH=torch==2.11.0 choose another interpreter and torch for a new .venv.
+# VENV=active     in place of .venv the environment that is active, of conda or venv: nothing is installed there
 
 PARAMS ?= params/phantom.yaml
 SEEDS ?=
@@ -15,18 +16,27 @@ SNAKEMAKE_OPTIONS ?=
 LAB ?= --ip=127.0.0.1
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
-BIN := .venv/bin
+VENV = .venv
+ACTIVE := $(or $(VIRTUAL_ENV),$(CONDA_PREFIX))
+BIN := $(if $(filter active,$(VENV)),$(ACTIVE),.venv)/bin
 STAMP := .venv/installed-$(shell { echo '$(TORCH)'; cat requirements.lock pyproject.toml; } | cksum | cut -d ' ' -f 1)
+
+ifeq ($(VENV),active)
+$(if $(ACTIVE),,$(error VENV=active needs an active environment, and none is: conda activate lungmtl, or source bin/activate of a venv))
+$(if $(wildcard $(BIN)/lungmtl),,$(error VENV=active needs lungmtl in the active environment, and $(ACTIVE) has none: pip install -e .[dev]))
+else ifneq ($(VENV),.venv)
+$(error VENV is active or .venv, not $(VENV))
+endif
 
 .DEFAULT_GOAL := study
 .PHONY: study report test lab setup lock
 .NOTPARALLEL:
 
 study: setup
-	@$(BIN)/lungmtl study $(PARAMS) --seeds "$(SEEDS)" --profile $(PROFILE) $(if $(CORES),--cores $(CORES)) -- $(SNAKEMAKE_OPTIONS)
+	@$(BIN)/python -m lungmtl study $(PARAMS) --seeds "$(SEEDS)" --profile $(PROFILE) $(if $(CORES),--cores $(CORES)) -- $(SNAKEMAKE_OPTIONS)
 
 report: setup
-	@$(BIN)/lungmtl report $(PARAMS) --seeds "$(SEEDS)"
+	@$(BIN)/python -m lungmtl report $(PARAMS) --seeds "$(SEEDS)"
 
 test: setup
 	$(BIN)/ruff check
@@ -45,7 +55,7 @@ lab: setup
 	@test "$$(id -u)" != 0 || echo "You are root, as in a container: JupyterLab is told to allow it. To reach it from outside: make lab LAB=--ip=0.0.0.0"
 	$(BIN)/jupyter lab --notebook-dir=lab $$(test "$$(id -u)" != 0 || echo --allow-root) $(LAB)
 
-setup: $(STAMP)
+setup: $(if $(filter active,$(VENV)),,$(STAMP))
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("lungmtl needs Python 3.11 or newer. Found %d.%d in $(PYTHON); choose another: make PYTHON=python3.12" % v[:2])'

@@ -130,6 +130,11 @@ def write_notebook(path: Path, parameters: str, *cells: str) -> Path:
     return path
 
 
+def clean_environment() -> dict[str, str]:
+    """The variables of a shell that has just been opened: nothing is active, and no `make` runs around it."""
+    return {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+
+
 def start(project: Path, *arguments: str) -> subprocess.Popen:
     """Start `python -m lungmtl` on the project's code, in a process group of its own."""
     environment = {**os.environ, "PYTHONPATH": str(project)}

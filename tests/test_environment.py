@@ -1,9 +1,11 @@
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
+from standin import clean_environment
 
 PROJECT = Path(__file__).resolve().parents[1]
 LOCK = (PROJECT / "requirements.lock").read_text(encoding="utf-8")
@@ -53,3 +55,49 @@ def test_the_core_asks_for_torch_numpy_and_pandas_alone():
     assert {normal(line) for line in project["dependencies"]} == {"torch", "numpy", "pandas"}
     assert set(project["optional-dependencies"]) == {"study", "policies", "nlst", "predict", "dev", "lock"}
     assert project["scripts"] == {"lungmtl": "lungmtl.cli:main"}
+
+
+def make(*words, **active):
+    """Status and output of `make` in a shell where these environments are active."""
+    how = {"cwd": PROJECT, "env": clean_environment() | active, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    done = subprocess.run(["make", *words], **how, encoding="utf-8", check=False)
+    return done.returncode, done.stdout
+
+
+@pytest.fixture
+def standin(tmp_path):
+    """An environment whose Python prints what it is asked."""
+    (tmp_path / "bin").mkdir()
+    for name in ("lungmtl", "python"):
+        (tmp_path / "bin" / name).write_text('#!/bin/sh\necho "asked: $@"\n', encoding="utf-8")
+        (tmp_path / "bin" / name).chmod(0o755)
+    return tmp_path
+
+
+@pytest.mark.parametrize("kind", ["VIRTUAL_ENV", "CONDA_PREFIX"])
+def test_make_uses_the_active_environment_when_asked_and_installs_nothing(standin, kind):
+    status, output = make("study", "PARAMS=a.yaml", "VENV=active", **{kind: str(standin)})
+
+    assert status == 0
+    assert output.split() == ["asked:", "-m", "lungmtl", "study", "a.yaml", "--seeds", "--profile", "local", "--"]
+    assert make("-n", "test", "VENV=active", **{kind: str(standin)})[1].count(f"{standin}/bin/") == 3
+
+
+@pytest.mark.parametrize(
+    ("venv", "active", "found"),
+    [
+        ("active", {}, "VENV=active needs an active environment, and none is: conda activate lungmtl"),
+        (
+            "active",
+            {"CONDA_PREFIX": "/bare"},
+            "VENV=active needs lungmtl in the active environment, and /bare has none",
+        ),
+        ("mine", {}, "VENV is active or .venv, not mine."),
+    ],
+)
+def test_make_says_in_one_line_what_is_wrong_with_the_environment(venv, active, found):
+    status, output = make("study", f"VENV={venv}", **active)
+
+    assert status == 2
+    assert len(output.splitlines()) == 1
+    assert found in output

@@ -1,10 +1,7 @@
 import base64
 import functools
 import io
-import json
 import re
-import shutil
-import subprocess
 import time
 from pathlib import Path
 from urllib.parse import unquote
@@ -29,8 +26,6 @@ ROOT = Path(__file__).parents[1]
 STUDY = "phantom-full"
 RUNS = ["STL-s0", "STL-s1", "ITW3-s0", "ITW3-s1"]
 PHONE_PX, DESKTOP_PX, WIDE_PX, PAPER_PX = 390, 1280, 1440, 688  # A4 less margins of 14 mm, at 96 px per inch
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-BROWSER_START_S = 30
 PROTOCOL = """---
 studies:
   phantom-full:
@@ -43,6 +38,7 @@ studies:
     margin: 0.02
   other:
     seeds: [7]
+  third: {}
 ---
 # Protocol
 
@@ -51,6 +47,12 @@ For every study.
 ## other
 
 Of the other study.
+
+## third, other
+
+Of two others.
+
+## phantom-full, third
 
 ## phantom-full
 
@@ -543,9 +545,13 @@ def test_methods_name_no_path_of_a_cohort(runs):
 def test_protocol_shows_one_study_below_the_page_headings():
     text = protocol(PROTOCOL, STUDY)
 
-    assert re.findall(r"^#+ .*", text, flags=re.MULTILINE) == ["### phantom-full", "#### Family"]
+    assert re.findall(r"^#+ .*", text, flags=re.MULTILINE) == [
+        "### phantom-full, third",
+        "### phantom-full",
+        "#### Family",
+    ]
     assert "For every study." in text
-    assert "Of the other study." not in text
+    assert "other" not in text
     assert "- seeds: 0, 1, 2, 3, 4\n" in text
 
 
@@ -612,75 +618,12 @@ def test_file_that_is_no_protocol_is_refused(text, message):
         protocol(text, "a")
 
 
-class Browser:
-    """A headless Chromium that cannot reach any host, spoken to through its DevTools."""
-
-    def __init__(self, address):
-        import websocket
-
-        self.socket = websocket.create_connection(address, timeout=BROWSER_START_S, suppress_origin=True)
-        self.n_sent, self.requested, self.session = 0, [], {}
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self.session = {"sessionId": self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]}
-        self.call("Network.enable")
-
-    def call(self, method, **parameters):
-        self.n_sent += 1
-        self.socket.send(json.dumps({"id": self.n_sent, "method": method, "params": parameters, **self.session}))
-        while (answer := json.loads(self.socket.recv())).get("id") != self.n_sent:
-            if answer["method"] == "Network.requestWillBeSent":
-                self.requested.append(answer["params"]["request"]["url"])
-        assert "result" in answer, answer
-        return answer["result"]
-
-    def value(self, script):
-        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True)
-        assert "exceptionDetails" not in answer, answer
-        return answer["result"].get("value")
-
-    def open(self, path, *, width_px, media="screen"):
-        size = {"width": width_px, "height": 900, "deviceScaleFactor": 1, "mobile": width_px < 500}
-        self.call("Emulation.setDeviceMetricsOverride", **size)
-        self.call("Emulation.setEmulatedMedia", media=media)
-        self.call("Page.navigate", url=path.as_uri())
-        while self.value("document.readyState + location.protocol") != "completefile:":
-            time.sleep(0.02)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    pytest.importorskip("websocket", reason="websocket-client drives Chromium")
-    if CHROMIUM is None:
-        pytest.skip("Chromium is not installed")
-    profile = tmp_path_factory.mktemp("profile")
-    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-port=0"]
-    flags += [f"--user-data-dir={profile}", "--host-resolver-rules=MAP * ~NOTFOUND", "about:blank"]
-    process = subprocess.Popen([CHROMIUM, *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        yield Browser(devtools_address(profile / "DevToolsActivePort"))
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def devtools_address(file):
-    """Where Chromium listens: it writes the port and the path of its socket into a file of its profile."""
-    end = time.monotonic() + BROWSER_START_S
-    while not file.is_file() or len(file.read_text(encoding="utf-8").splitlines()) < 2:
-        assert time.monotonic() < end, "Chromium did not start"
-        time.sleep(0.05)
-    port, path = file.read_text(encoding="utf-8").splitlines()
-    return f"ws://127.0.0.1:{port}{path}"
-
-
 @pytest.mark.parametrize("width_px", [PHONE_PX, DESKTOP_PX])
-def test_page_fits_the_screen_and_asks_no_host(browser, report_path, tmp_path, width_px):
+def test_page_fits_the_screen_and_asks_no_host(browser, report_path, width_px):
     browser.requested.clear()
 
     browser.open(report_path, width_px=width_px)
-    picture = base64.b64decode(browser.call("Page.captureScreenshot")["data"])
-    (tmp_path / "screenshot.png").write_bytes(picture)  # stays in pytest's temporary folder, to be looked at
-    pixels = plt.imread(io.BytesIO(picture))
+    pixels = plt.imread(io.BytesIO(browser.picture()))
 
     assert browser.value("document.documentElement.scrollWidth") <= width_px
     assert browser.value("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
@@ -755,7 +698,7 @@ def test_committed_report_shows_answer_and_forest_first_and_every_table_whole(br
 
     assert answer[1] < 450  # all of the answer, and the upper half of the forest plot, on 900 lines
     assert forest[0] < 700
-    browser.value("document.querySelectorAll('details').forEach(box => { box.open = true })")
+    browser.unfold()
     assert browser.value(OVERFLOWING.format(".table")) == []
     assert browser.value("document.documentElement.scrollWidth") <= WIDE_PX
 
@@ -767,13 +710,13 @@ def test_committed_report_keeps_its_verdicts_on_a_phone(browser):
     assert browser.value(OVERFLOWING.format(".table:has(table.stacked)")) == []
     assert browser.value(CUT.format(PHONE_PX)) == 0
     assert browser.value("document.documentElement.scrollWidth") <= PHONE_PX
-    browser.value("document.querySelectorAll('details').forEach(box => { box.open = true })")
+    browser.unfold()
     assert browser.value(SMALL) == 0
 
 
 def test_committed_report_fits_the_paper(browser):
     browser.open(report_of(STUDY), width_px=PAPER_PX, media="print")
-    browser.value("document.querySelectorAll('details').forEach(box => { box.open = true })")
+    browser.unfold()
 
     rights = "[...document.querySelectorAll('main table, main figure')].map(tag => tag.getBoundingClientRect().right)"
     assert max(browser.value(rights)) <= PAPER_PX

@@ -12,7 +12,7 @@ from lungmtl.network.device import MIN_BF16_VOXELS, forward, resolve_precision, 
 from lungmtl.network.losses import task_losses
 from lungmtl.network.model import MultiTaskNet
 from lungmtl.network.settings import Training
-from lungmtl.network.training import fit, predict
+from lungmtl.network.training import _epoch_head, _epoch_line, fit, predict
 from lungmtl.policies.contract import Decision, Policy
 from lungmtl.policies.schedules import BW, ITW, PFLP
 
@@ -249,3 +249,13 @@ def test_the_gramian_is_that_of_every_tasks_loss_and_zero_without_labels(place):
 def test_an_unknown_place_of_gradients_is_refused():
     with pytest.raises(ValueError, match=r"features, parameters or blank\. Found 'heads'"):
         run(policy=Watching(needs_gradients="heads"))
+
+
+@pytest.mark.parametrize("loss", [0.4126, 12.3, 99.99996, 123456.7, float("nan")])
+def test_every_auc_ends_where_its_task_does_whatever_the_loss(loss):
+    rows = [{"loss": loss, "auc": 0.5, "task": task, "seconds": 1.0} for task in TASKS]
+    head, line = _epoch_head(50, TASKS), _epoch_line(3, 50, rows, rows)
+
+    for task in TASKS:
+        end = head.index(task) + len(task)
+        assert line[end - 4 : end] == "0.50"

@@ -33,9 +33,9 @@ def study(options: argparse.Namespace) -> int:
 
         refuse(runs)
     how = {"profile": options.profile, "cores": options.cores, "verbose": options.verbose}
-    done = run_study(runs, settings, options=options.snakemake, **how)
-    if done and not plan.incomplete(runs):
-        _print_results(plan.study_dir(runs[0]))
+    done, folder = run_study(runs, settings, options=options.snakemake, **how), plan.study_dir(runs[0])
+    if done and not plan.incomplete(runs) and (folder / plan.COMPARISON_TABLE).is_file():
+        _print_results(folder)
     return int(not done)
 
 

@@ -232,12 +232,13 @@ def _auc(target: Tensor, logits: Tensor, known: Tensor) -> float:
 def _epoch_head(epochs: int, tasks: Sequence[str]) -> str:
     """Task names over the AUCs of `_epoch_line`."""
     names = " ".join(f"{task:>4}" for task in tasks)
-    return f"epoch {'':{2 * len(str(epochs)) + 1}}  {'':11}  {'':16}  AUC {names}"
+    return f"epoch {'':{2 * len(str(epochs)) + 1}}  {'':12}  {'':17}  AUC {names}"
 
 
 def _epoch_line(epoch: int, epochs: int, training: list[dict], checked: list[dict]) -> str:
-    loss = [sum(row["loss"] for row in rows) / len(rows) for rows in (training, checked)]
+    means = [sum(row["loss"] for row in rows) / len(rows) for rows in (training, checked)]
+    loss = [f"{mean:6.{3 if mean < 99.9995 else 0}f}" for mean in means]  # as wide up to a million
     aucs = " ".join(f"{row['auc']:{max(4, len(row['task']))}.2f}" for row in checked)
     seconds = training[0]["seconds"] + checked[0]["seconds"]
-    losses = f"train {loss[0]:.3f}  validation {loss[1]:.3f}"
+    losses = f"train {loss[0]}  validation {loss[1]}"
     return f"epoch {epoch + 1:{len(str(epochs))}}/{epochs}  {losses}  AUC {aucs}  {seconds:.1f} s"

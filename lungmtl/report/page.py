@@ -36,7 +36,7 @@ LOADING = "iframe, object, embed, link, base, [style*='url(' i], " + ", ".join( 
 )
 PHANTOM_TAG = "phantom"  # of cells that hold for phantoms alone
 STACKED = ("against", "verdict", "difference")  # how the head of a column begins that a phone must show
-WIDE = 9  # chosen by us: columns of a table above which paper must break its numbers
+WIDE = 8  # chosen by us: columns of a table above which paper must break its numbers
 LONG_CELL = 64  # chosen by us: characters (those of a sha256) above which a column's texts may break their lines
 Links = Mapping[str, Mapping[int, str]]  # experiment -> seed -> address of the record
 
@@ -67,8 +67,8 @@ def write_html(
     if not notebook.is_file():
         raise FileNotFoundError(f"A report must have its executed notebook. Found none at {notebook}.")
     page = _page(notebook, out.parent, {"title": title, "links": links}, is_phantom)
-    for table in page.find_all("table"):
-        _dress_table(page, table, links)
+    for number, table in enumerate(page.find_all("table"), start=1):
+        _dress_table(page, table, links, label=f"Table {number}: {_heading_before(table)}")
     for number, image in enumerate(page.select("figure img"), start=1):
         image["alt"] = f"Figure {number}: {image.get('alt') or _heading_before(image)}"
     if heading and page.h1:
@@ -154,10 +154,9 @@ def _link_files(folder: Path, printed: str) -> str:
     return re.sub(path, lambda found: link.format(found[1]) if (folder / found[1]).is_file() else found[0], printed)
 
 
-def _dress_table(page: BeautifulSoup, table: Tag, links: Links) -> None:
-    """Give a table its scroll box, one row of heads, its sorting and its links."""
+def _dress_table(page: BeautifulSoup, table: Tag, links: Links, *, label: str) -> None:
+    """Give a table its scroll box with a label, one row of heads, its sorting and its links."""
     table.attrs = {}
-    label = f"Table: {_heading_before(table)}"
     kind = "table cards" if table.find("img") else "table"
     box = table.wrap(page.new_tag("div", attrs={"class": kind, "tabindex": "0", "role": "region", "aria-label": label}))
     heads = _heads(table)

@@ -2,7 +2,7 @@
 
 A protocol is a Markdown file that begins with YAML between lines of `---`: `studies`, a mapping of a study's name to
 `written` (before or after results), `experiments`, `seeds`, `references`, `task`, `selection` and `margin`, each
-optional. A heading of the second level that is a study's name opens the text of that study alone.
+optional. A heading of the second level that names studies, "a" or "a, b", opens the text of these alone.
 """
 
 import re
@@ -29,10 +29,15 @@ def protocol(text: str, study: str) -> str:
     plans, prose = _read_protocol(text)
     if study not in plans:
         return UNPLANNED.format(study)
-    others = "|".join(re.escape(name) for name in plans if name != study)
-    prose = re.sub(rf"(?ms)^## `?(?:{others})`?[ \t]*\n.*?(?=^##? |\Z)", "", prose) if others else prose
+    prose = "".join(part for part in re.split(r"(?m)^(?=##? )", prose) if _is_of(study, part, list(plans)))
     prose = re.sub(r"(?m)^(#+ )", r"#\1", re.sub(r"(?m)^# .*\n", "", prose).strip())
     return prose + "\n\n" + "\n".join(f"- {name}: {shown(value)}" for name, value in plans[study].items())
+
+
+def _is_of(study: str, part: str, studies: list[str]) -> bool:
+    """Whether a part of a protocol, which begins with its heading, is not of other studies alone."""
+    names = part.partition("\n")[0].replace("`", "").lstrip("# ").strip().split(", ")
+    return study in names or not set(names) <= set(studies)
 
 
 def deviations(

@@ -19,6 +19,12 @@ from lungmtl.study.runner import LOG_FILE, unfinished
 
 SNAKEFILE = PROJECT / "workflow" / "Snakefile"
 PROFILES = PROJECT / "workflow" / "profiles"
+TALKING = ("-m", "snakemake")
+SILENT = (  # Snakemake has no option that keeps this one line back
+    "-c",
+    "from snakemake import cli; cli.print = lambda text, **to: text.startswith('Using profile') or print(text, **to);"
+    "cli.main()",
+)
 BAR_WIDTH = 20
 STARTED = "LUNGMTL_STUDY"  # environment variable of a running study: its start (s) and number of parallel runs
 
@@ -56,8 +62,8 @@ def run_study(
         if not options and not waiting:
             return _conclude(runs, status=0, is_new=False)
         before = _stamp(folder)
-        command = _command(folder, settings, cores)
-        if any((folder / ".snakemake" / "locks").glob("*")):  # left by a killed Snakemake: we hold the lock
+        command = _command(folder, settings, cores, TALKING if verbose else SILENT)
+        if any((folder / ".snakemake" / "locks").glob("*")):  # left by a Snakemake that was killed: we hold the lock
             _call([*command[0], "--unlock", "--quiet", "all", *command[1]], lock)
         stale = [name for name in waiting if (folder / name).is_file()]  # Snakemake may regard them as done
         quiet = [] if verbose or "--quiet" in options else ["--quiet", "all"]
@@ -98,9 +104,9 @@ def _check(runs: Sequence[RunConfig], settings: Mapping[str, str]) -> None:
             raise ValueError(f"A study's paths must have no braces, which Snakemake reads as wildcards. Found {path}.")
 
 
-def _command(folder: Path, settings: Mapping[str, str], cores: int) -> tuple[list[str], list[str]]:
-    """Beginning and end of Snakemake's command line."""
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(folder)]
+def _command(folder: Path, settings: Mapping[str, str], cores: int, how: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Beginning and end of Snakemake's command line; `how` Python starts it."""
+    command = [sys.executable, *how, "--snakefile", str(SNAKEFILE), "--directory", str(folder)]
     return [*command, "--cores", str(cores)], [
         "--config",
         *(f"{name}={_quoted(value)}" for name, value in settings.items()),
@@ -135,7 +141,8 @@ def _conclude(runs: Sequence[RunConfig], *, status: int, is_new: bool) -> bool:
         _logger.error("  Snakemake's own log: %s; with -v it is shown", logs[-1] if logs else "none")
         return False
     done = "is complete." if is_new else "is up to date: there was nothing to do."
-    outcome = "is not complete." if waiting else done  # not complete: e.g. after a dry run
+    is_partial = waiting or not _stamp(plan.study_dir(runs[0]))  # as after a dry run
+    outcome = "is not complete." if is_partial else done
     _logger.info("%s  Study %s %s", bar, name, outcome)
     return True
 
