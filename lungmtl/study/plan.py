@@ -34,7 +34,8 @@ PLACES = ("results_dir", "cache_dir", "allow_outside")  # say where things may l
 UNKEYED = (*PLACES, "checkpoint_minutes")  # settings that decide no bit of a run: no part of a key
 SHOWN = ("lungmtl.figures",)  # what a run's notebook draws, and no record holds
 SHARED = (  # every run of a study works on the same scans, prepared in the same way
-    *("study", *PLACES, "cohort", "phantom_scans", "phantom_seed", "phantom_label_noise"),
+    *("study", *PLACES, "cohort"),
+    *(field.name for field in dataclasses.fields(RunConfig) if field.name.startswith("phantom_")),
     *("label_patterns", "label_proportions", "label_seed"),
     *("split_fractions", "split_seed", "spacing_mm", "shape", "window_hu", "region"),
 )
