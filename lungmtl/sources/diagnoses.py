@@ -1,10 +1,10 @@
-"""Who of the phantom's patients is ill: a latent exposure and odds ratios couple the diagnoses; what these tell of cancer.
+"""Who of the phantom's patients is ill, by a latent exposure and odds ratios, and what that tells of lung cancer.
 
 The law of a diagnosis is logistic in the exposure, a standard normal, and in lung cancer. Published relative risks for
-`odds_ratios`, all adjusted for smoking: emphysema 2.44 and chronic bronchitis 1.47 (Brenner et al. 2012, Am J Epidemiol
-176:573-585, doi 10.1093/aje/kws151), asthma 1.28 (Rosenberger et al. 2012, Carcinogenesis 33:587-597, doi
-10.1093/carcin/bgr307), COPD 2.22 (Brenner et al. 2011, PLoS ONE 6:e17479, doi 10.1371/journal.pone.0017479). The phantom
-takes them as crude odds ratios, exposure included: its coupling is rather too weak than too strong.
+`odds_ratios`, adjusted for smoking: asthma 1.28 (Rosenberger et al. 2012, Carcinogenesis 33:587-597, doi
+10.1093/carcin/bgr307), chronic bronchitis 1.47 and emphysema 2.44 (Brenner et al. 2012, Am J Epidemiol 176:573-585, doi
+10.1093/aje/kws151), COPD 2.22 (Brenner et al. 2011, PLoS ONE 6:e17479, doi 10.1371/journal.pone.0017479). Here they are
+crude odds ratios, with the exposure's part in them, so that the phantom couples rather too little than too much.
 """
 
 import functools

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.random import Generator
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from lungmtl.sources.anatomy import Patient, Space
 from lungmtl.sources.phantom_settings import Knobs
@@ -63,9 +63,9 @@ def add_nodules(
 def nodule_log_ratio(nodules: Sequence[Nodule], knobs: Knobs) -> float:
     """Log likelihood ratio of lung cancer for a reader who sees all nodules without error, but not which is malignant.
 
-    Benign nodules are a Poisson process of mean `N_BENIGN` with or without cancer, so the ratio is
-    `invisible + (1 - invisible) * sum of malignant density / (N_BENIGN * benign density)` over the nodules, in diameter,
-    irregularity and attenuation (calcified, ground glass or solid). Within +-`MAX_LOG_RATIO`.
+    Benign nodules are a Poisson process of mean `N_BENIGN` with and without cancer, so the ratio is `invisible`, plus
+    `1 - invisible` times the sum over nodules of malignant density by `N_BENIGN` times benign density, in diameter,
+    irregularity and attenuation (calcified, ground glass or solid). Never beyond +-`MAX_LOG_RATIO`.
     """
     ratio = knobs.invisible + (1 - knobs.invisible) * sum(_density_ratio(nodule, knobs) for nodule in nodules)
     return float(np.clip(math.log(max(ratio, 1e-300)), -MAX_LOG_RATIO, MAX_LOG_RATIO))
@@ -83,11 +83,12 @@ def _density_ratio(nodule: Nodule, knobs: Knobs) -> float:
 
 
 def _density(value: float, log: tuple[float, float], limits: tuple[float, float]) -> float:
-    """Density of `_lognormal` per natural logarithm."""
+    """Density of `_lognormal` by the logarithm, but for a factor that all have."""
     if not limits[0] <= value <= limits[1]:
         return 0.0
-    low, high = norm.cdf(np.log(limits), *log)
-    return float(norm.pdf(math.log(value), *log) / (high - low))
+    mean, deviation = log
+    low, high = ndtr((np.log(limits) - mean) / deviation)
+    return math.exp(-(((math.log(value) - mean) / deviation) ** 2) / 2) / (deviation * (high - low))
 
 
 def _at_wall(nodule: Nodule, lung: np.ndarray, space: Space, generator: Generator) -> Nodule:

@@ -114,7 +114,7 @@ def make_volume(generator: Generator, knobs: Knobs = USUAL) -> tuple[np.ndarray,
     Returns:
         HU int16 (Z, Y, X); truth labels uint8, same shape; the grid; the truth, one number per name.
     """
-    own = generator.spawn(1)[0]  # of what the knobs draw
+    of_signs, of_nodules = generator.spawn(2)  # what the knobs draw
     patient = draw_patient(generator, knobs)
     in_plane, slice_mm = generator.uniform(2.2, 3.0), generator.choice([2.5, 3.0, 3.5])
     scale = body_scale(patient)
@@ -125,9 +125,9 @@ def make_volume(generator: Generator, knobs: Knobs = USUAL) -> tuple[np.ndarray,
     hu = body_of(space, lung, patient, scale)
     np.copyto(hu, parenchyma(space, lung, patient, generator), where=lung)
     bronchi_mm = add_trees(hu, space, lung, patient, scale, generator)
-    add_signs(hu, space, lung, bronchi_mm, patient, own)
+    add_signs(hu, space, lung, bronchi_mm, patient, of_signs)
     labels = lung.astype(np.uint8)
-    nodules = draw_nodules(np.argwhere(lung), space, patient, knobs, generator, own)
+    nodules = draw_nodules(np.argwhere(lung), space, patient, knobs, generator, of_nodules)
     add_nodules(hu, labels, space, nodules, generator)
     patient |= _measure(hu, labels, space, nodules)
     patient["nodule_log_ratio"] = nodule_log_ratio(nodules, knobs)

@@ -1,13 +1,14 @@
 """Focal signs of the phantom, at the related end of `relatedness`: bullae for emphysema, mucus plugs for bronchitis.
 
-Both are published signs of these diseases, and both share with nodules what finds them: round, sharp-edged, 5 to 18 mm,
-few, at single places. A plug is a soft-tissue blob among vessels, as a nodule is, on an airway and mostly smaller than a
-malignant one; a bulla is the same in negative. At the unrelated end the signs are diffuse: scattered low attenuation
-and thick walls everywhere. Between them every scan's amount of sign is split; at 1 the diffuse part is a healthy one's.
-Sizes and counts are chosen by us, so that on a grid of 4 mm the smallest is still more than one voxel wide.
+Both are published signs of these diseases, and both share with nodules what finds them: round, sharp-edged, 6 to 18 mm,
+few, in single places. A plug is a soft-tissue ball among vessels as a nodule is, but on an airway and mostly smaller
+than a malignant one; a bulla is a thin-walled ring around air. At the unrelated end the signs are diffuse: scattered
+low attenuation, thick walls everywhere. In between every scan's amount of sign is split in these two; at 1 no diffuse
+part is left. Asthma and COPD have diffuse signs alone. Sizes and counts are chosen by us, so that all survive a grid of
+4 mm.
 
-Source: Hansell et al. 2008, Fleischner Society glossary, Radiology 246:697-722, doi 10.1148/radiol.2462070712 (bulla: an
-airspace of more than 1 cm, sharply demarcated by a thin wall; mucoid impaction).
+Source: Hansell et al. 2008, Fleischner Society glossary, Radiology 246:697-722, doi 10.1148/radiol.2462070712 (a bulla
+measures more than 1 cm, its wall 1 mm or less).
 """
 
 import numpy as np
@@ -15,8 +16,9 @@ from numpy.random import Generator
 
 from lungmtl.sources.anatomy import Patient, Space
 
-BULLA_HU, PLUG_HU = -985.0, 40.0
-BULLA_MM, PLUG_MM = (10.0, 18.0), (5.0, 8.0)  # ranges of diameters
+BULLA_HU, TISSUE_HU = -985.0, 40.0
+BULLA_MM, PLUG_MM = (10.0, 18.0), (6.0, 9.0)  # ranges of diameters
+BULLA_WALL_MM = 1.0
 N_BULLAE, N_PLUGS = 24, 16  # of a scan with the most severe disease, all of it focal
 
 
@@ -34,11 +36,13 @@ def add_signs(
         voxels = np.argwhere(lung)  # from the base to the apex
         rows = (len(voxels) * generator.random(n) ** 0.5).astype(int)
         centers = (voxels[rows] - (np.array(space.shape) - 1) / 2) * space.spacing_mm
-        _add_balls(hu, space, lung, centers, generator.uniform(*BULLA_MM, n), BULLA_HU)
+        diameters_mm = generator.uniform(*BULLA_MM, n)
+        _add_balls(hu, space, lung, centers, diameters_mm, TISSUE_HU)
+        _add_balls(hu, space, lung, centers, diameters_mm - 2 * BULLA_WALL_MM, BULLA_HU)
     if n := patient["n_plugs"]:
         voxels = np.clip(space.index(bronchi_mm), 0, np.array(space.shape) - 1)
         inside = bronchi_mm[lung[tuple(voxels.T)]]
-        _add_balls(hu, space, lung, generator.choice(inside, n), generator.uniform(*PLUG_MM, n), PLUG_HU)
+        _add_balls(hu, space, lung, generator.choice(inside, n), generator.uniform(*PLUG_MM, n), TISSUE_HU)
 
 
 def _add_balls(
