@@ -58,8 +58,7 @@ def laws(knobs: Knobs) -> dict[str, Law]:
 
 def severity_of_exposure(exposure: float | np.ndarray) -> float | np.ndarray:
     """Severity that an exposure alone gives an ill patient: its rank among all patients, in `ILL_SEVERITY`."""
-    low, high = ILL_SEVERITY
-    return low + (high - low) * ndtr(exposure)
+    return ILL_SEVERITY[0] + np.ptp(ILL_SEVERITY) * ndtr(exposure)
 
 
 def auxiliary_log_ratio(patient: Patient, knobs: Knobs) -> float:
@@ -67,19 +66,26 @@ def auxiliary_log_ratio(patient: Patient, knobs: Knobs) -> float:
 
     The exposure is not known to the reader and integrated out. A healthy patient's severity tells nothing.
     """
-    cancer = _chance(laws(knobs)[CENTRAL_TASK])
-    prior = OF_EXPOSURES * np.stack([1 - cancer, cancer])  # (2, E)
+    prior, ill_of = _on_exposures(knobs)
     joint = prior
     middle, half = np.mean(ILL_SEVERITY), np.ptp(ILL_SEVERITY) / 2 * (1 - knobs.exposure_severity)
     middle = middle + knobs.exposure_severity * (severity_of_exposure(EXPOSURES) - middle)
-    for task in TASKS[1:]:
-        ill = np.stack([_chance(laws(knobs)[task], has_cancer) for has_cancer in (0, 1)])
+    for task, ill in ill_of.items():
         if patient[f"true_{task}"]:
             # 0.01 holds a few steps of the grid, where the exposure sets all of the severity
             joint = joint * ill * (np.abs(patient[f"severity_{task}"] - middle) <= half + 0.01)
         else:
             joint = joint * (1 - ill)
     return float(np.subtract(*np.log(joint.sum(axis=1) / prior.sum(axis=1))[::-1]))
+
+
+@functools.cache
+def _on_exposures(knobs: Knobs) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Shares of the patients without and with lung cancer, and who of them has each auxiliary diagnosis, all (2, E)."""
+    found = laws(knobs)
+    cancer = OF_EXPOSURES * _chance(found[CENTRAL_TASK])
+    ill_of = {task: np.stack([_chance(found[task], has_cancer) for has_cancer in (0, 1)]) for task in TASKS[1:]}
+    return np.stack([OF_EXPOSURES - cancer, cancer]), ill_of
 
 
 def _chance(law: Law, has_cancer: int = 0) -> np.ndarray:
