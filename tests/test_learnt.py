@@ -75,7 +75,13 @@ def test_ceiling_is_the_auc_of_the_readings():
     readings = central[["scan", "target"]].rename(columns={"target": "lung_cancer"})
     found = ceiling_table(frame, readings)
 
-    assert found[["task", "auc", "n"]].to_numpy().tolist() == [["lung_cancer", 1.0, 60]]
+    assert found[["task", "reader", "auc", "n"]].to_numpy().tolist() == [["lung_cancer", "one measurement", 1.0, 60]]
+    more = readings.assign(**{"lung_cancer:blind": 0.0, "lung_cancer:absent": np.nan, "copd:ideal": 1.0})
+    assert ceiling_table(frame, more)[["task", "reader", "auc"]].to_numpy().tolist() == [
+        ["lung_cancer", "one measurement", 1.0],
+        ["lung_cancer", "blind", 0.5],
+        *[[task, "ideal", 0.5] for task in frame["task"].unique() if task == "copd"],
+    ]
     assert ceiling_table(frame, pd.DataFrame({"scan": []})).empty
 
 
@@ -86,3 +92,4 @@ def test_readings_take_the_largest_nodule_and_turn_the_dome_around():
     assert found["lung_cancer"].tolist() == [12.0, 0.0]
     assert found["copd"].tolist() == [-40.0, -20.0]
     assert found["asthma"].isna().all()
+    assert found.filter(like=":").isna().all(axis=None)  # of cohorts that are older than the ideal readers

@@ -1,5 +1,6 @@
 """The phantom cohort: the same seed the same bytes, anatomy in the published range, signs where the labels say."""
 
+import dataclasses
 import hashlib
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from lungmtl.sources.phantom import (
     make_scans,
     make_volume,
 )
-from lungmtl.sources.phantom_settings import PhantomSettings
+from lungmtl.sources.phantom_settings import USUAL, Knobs, PhantomSettings
+from lungmtl.tables import csv_text
 
 SETTINGS = PhantomSettings(n_train=6, n_validation=3, n_test=3, seed=7, label_noise=0.1)
 
@@ -47,6 +49,25 @@ def test_the_same_seed_twice_gives_the_same_bytes(made, tmp_path):
     assert digests(tmp_path) == digests(made.parent)
 
 
+def test_settings_at_their_defaults_give_the_phantom_of_the_first_studies():
+    hu, labels, _, _ = make_volume(np.random.default_rng([2019, 0]))
+    found = [hashlib.sha256(array.tobytes()).hexdigest()[:16] for array in (hu, labels)]
+    assert found == ["f2e283a7a4d5cf7a", "3ba6b0b31b93b460"]
+    settings = PhantomSettings(n_train=8, n_validation=8, n_test=8, seed=2019, label_noise=0.05)
+    truth = pd.DataFrame([draw_patient(np.random.default_rng([2019, k])) for k in range(24)])
+    table = diagnoses(truth.assign(scan=[f"s{k:05d}" for k in range(24)]), seed=2019, label_noise=0.05)
+    text = csv_text(table.assign(split=np.repeat(["train", "validation", "test"], 8)))
+    assert hashlib.sha256(text.encode()).hexdigest().startswith("da2f15e582992a96")
+    assert settings.folder("x").name == "phantom-e0481bd93545"  # cohorts that lie in caches are found again
+
+
+def test_other_settings_lie_in_another_folder():
+    made = [
+        dataclasses.replace(SETTINGS, knobs=knobs) for knobs in (USUAL, Knobs(relatedness=1.0), Knobs(invisible=1.0))
+    ]
+    assert len({settings.folder("x") for settings in made}) == 3
+
+
 def test_another_seed_gives_other_scans():
     first, second = (make_volume(np.random.default_rng([seed, 0]))[3] for seed in (1, 2))
     assert first["lung_volume_l"] != second["lung_volume_l"]
@@ -56,7 +77,7 @@ def test_a_started_cohort_is_completed_without_redoing_scans(made, tmp_path):
     (tmp_path / "truth").mkdir()
     (tmp_path / "images").mkdir()
     for index in range(4):
-        _make_scan((tmp_path, SETTINGS.seed, index))
+        _make_scan((tmp_path, SETTINGS, index))
     kept = tmp_path / "images" / "s00002.nii.gz"
     before = kept.stat().st_mtime_ns
     make_cohort(tmp_path, SETTINGS, progress=False)

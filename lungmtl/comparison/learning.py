@@ -67,21 +67,26 @@ def _end_of_curve(validation: pd.DataFrame) -> dict[str, object]:
 
 
 def ceiling_table(predictions: pd.DataFrame, readings: pd.DataFrame) -> pd.DataFrame:
-    """AUC of an error-free measurement of every test scan against the recorded labels: the ceiling of a network.
+    """AUC of error-free readings of every test scan against the recorded labels: what a network can hope for.
+
+    It holds what is wrong in the labels, cancers that show nothing, and classes that overlap; not noise nor grid.
 
     Args:
-        predictions: Of any runs; only their targets are used.
-        readings: `scan` and a column per task, the measurement; may have no rows.
+        predictions: Of any runs; the targets are taken from there.
+        readings: `scan` and columns `<task>`, one measurement, or `<task>:<reader>`; may have no rows.
     Returns:
-        task, auc, low, high, interval, n, positives; only tasks with a measurement of every scan.
+        task, reader, auc, low, high, interval, n, positives; readings of every scan alone.
     """
     test = predictions[predictions["split"] == "test"].drop_duplicates(["scan", "task"]).dropna(subset="target")
     known = readings.set_index("scan")
     rows = []
-    for task in [task for task in test["task"].unique() if task in known]:
+    for task in test["task"].unique():
         scans = test[test["task"] == task]
-        ranks = scans["scan"].map(known[task]).rank(pct=True)
-        if ranks.notna().all() and min(scans["target"].sum(), (1 - scans["target"]).sum()) > 1:
-            found = auc_interval(scans["target"].to_numpy(), ranks.to_numpy())
-            rows.append((task, *found, "95 % DeLong", len(scans), int(scans["target"].sum())))
-    return pd.DataFrame(rows, columns=["task", "auc", "low", "high", "interval", "n", "positives"])
+        target = scans["target"].to_numpy()
+        for column in [name for name in known if name.partition(":")[0] == task]:
+            ranks = scans["scan"].map(known[column]).rank(pct=True)
+            if ranks.notna().all() and min(target.sum(), (1 - target).sum()) > 1:
+                found = auc_interval(target, ranks.to_numpy())
+                reader = column.partition(":")[2] or "one measurement"
+                rows.append((task, reader, *found, "95 % DeLong", len(scans), int(target.sum())))
+    return pd.DataFrame(rows, columns=["task", "reader", "auc", "low", "high", "interval", "n", "positives"])

@@ -7,7 +7,7 @@ __getattr__, __dir__, __all__ = exports(
     {
         "nlst": ["nlst"],
         "phantom": ["phantom"],
-        "phantom_settings": ["PhantomSettings"],
+        "phantom_settings": ["Knobs", "PhantomSettings"],
         "readings": ["read_truth"],
         "sample": ["sample"],
     },

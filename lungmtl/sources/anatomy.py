@@ -108,8 +108,8 @@ def _above_quantile(field: np.ndarray, lung: np.ndarray, fraction: float) -> np.
 
 def add_trees(
     hu: np.ndarray, space: Space, lung: np.ndarray, patient: Patient, scale: float, generator: Generator
-) -> None:
-    """Draw vessels, then airways with lumen and wall, into `hu`."""
+) -> np.ndarray:
+    """Draw vessels, then airways with lumen and wall, into `hu`; return where branches of airways end, (n, 3) mm."""
     carina = np.array([[28.0, 14.0, 0.0]]) * scale
     voxels = np.column_stack(np.nonzero(lung))
     offset = voxels - (np.array(space.shape) - 1) / 2
@@ -126,6 +126,7 @@ def add_trees(
     starts, stops, radius, wall = (np.concatenate(parts) for parts in zip(*airways, strict=True))
     _blend(hu, _occupancy(space, starts, stops, radius, radius + wall, generator), WALL_HU)
     _blend(hu, _occupancy(space, starts, stops, 0 * radius, radius, generator), LUMEN_HU)
+    return stops
 
 
 def _tubes(

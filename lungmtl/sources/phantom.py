@@ -26,20 +26,21 @@ from tqdm import tqdm
 from lungmtl.experiments import CENTRAL_TASK, TASKS
 from lungmtl.files import replacing, write
 from lungmtl.sources.anatomy import Patient, Space, add_trees, body_of, body_scale, lungs_of, parenchyma
-from lungmtl.sources.nodules import TRUTH_BENIGN, TRUTH_MALIGNANT, Nodule, add_nodules  # noqa: F401
-from lungmtl.sources.phantom_settings import PhantomSettings
+from lungmtl.sources.diagnoses import ILL_SEVERITY, auxiliary_log_ratio, laws, severity_of_exposure
+from lungmtl.sources.nodules import (  # noqa: F401
+    TRUTH_BENIGN,
+    TRUTH_MALIGNANT,
+    Nodule,
+    add_nodules,
+    draw_nodules,
+    nodule_log_ratio,
+)
+from lungmtl.sources.phantom_settings import USUAL, Knobs, PhantomSettings
+from lungmtl.sources.signs import add_signs, count_signs
 from lungmtl.tables import write_csv
 from lungmtl.workers import run_jobs
 
 BLANK_FRACTION = 0.03  # auxiliary answers that were not given
-# log-odds: intercept and slope on the latent exposure (a standard normal); enriched, not a screening prevalence
-LABEL_ODDS = {
-    "lung_cancer": (-0.45, 0.7),
-    "asthma": (-1.0, 0.15),
-    "chronic_bronchitis": (-0.9, 0.7),
-    "copd": (-0.75, 0.9),
-    "emphysema": (-0.5, 1.0),
-}
 
 
 def make_cohort(folder: str | Path, settings: PhantomSettings, *, workers: int = 1, progress: bool = True) -> Path:
@@ -53,7 +54,7 @@ def make_cohort(folder: str | Path, settings: PhantomSettings, *, workers: int =
         return table_path
     (folder / "images").mkdir(parents=True, exist_ok=True)
     (folder / "truth").mkdir(exist_ok=True)
-    jobs = [(folder, settings.seed, index) for index in range(len(settings.splits))]
+    jobs = [(folder, settings, index) for index in range(len(settings.splits))]
     made = run_jobs(_make_scan, jobs, workers=workers)
     rows = tqdm(made, total=len(jobs), desc="phantom scans", unit="scan", disable=not progress)
     truth = pd.DataFrame(sorted(rows, key=lambda row: row["scan"]))
@@ -69,10 +70,11 @@ def make_scans(folder: str | Path, settings: PhantomSettings, scans: Sequence[st
     """
     folder = Path(folder)
     for scan in scans:
-        _make_scan((folder, settings.seed, int(scan.removeprefix("s"))))
+        _make_scan((folder, settings, int(scan.removeprefix("s"))))
     if (folder / "cohort.csv").exists():
         return folder / "cohort.csv"
-    patients = [draw_patient(np.random.default_rng([settings.seed, i])) for i in range(len(settings.splits))]
+    generators = [np.random.default_rng([settings.seed, i]) for i in range(len(settings.splits))]
+    patients = [draw_patient(generator, settings.knobs) for generator in generators]
     truth = pd.DataFrame([{"scan": f"s{i:05d}"} | patient for i, patient in enumerate(patients)])
     return _write_table(truth, settings, folder / "drawn.csv")
 
@@ -100,7 +102,7 @@ def diagnoses(truth: pd.DataFrame, *, seed: int, label_noise: float) -> pd.DataF
     return table
 
 
-def draw_patient(generator: Generator) -> Patient:
+def draw_patient(generator: Generator, knobs: Knobs = USUAL) -> Patient:
     """Labels, severities and acquisition of one patient, coupled by a latent exposure.
 
     Returns:
@@ -108,29 +110,33 @@ def draw_patient(generator: Generator) -> Patient:
     """
     exposure = generator.normal()
     patient: Patient = {"exposure": exposure}
-    for task, (intercept, slope) in LABEL_ODDS.items():
-        patient[f"true_{task}"] = int(generator.random() < 1 / (1 + np.exp(-(intercept + slope * exposure))))
-        ill, subclinical = generator.uniform(0.3, 1.0), generator.beta(1.2, 8.0)
+    for task, law in laws(knobs).items():  # lung cancer first
+        log_odds = law.intercept + law.slope * exposure + law.with_cancer * patient.get("true_lung_cancer", 0)
+        patient[f"true_{task}"] = int(generator.random() < 1 / (1 + np.exp(-log_odds)))
+        ill, subclinical = generator.uniform(*ILL_SEVERITY), generator.beta(1.2, 8.0)
+        ill += knobs.exposure_severity * (severity_of_exposure(exposure) - ill)
         patient[f"severity_{task}"] = ill if patient[f"true_{task}"] else subclinical
-    copd, bronchitis = patient["severity_copd"], patient["severity_chronic_bronchitis"]
+    copd, diffuse = patient["severity_copd"], 1 - knobs.relatedness
+    bronchitis, emphysema = (diffuse * patient[f"severity_{task}"] for task in ("chronic_bronchitis", "emphysema"))
     patient["target_volume_l"] = float(np.clip(generator.normal(4.2, 0.5) * (1 + 0.25 * copd), 3.1, 5.9))
     patient["dome_mm"] = generator.uniform(38, 52) * (1 - 0.5 * copd)
     patient["parenchyma_hu"] = generator.normal(-842, 9) - 28 * copd
     patient["wall_thickness_mm"] = generator.normal(1.15, 0.10) + 1.0 * bronchitis
-    patient["low_attenuation"] = generator.uniform(0.002, 0.015) + 0.26 * patient["severity_emphysema"] ** 1.3
+    patient["low_attenuation"] = generator.uniform(0.002, 0.015) + 0.26 * emphysema**1.3
     patient["trapped"] = 0.45 * patient["severity_asthma"]
     patient["noise_hu"] = generator.uniform(18, 45)
     patient["fat_mm"] = generator.uniform(8, 28)
-    return patient
+    return patient | count_signs(patient, knobs.relatedness)
 
 
-def make_volume(generator: Generator) -> tuple[np.ndarray, np.ndarray, Space, Patient]:
+def make_volume(generator: Generator, knobs: Knobs = USUAL) -> tuple[np.ndarray, np.ndarray, Space, Patient]:
     """Draw a patient and compute the scan.
 
     Returns:
         HU int16 (Z, Y, X); truth labels uint8, same shape; the grid; the truth, one number per name.
     """
-    patient = draw_patient(generator)
+    of_signs, of_nodules = generator.spawn(2)  # what the knobs draw
+    patient = draw_patient(generator, knobs)
     in_plane, slice_mm = generator.uniform(2.2, 3.0), generator.choice([2.5, 3.0, 3.5])
     scale = body_scale(patient)
     extent_mm = np.array([312, 272, 352]) * scale
@@ -139,21 +145,25 @@ def make_volume(generator: Generator) -> tuple[np.ndarray, np.ndarray, Space, Pa
     lung = lungs_of(space, patient, scale)
     hu = body_of(space, lung, patient, scale)
     np.copyto(hu, parenchyma(space, lung, patient, generator), where=lung)
-    add_trees(hu, space, lung, patient, scale, generator)
+    bronchi_mm = add_trees(hu, space, lung, patient, scale, generator)
+    add_signs(hu, space, lung, bronchi_mm, patient, of_signs)
     labels = lung.astype(np.uint8)
-    nodules = add_nodules(hu, labels, space, patient, generator)
+    nodules = draw_nodules(np.argwhere(lung), space, patient, knobs, generator, of_nodules)
+    add_nodules(hu, labels, space, nodules, generator)
     patient |= _measure(hu, labels, space, nodules)
+    patient["nodule_log_ratio"] = nodule_log_ratio(nodules, knobs)
+    patient["auxiliary_log_ratio"] = auxiliary_log_ratio(patient, knobs)
     return _acquire(hu, patient, generator), labels, space, patient
 
 
-def _make_scan(job: tuple[Path, int, int]) -> dict[str, Any]:
-    folder, seed, index = job
+def _make_scan(job: tuple[Path, PhantomSettings, int]) -> dict[str, Any]:
+    folder, settings, index = job
     scan = f"s{index:05d}"
     record = folder / "truth" / f"{scan}.json"
     if record.exists():
         return json.loads(record.read_text(encoding="utf-8"))
-    generator = np.random.default_rng([seed, index])
-    hu, labels, space, truth = make_volume(generator)
+    generator = np.random.default_rng([settings.seed, index])
+    hu, labels, space, truth = make_volume(generator, settings.knobs)
     orientation = str(generator.choice(["LPS", "RAS", "LAS", "RPI"]))
     _write_image(hu, space, folder / "images" / f"{scan}.nii.gz", orientation)
     _write_image(labels, space, folder / "truth" / f"{scan}.nii.gz", orientation)

@@ -21,9 +21,10 @@ from lungmtl.data import KINDS, Labelling, Preparation
 from lungmtl.experiments import TASKS
 from lungmtl.network import NETWORKS, SAMPLERS, Training
 from lungmtl.policies import Weighting, build
-from lungmtl.sources import PhantomSettings
+from lungmtl.sources import Knobs, PhantomSettings
 
 Part = TypeVar("Part")
+PHANTOM_SHARES = [f"phantom_{name}" for name in ("relatedness", "exposure_severity", "invisible", "wall_masses")]
 STUDY_KEYS = ("experiments", "seeds")  # the only params keys that are not fields: `study` expands them
 
 
@@ -43,6 +44,12 @@ class RunConfig:
     phantom_scans: list[int] = dataclasses.field(default_factory=lambda: [32, 16, 24])  # n train, validation, test
     phantom_seed: int = 2019  # seeds the phantom cohort, apart from `seed`
     phantom_label_noise: float = 0.05  # chance that an auxiliary diagnosis column is recorded wrongly
+    phantom_relatedness: float = 0.0  # share of the signs of emphysema and bronchitis that is focal, like nodules
+    phantom_exposure_severity: float = 0.0  # share of an ill patient's severity that the exposure sets
+    phantom_odds_ratios: list[float] = dataclasses.field(default_factory=list)  # with cancer; empty is by exposure
+    phantom_prevalence: float = 0.4  # of lung cancer
+    phantom_invisible: float = 0.0  # share of the cancers without a nodule
+    phantom_wall_masses: float = 0.0  # share of the visible cancers that are a mass at the chest wall
     split_fractions: list[float] = dataclasses.field(default_factory=lambda: [0.743, 0.082, 0.175])  # paper's split
     split_seed: int = 0  # seeds the split of patients whose split column is blank
     labels: str = "all"  # of training scans: all, disjoint (one pattern per scan) or matched (all, on as many scans)
@@ -129,7 +136,8 @@ class RunConfig:
     def phantom(self) -> PhantomSettings:
         """The phantom cohort of a run without a cohort table."""
         n_scans = dict(zip(("n_train", "n_validation", "n_test"), self.phantom_scans, strict=True))
-        return PhantomSettings(**n_scans, seed=self.phantom_seed, label_noise=self.phantom_label_noise)
+        settings = {"seed": self.phantom_seed, "label_noise": self.phantom_label_noise}
+        return PhantomSettings(**n_scans, **settings, knobs=self._part(Knobs, "phantom_"))
 
     @property
     def labelling(self) -> Labelling:
@@ -146,8 +154,8 @@ class RunConfig:
         """Optimiser, budget and selection."""
         return self._part(Training)
 
-    def _part(self, kind: type[Part]) -> Part:
-        return kind(**{field.name: getattr(self, field.name) for field in dataclasses.fields(kind)})
+    def _part(self, kind: type[Part], prefix: str = "") -> Part:
+        return kind(**{field.name: getattr(self, prefix + field.name) for field in dataclasses.fields(kind)})
 
 
 def read_params(*paths: str | Path) -> dict[str, Any]:
@@ -225,7 +233,7 @@ def _check_ranges(config: RunConfig) -> None:
 def _rules(config: RunConfig) -> list[tuple[str, bool, str]]:
     """Every rule: field, whether it holds, what is required; long because each rule is one line."""
     c = config
-    order, kept = c.pflp_order or c.tasks, c.labelling.tasks
+    order, kept, ratios = c.pflp_order or c.tasks, c.labelling.tasks, c.phantom_odds_ratios
     has_central = set(c.tasks[:1]) <= set(kept)
     return [
         ("study", _is_name(c.study), "a folder name of letters, digits, dot, dash and underscore"),
@@ -234,6 +242,9 @@ def _rules(config: RunConfig) -> list[tuple[str, bool, str]]:
         ("phantom_scans", len(c.phantom_scans) == 3 and min(c.phantom_scans) >= 8, "three counts of at least 8"),
         ("phantom_seed", c.phantom_seed >= 0, "at least 0"),
         ("phantom_label_noise", 0 <= c.phantom_label_noise < 0.5, "at least 0 and below 0.5"),
+        *((name, 0 <= getattr(c, name) <= 1, "inside [0, 1]") for name in PHANTOM_SHARES),
+        ("phantom_prevalence", 0 < c.phantom_prevalence < 1, "above 0 and below 1"),
+        ("phantom_odds_ratios", len(ratios) in (0, 4) and min(ratios, default=1) > 0, "none, or four above 0"),
         (
             "split_fractions",
             len(c.split_fractions) == 3 and min(c.split_fractions) > 0 and abs(sum(c.split_fractions) - 1) < 1e-6,

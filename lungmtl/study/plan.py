@@ -34,7 +34,8 @@ PLACES = ("results_dir", "cache_dir", "allow_outside")  # where files are or may
 UNKEYED = (*PLACES, "checkpoint_minutes")  # settings that do not affect results: no part of a key
 SHOWN = ("lungmtl.figures",)  # used by a run's notebook for display only
 SHARED = (  # every run of a study works on the same scans, prepared in the same way
-    *("study", *PLACES, "cohort", "phantom_scans", "phantom_seed", "phantom_label_noise"),
+    *("study", *PLACES, "cohort"),
+    *(field.name for field in dataclasses.fields(RunConfig) if field.name.startswith("phantom_")),
     *("label_patterns", "label_proportions", "label_seed"),
     *("split_fractions", "split_seed", "spacing_mm", "shape", "window_hu", "region"),
 )
