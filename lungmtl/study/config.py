@@ -42,6 +42,7 @@ class RunConfig:
     allow_outside: bool = False  # whether the table may name images outside its folder
     phantom_scans: list[int] = dataclasses.field(default_factory=lambda: [32, 16, 24])  # n train, validation, test
     phantom_seed: int = 2019  # seeds the phantom cohort, apart from `seed`
+    training_sets: int = 1  # disjoint training and validation sets; a run takes number `seed` modulo so many
     phantom_label_noise: float = 0.05  # chance that an auxiliary diagnosis column is recorded wrongly
     split_fractions: list[float] = dataclasses.field(default_factory=lambda: [0.743, 0.082, 0.175])  # paper's split
     split_seed: int = 0  # seeds the split of patients whose split column is blank
@@ -123,12 +124,19 @@ class RunConfig:
     def splitting(self) -> dict[str, Any]:
         """What `data.judge_splits` must know of a run."""
         fractions = {"fractions": self.split_fractions, "seed": self.split_seed}
-        return {"tasks": self.tasks, **fractions, "batch_size": self.batch_size}
+        sets = {"training_sets": self.training_sets} if self.training_sets > 1 else {}
+        return {"tasks": self.tasks, **fractions, "batch_size": self.batch_size, **sets}
+
+    @property
+    def training_set(self) -> int:
+        """Number of the training set of this run, from 0."""
+        return self.seed % self.training_sets
 
     @property
     def phantom(self) -> PhantomSettings:
         """The phantom cohort of a run without a cohort table."""
         n_scans = dict(zip(("n_train", "n_validation", "n_test"), self.phantom_scans, strict=True))
+        n_scans |= {name: n_scans[name] * self.training_sets for name in ("n_train", "n_validation")}
         return PhantomSettings(**n_scans, seed=self.phantom_seed, label_noise=self.phantom_label_noise)
 
     @property
@@ -233,6 +241,7 @@ def _rules(config: RunConfig) -> list[tuple[str, bool, str]]:
         ("seed", c.seed >= 0, "at least 0"),
         ("phantom_scans", len(c.phantom_scans) == 3 and min(c.phantom_scans) >= 8, "three counts of at least 8"),
         ("phantom_seed", c.phantom_seed >= 0, "at least 0"),
+        ("training_sets", c.training_sets >= 1, "at least 1"),
         ("phantom_label_noise", 0 <= c.phantom_label_noise < 0.5, "at least 0 and below 0.5"),
         (
             "split_fractions",

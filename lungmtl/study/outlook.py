@@ -36,7 +36,9 @@ def draw(runs: Sequence[RunConfig], *, cores: int) -> str:
 def _cohort(config: RunConfig) -> str:
     if plan.cohort_path(config).is_file():
         return "there"
-    return "its table is not there" if config.cohort else f"to do: {sum(config.phantom_scans)} phantom scans"
+    settings = config.phantom
+    n_scans = settings.n_train + settings.n_validation + settings.n_test
+    return "its table is not there" if config.cohort else f"to do: {n_scans} phantom scans"
 
 
 def _preparation(config: RunConfig) -> str:

@@ -35,6 +35,7 @@ UNKEYED = (*PLACES, "checkpoint_minutes")  # settings that decide no bit of a ru
 SHOWN = ("lungmtl.figures",)  # what a run's notebook draws, and no record holds
 SHARED = (  # every run of a study works on the same scans, prepared in the same way
     *("study", *PLACES, "cohort", "phantom_scans", "phantom_seed", "phantom_label_noise"),
+    "training_sets",
     *("label_patterns", "label_proportions", "label_seed"),
     *("split_fractions", "split_seed", "spacing_mm", "shape", "window_hu", "region"),
 )
