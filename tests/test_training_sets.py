@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from made_up import predictions
 
+from lungmtl import data
 from lungmtl.comparison.aucs import auc_table
 from lungmtl.comparison.differences import comparison_table
 from lungmtl.comparison.scans import bootstrapped, of_task
@@ -76,17 +77,23 @@ def test_a_seed_has_its_set_and_the_phantom_cohort_holds_all():
     assert "training_sets" not in RunConfig().splitting  # which is part of a key
 
 
-def test_runs_train_on_their_set_and_test_on_the_same_scans(tmp_path):
-    settings = {"phantom_scans": [8, 8, 8], "phantom_seed": 0, "spacing_mm": [20.0] * 3, "shape": [16, 16, 20]}
-    settings |= {"batch_size": 4, "cache_dir": str(tmp_path), "training_sets": 2, "tasks": ["lung_cancer"]}
-    config = RunConfig.from_mapping({**settings, "weights": [3]})
-    scans = [gather(config.with_seed(seed)).table.groupby("split")["scan"].agg(set) for seed in range(3)]
+def test_runs_train_on_their_set_and_test_on_the_same_scans(tmp_path, monkeypatch):
+    (tmp_path / "images.mha").touch()
+    frame = cohort().assign(image="images.mha").drop(columns="excluded")
+    frame.to_csv(tmp_path / "cohort.csv", index=False)
+    report = pd.DataFrame({"scan": frame["scan"], "status": "ok", "reason": ""})
+    monkeypatch.setattr(data, "prepare_cohort", lambda *_, **__: (tmp_path, report), raising=False)
+    settings = {"cohort": str(tmp_path / "cohort.csv"), "split_fractions": [0.5, 0.25, 0.25], "training_sets": 2}
+    config = RunConfig.from_mapping({**settings, "tasks": ["nodule"], "weights": [3]})
+    scans = [gather(config.with_seed(seed)) for seed in range(3)]
+    of_splits = [one.table.groupby("split")["patient"].agg(set) for one in scans]
 
-    assert scans[0].equals(scans[2])
-    for split in ("train", "validation"):
-        assert [len(of_seed[split]) for of_seed in scans] == [8, 8, 8]
-        assert not scans[0][split] & scans[1][split]
-    assert scans[0]["test"] == scans[1]["test"]
+    assert of_splits[0].equals(of_splits[2])
+    for split, n in (("train", 10), ("validation", 5)):
+        assert [len(of_seed[split]) for of_seed in of_splits] == [n] * 3
+        assert not of_splits[0][split] & of_splits[1][split]
+        assert scans[0].counts[split]["nodule"]["n"] == 2 * n
+    assert of_splits[0]["test"] == of_splits[1]["test"]
 
 
 def of_sets(seeds=(0, 1, 2, 3), n_sets=2) -> pd.DataFrame:

@@ -169,7 +169,7 @@ def _of_group(group: pd.DataFrame) -> Scans:
         scan=scans.index.to_numpy()[known],
         seeds=[int(seed) for seed in wide.columns],
         n_unknown=int(np.sum(~known)),
-        sets=sets.astype(int).tolist() if sets.nunique() > 1 else None,
+        sets=sets.astype(int).tolist() if len(set(sets)) > 1 else None,
     )
 
 

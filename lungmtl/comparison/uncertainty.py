@@ -34,8 +34,8 @@ def variance_table(
     remove, and `set_variance` the part of it that more seeds per set would not (NaN with one seed per set).
 
     Returns:
-        `VARIANCE_COLUMNS`, with several training sets also set_variance and n_sets; reference "" = the AUC itself, total_variance the sum of seed_variance and patient_variance,
-        seed_share of the total, seed_sd the deviation between single runs, patient_sd the root of patient_variance.
+        `VARIANCE_COLUMNS`, with several training sets also set_variance and n_sets; reference "" = the AUC itself,
+        total_variance the sum of seed_variance and patient_variance, seed_share of the total, seed_sd the deviation between single runs, patient_sd the root of patient_variance.
     """
     groups = bootstrapped(of_task(predictions, "test", task), replicates, seed)
     rows = [{"experiment": name, "reference": ""} | _variance(scans, scans.areas) for name, scans in groups.items()]

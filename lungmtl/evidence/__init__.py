@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = exports(
             *("difference_interval", "equivalence"),
         ],
         "attention": ["hit_rate", "peak_inside", "swapped_chance"],
+        "failing": ["allowing_difference", "allowing_mean"],
         "decisions": ["holm", "mcnemar_exact", "rate"],
         "probabilities": ["calibration", "reliability"],
         "resampling": ["Areas", "bootstrap_areas", "mean_auc", "mean_difference", "patient_weights"],
