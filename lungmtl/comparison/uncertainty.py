@@ -35,7 +35,8 @@ def variance_table(
 
     Returns:
         `VARIANCE_COLUMNS`, with several training sets also set_variance and n_sets; reference "" = the AUC itself,
-        total_variance the sum of seed_variance and patient_variance, seed_share of the total, seed_sd the deviation between single runs, patient_sd the root of patient_variance.
+        total_variance the sum of seed_variance and patient_variance, seed_share of the total, seed_sd the deviation
+        between single runs, patient_sd the root of patient_variance.
     """
     groups = bootstrapped(of_task(predictions, "test", task), replicates, seed)
     rows = [{"experiment": name, "reference": ""} | _variance(scans, scans.areas) for name, scans in groups.items()]
@@ -78,6 +79,7 @@ def _variance(scans: Scans, areas: Areas | None) -> dict[str, float]:
     units = areas.by_set()
     parts = variance_parts(units.value, np.cov(units.draws))
     total = parts.seeds + parts.patients
+    row |= _of_sets(areas, parts.seeds)
     return row | {
         "seed_variance": parts.seeds,
         "patient_variance": parts.patients,
@@ -86,7 +88,7 @@ def _variance(scans: Scans, areas: Areas | None) -> dict[str, float]:
         "interaction_variance": parts.interaction,
         "seed_sd": float(areas.value.std(ddof=1)),
         "patient_sd": float(np.sqrt(parts.patients)),
-    } | _of_sets(areas, parts.seeds)
+    }
 
 
 def _of_sets(areas: Areas, between: float) -> dict[str, float]:

@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = exports(
         "attention": ["hit_rate", "peak_inside", "swapped_chance"],
         "failing": ["allowing_difference", "allowing_mean"],
         "decisions": ["holm", "mcnemar_exact", "rate"],
+        "mixed": ["Fit", "fit_mixed"],
         "probabilities": ["calibration", "reliability"],
         "resampling": ["Areas", "bootstrap_areas", "mean_auc", "mean_difference", "patient_weights"],
         "run_metrics": ["roc_curve", "run_scores", "scores", "youden_threshold"],

@@ -68,9 +68,7 @@ def _centre(areas: Areas, generator: np.random.Generator) -> np.ndarray:
     return areas.by_set().value.mean() + error * generator.standard_t(min(freedom, 1e6), DRAWS)
 
 
-def _loss(
-    areas: Areas, usual: np.ndarray, bound: float, generator: np.random.Generator, side: int = 1
-) -> np.ndarray:
+def _loss(areas: Areas, usual: np.ndarray, bound: float, generator: np.random.Generator, side: int = 1) -> np.ndarray:
     """Draws of what trainings that are not as the usual ones take from the mean: their share times their distance."""
     share = generator.beta((~usual).sum() + 0.5, usual.sum() + 0.5, DRAWS)
     others = areas.value[~usual]

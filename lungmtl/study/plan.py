@@ -21,6 +21,7 @@ from lungmtl.study.trials import ALL_TRIALS, trials
 
 NOTEBOOKS = PROJECT / "notebooks"  # where every notebook runs, and what relative paths in params start from
 TABLE2_PARAMS = PROJECT / "params" / "table2"
+CONTROL_PARAMS = PROJECT / "params" / "controls"  # what takes PFLP and ITW apart, for any study
 POLICY_PARAMS = PROJECT / "params" / "policies"  # rivals from the literature, for any study
 EXPERIMENT_NOTEBOOK = "02_experiment.ipynb"
 COMPARISON_NOTEBOOK = "03_comparison.ipynb"
@@ -70,8 +71,8 @@ def plan_runs(
     """Expand a study's params file into its runs, seed by seed, experiments in the file's order.
 
     A run's parameters are RunConfig's defaults, then the study's file, then the experiment's, which wins; then the
-    seed. The experiment's file is `<study>/<experiment>.yaml`, `table2/<experiment>.yaml` or
-    `policies/<experiment>.yaml` next to the study's, or the project's. A variant, `<base>.<change>`, and an arm,
+    seed. The experiment's file is `<experiment>.yaml` in the folder of the study's name, `table2`, `policies` or
+    `controls` next to the study's, or the project's. A variant, `<base>.<change>`, and an arm,
     `<base>-<arm>`, have the base's parameters where their own file says nothing; `<experiment>.*` stands for the
     experiment and its trials in `params/trials.csv`. Where a study has tasks of its own, the project's experiments give
     their weights to its first task and to every other one.
@@ -282,8 +283,8 @@ def _with_weights(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _experiment_file(experiment: str, path: Path) -> Path:
-    own = [path.parent / name for name in (path.stem, "table2", "policies")]
-    files = [folder / f"{experiment}.yaml" for folder in (*own, POLICY_PARAMS, TABLE2_PARAMS)]
+    own = [path.parent / name for name in (path.stem, "table2", "policies", "controls")]
+    files = [folder / f"{experiment}.yaml" for folder in (*own, CONTROL_PARAMS, POLICY_PARAMS, TABLE2_PARAMS)]
     return next((file for file in files if file.is_file()), files[-1])
 
 
