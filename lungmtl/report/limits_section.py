@@ -38,15 +38,15 @@ def failing_seeds(failures: pd.DataFrame, coverage: pd.DataFrame | None) -> str:
     if not n_failed.any():
         lowest = 1 - failures["share_low"].max()
         return (
-            f"All {n_runs} runs learnt; so few seeds leave open that up to {lowest:.0%} of an experiment's trainings do "
-            "not. Intervals hold for trainings that learn, those in the last column for all."
+            f"All {n_runs} runs learnt; so few seeds leave open that up to {lowest:.0%} of an experiment's trainings "
+            "do not. Intervals hold for trainings that learn, those in the last column for all."
         )
     listed = [f"{row.experiment} {row.n_seeds - row.n_learnt} of {row.n_seeds}"
               for row in failures[n_failed > 0].itertuples()]  # fmt: skip
     warning = f"**Warning: {n_failed.sum()} of {n_runs} runs did not learn** ({', '.join(listed)})."
-    if coverage is None:
+    rows = pd.DataFrame() if coverage is None else coverage[coverage["setting"].str.contains(FAILING)]
+    if rows.empty:
         return f"{warning} Intervals over seeds are too narrow there; those in the last column allow for it."
-    rows = coverage[coverage["setting"].str.contains(FAILING) & coverage["interval"].str.startswith("mean AUC")]
     allowing = rows["interval"].str.endswith(ALLOWING)
     plain, wide = (f"{part.min():.0%} to {part.max():.0%}" for _, part in rows.groupby(allowing)["coverage"])
     return (
