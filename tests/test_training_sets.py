@@ -16,7 +16,7 @@ from lungmtl.data.splits import in_training_set, judge_splits
 from lungmtl.evidence import Areas, youden_threshold
 from lungmtl.evidence.variance import variance_parts
 from lungmtl.study.config import RunConfig
-from lungmtl.study.run import gather
+from lungmtl.study.run import gather, training_set
 
 RULES = {"tasks": ["nodule"], "fractions": [0.5, 0.25, 0.25], "seed": 0, "batch_size": 2, "training_sets": 2}
 DRAWS = {"replicates": 100, "seed": 0}
@@ -73,7 +73,7 @@ def test_a_seed_has_its_set_and_the_phantom_cohort_holds_all():
     config = RunConfig(training_sets=4, phantom_scans=[640, 160, 1920])
     settings = config.phantom
     assert (settings.n_train, settings.n_validation, settings.n_test) == (2560, 640, 1920)
-    assert [config.with_seed(seed).training_set for seed in range(5)] == [0, 1, 2, 3, 0]
+    assert [training_set(config.with_seed(seed)) for seed in range(5)] == [0, 1, 2, 3, 0]
     assert "training_sets" not in RunConfig().splitting  # which is part of a key
 
 

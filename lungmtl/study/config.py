@@ -128,11 +128,6 @@ class RunConfig:
         return {"tasks": self.tasks, **fractions, "batch_size": self.batch_size, **sets}
 
     @property
-    def training_set(self) -> int:
-        """Number of the training set of this run, from 0."""
-        return self.seed % self.training_sets
-
-    @property
     def phantom(self) -> PhantomSettings:
         """The phantom cohort of a run without a cohort table."""
         n_scans = dict(zip(("n_train", "n_validation", "n_test"), self.phantom_scans, strict=True))
