@@ -153,6 +153,7 @@ def test_box_tells_phantoms_patients_one_seed_and_missing_runs_apart():
     assert "hantom" not in box_of(tables(many))
     assert "*A demonstration:*" in box_of(tables(one))
     assert "*One training set:* all five seeds share it" in box_of(tables(many))
+    assert "*Four training sets:* intervals cover other training sets" in box_of(tables(many), n_sets=4)
     assert "three planned runs are missing" in box_of(tables(many), n_out=3)
     assert "Incomplete" not in box_of(tables(many))
 

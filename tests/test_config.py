@@ -26,6 +26,7 @@ BAD_VALUES = [
     ({"study": "../elsewhere"}, "`study` must be a folder name"),
     ({"experiment": "a/b"}, "`experiment` must be a folder name"),
     ({"seed": -1}, "`seed` must be at least 0. Found -1"),
+    ({"training_sets": 0}, "`training_sets` must be at least 1"),
     ({"phantom_scans": [32, 16]}, "`phantom_scans` must be three counts of at least"),
     ({"phantom_scans": [32, 16, 0]}, "`phantom_scans` must be three counts of at least"),
     ({"phantom_label_noise": 0.5}, "`phantom_label_noise` must be at least 0 and below 0.5"),

@@ -27,7 +27,7 @@ LAYERS = {
     "evidence": set(),
     "network": {"files", "policies"},
     "data": {"experiments", "files", "keys", "tables", "workers"},
-    "when": {"experiments", "files", "keys", "network", "policies", "tables", "workers"},
+    "when": {"evidence", "experiments", "files", "keys", "network", "policies", "tables", "workers"},
     "sources": {"data", "experiments", "files", "tables", "workers"},
     "comparison": {"evidence", "experiments"},
     "figures": {"experiments"},

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from made_up import predictions
 
+from lungmtl.comparison.curves import early_table
 from lungmtl.comparison.learning import FLAT_RISE, LEARNT_LOW, ceiling_table, learning_table, learnt_table
 from lungmtl.evidence.areas import auc_interval
 from lungmtl.sources.readings import read_truth
@@ -93,3 +94,16 @@ def test_readings_take_the_largest_nodule_and_turn_the_dome_around():
     assert found["copd"].tolist() == [-40.0, -20.0]
     assert found["asthma"].isna().all()
     assert found.filter(like=":").isna().all(axis=None)  # of cohorts that are older than the ideal readers
+
+
+def test_early_curves_are_held_against_the_final_order():
+    ends = {"STL": 0.80, "MTL": 0.70, "ITW1": 0.85, "ITW2": 0.82}
+    shapes = {name: [0.5 + end / 10, 0.6 - end / 10, 0.6 + end / 10, end] for name, end in ends.items()}
+    curves = [history(shape, experiment=name) for name, shape in shapes.items()]
+    finals = pd.DataFrame({"experiment": list(ends), "seed": 0, "auc": list(ends.values()), "learnt": "yes"})
+    found = early_table(pd.concat(curves), finals, references=["STL", "RLW"]).set_index("share")
+
+    assert found["epoch"].tolist() == [1, 2, 3, 4]
+    assert found.loc[[0.5, 1.0], "correlation"].tolist() == [pytest.approx(-1), pytest.approx(1)]
+    assert found["same_sign"].tolist() == [1, 0, 1, 1]
+    assert early_table(pd.concat(curves).iloc[:0], finals, references=["STL"]).empty

@@ -115,7 +115,7 @@ def prepare(options: argparse.Namespace) -> int:
         write_scans(out, data.attributes(data.included(frame), truth, outcome))
         if truth is not None:
             write_csv(read_truth(truth), out / READINGS_FILE, float_format="%.6g")
-        write_csv(data.patient_flow(split, outcome, task=tasks[0]), out / FLOW_FILE)
+        write_csv(data.patient_flow(split, outcome, task=tasks[0], n_sets=config.training_sets), out / FLOW_FILE)
     note = {"folder": os.path.relpath(prepared, plan.cache_dir(config)), **config.preparation.to_dict()}
     write(out / NOTE_FILE, json.dumps(note, indent=2) + "\n")
     write_csv(outcome, out / plan.PREPARATION_FILE)

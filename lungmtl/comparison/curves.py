@@ -1,4 +1,7 @@
-"""Tables of curves: ROC and reliability."""
+"""Tables of curves: ROC, reliability, and what early validation curves tell of the test result."""
+
+from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -6,6 +9,7 @@ import pandas as pd
 from lungmtl.comparison.scans import of_task
 from lungmtl.evidence import reliability, roc_curve
 
+EARLY = (0.25, 0.5, 0.75, 1.0)  # shares of the epochs
 ROC_POINTS = 101  # chosen by us: steps of 0.01 of the false positive rate
 
 
@@ -44,3 +48,30 @@ def reliability_table(predictions: pd.DataFrame, *, task: str) -> pd.DataFrame:
     ]
     columns = ["experiment", "predicted", "observed", "low", "high", "n", "n_effective", "n_seeds"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def early_table(history: pd.DataFrame, learnt: pd.DataFrame, *, references: Sequence[str]) -> pd.DataFrame:
+    """Whether validation AUCs after a part of the epochs tell the order on test scans: differences from each reference.
+
+    Experiments that share their first epochs, as one with ITW and one without, cannot be told apart by them.
+
+    Args:
+        history: experiment, seed, epoch, split, auc of the central task; may have no rows.
+        learnt: As `learnt_table` returns it, for the test AUCs.
+        references: Experiments that all others are compared with.
+    Returns:
+        reference, share (of the epochs), epoch (the last one looked at, from 1), n_pairs (other experiments), rank
+        correlation of early and final mean differences over seeds, and same_sign, the share of equal signs.
+    """
+    validation = history[history["split"] == "validation"]
+    curves = validation.pivot_table(index="experiment", columns="epoch", values="auc")
+    final, rows = learnt.groupby("experiment")["auc"].mean(), []
+    for reference, share in product([name for name in references if name in curves.index], EARLY):
+        epoch = max(int(share * curves.shape[1]) - 1, 0)
+        pairs = pd.DataFrame({"early": curves.iloc[:, epoch], "final": final})
+        pairs = (pairs - pairs.loc[reference]).drop(reference).dropna()
+        if len(pairs) > 2:
+            agree = float((np.sign(pairs["early"]) == np.sign(pairs["final"])).mean())
+            correlation = float(pairs["early"].corr(pairs["final"], method="spearman"))
+            rows.append((reference, share, epoch + 1, len(pairs), correlation, agree))
+    return pd.DataFrame(rows, columns=["reference", "share", "epoch", "n_pairs", "correlation", "same_sign"])

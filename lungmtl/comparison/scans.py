@@ -19,7 +19,10 @@ PREDICTED = ("validation", "test")  # what a run predicts
 
 
 class Scans(NamedTuple):
-    """Labelled scans of one experiment and task, with one row of probabilities per seed (S, N)."""
+    """Labelled scans of one experiment and task, with one row of probabilities per seed (S, N).
+
+    With several training sets a seed has predicted the validation scans of its own set alone; the others are NaN.
+    """
 
     target: np.ndarray
     probability: np.ndarray
@@ -27,6 +30,7 @@ class Scans(NamedTuple):
     scan: np.ndarray
     seeds: list[int]
     n_unknown: int
+    sets: list[int] | None = None  # training set of every seed, if there are several
     areas: Areas | None = None  # if they are bootstrapped
 
     @property
@@ -37,7 +41,8 @@ class Scans(NamedTuple):
     @property
     def about(self) -> dict[str, object]:
         """Columns that describe a mean over seeds: name of its bootstrap interval, seeds and counts."""
-        interval = f"95 % patient bootstrap{' and seed variance' if len(self.seeds) > 1 else ''}"
+        between = " and variance of training sets" if len(set(self.sets or ())) > 1 else " and seed variance"
+        interval = f"95 % patient bootstrap{between if len(self.seeds) > 1 else ''}"
         return {"interval": interval, "n_seeds": len(self.seeds)} | self.counts
 
     @property
@@ -48,13 +53,13 @@ class Scans(NamedTuple):
 
     @property
     def mean(self) -> np.ndarray:
-        """Mean probability over seeds, (N,)."""
-        return self.probability.mean(axis=0)
+        """Mean probability over the seeds that predicted the scan, (N,)."""
+        return np.nanmean(self.probability, axis=0)
 
     @property
     def ensemble(self) -> "Scans":
         """One predictor, the mean probability over seeds, in place of the runs."""
-        return self._replace(probability=self.mean[None], seeds=[0], areas=None)
+        return self._replace(probability=self.mean[None], seeds=[0], sets=None, areas=None)
 
     @property
     def mean_auc(self) -> Interval:
@@ -65,9 +70,8 @@ class Scans(NamedTuple):
     def mean_of_runs(self) -> float:
         """Mean AUC over seeds; NaN if the scans hold one class."""
         has_both = len(np.unique(self.target)) == 2
-        return float(
-            np.mean([evidence.auc(self.target, values) if has_both else np.nan for values in self.probability])
-        )
+        own = [(values, ~np.isnan(values)) for values in self.probability]
+        return float(np.mean([evidence.auc(self.target[at], row[at]) if has_both else np.nan for row, at in own]))
 
     @property
     def threshold(self) -> float:
@@ -79,10 +83,13 @@ class Scans(NamedTuple):
         return _weights(self.target.tobytes(), tuple(self.patient), replicates, seed)
 
     def of(self, seeds: Sequence[int]) -> "Scans":
-        """The same scans with the rows of these seeds only."""
+        """The same scans, those that they predicted, with the rows of these seeds only."""
         rows = [self.seeds.index(seed) for seed in seeds]
-        areas = self.areas and Areas(self.areas.value[rows], self.areas.draws[rows])
-        return self._replace(probability=self.probability[rows], seeds=list(seeds), areas=areas)
+        there = ~np.isnan(self.probability[rows]).all(axis=0)
+        arrays = {name: getattr(self, name)[there] for name in ("target", "patient", "scan")}
+        sets = self.sets and [self.sets[row] for row in rows]
+        own = {"probability": self.probability[rows][:, there], "seeds": list(seeds), "sets": sets}
+        return self._replace(**arrays, **own, areas=self.areas and self.areas.of(rows))
 
     def among(self, scans: Sequence[str]) -> "Scans":
         """The labelled scans among those named; `n_unknown` is 0."""
@@ -131,6 +138,7 @@ def bootstrapped(groups: dict[Any, Scans], replicates: int, seed: int) -> dict[A
     for place, scans in groups.items():
         if scans.has_both:
             areas = evidence.bootstrap_areas(scans.target, scans.probability, scans.weights(replicates, seed))
+            areas = areas._replace(sets=scans.sets)
             found[place] = scans._replace(areas=areas)
     return found
 
@@ -153,6 +161,7 @@ def _of_group(group: pd.DataFrame) -> Scans:
     wide = group.pivot(index="scan", columns="seed", values="probability")  # noqa: PD010 (it refuses duplicates)
     scans = group.drop_duplicates("scan").set_index("scan").loc[wide.index]
     known = scans["target"].notna().to_numpy()
+    sets = group.get("training_set", pd.Series(0, index=group.index)).groupby(group["seed"]).first()
     return Scans(
         target=scans["target"].to_numpy(dtype=float)[known],
         probability=wide.to_numpy(dtype=float).T[:, known],
@@ -160,6 +169,7 @@ def _of_group(group: pd.DataFrame) -> Scans:
         scan=scans.index.to_numpy()[known],
         seeds=[int(seed) for seed in wide.columns],
         n_unknown=int(np.sum(~known)),
+        sets=sets.astype(int).tolist() if len(set(sets)) > 1 else None,
     )
 
 

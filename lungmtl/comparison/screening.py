@@ -162,7 +162,19 @@ def _as_text(value: object) -> str:
 
 
 def _run_with_other_scans(_: pd.DataFrame, predictions: pd.DataFrame) -> dict[str, str]:
-    """Runs whose scans, targets or patients differ from those of most runs with the task."""
+    """Runs whose scans, targets or patients differ from those of most runs with the task.
+
+    Runs with different training sets share the test scans; only runs of one set share all scans.
+    """
+    if predictions.get("training_set", pd.Series(0)).nunique() < 2:
+        return _other_scans(predictions)
+    found = _other_scans(predictions[predictions["split"] == "test"])
+    for _, rows in predictions.groupby("training_set"):
+        found = _other_scans(rows) | found
+    return found
+
+
+def _other_scans(predictions: pd.DataFrame) -> dict[str, str]:
     place = ["split", "scan", "patient", "target"]
     rows = pd.Series(pd.util.hash_pandas_object(predictions[place], index=False), index=predictions.index)
     kinds = rows.groupby([predictions["task"], predictions["run"]], sort=False).sum()  # blind to the order of rows

@@ -30,16 +30,20 @@ def variance_table(
     excludes the common effect of the scans, but includes the seed-by-scan interaction, `interaction_variance`, which
     more scans would remove as well. `patient_variance` remains with any number of seeds. With one seed only the sum of
     `patient_variance` and interaction can be estimated.
+    With several training sets their means take the place of seeds: `seed_variance` is what more training sets would
+    remove, and `set_variance` the part of it that more seeds per set would not (NaN with one seed per set).
 
     Returns:
-        `VARIANCE_COLUMNS`; reference "" = the AUC itself, total_variance the sum of seed_variance and patient_variance,
-        seed_share of the total, seed_sd the standard deviation of single runs, patient_sd the root of patient_variance.
+        `VARIANCE_COLUMNS`, with several training sets also set_variance and n_sets; reference "" = the AUC itself,
+        total_variance the sum of seed_variance and patient_variance, seed_share of the total, seed_sd the standard
+        deviation of single runs, patient_sd the root of patient_variance.
     """
     groups = bootstrapped(of_task(predictions, "test", task), replicates, seed)
     rows = [{"experiment": name, "reference": ""} | _variance(scans, scans.areas) for name, scans in groups.items()]
     for pair in pairs_of(groups, references):
         rows.append(pair.place | _variance(pair.a, pair.a.areas and pair.a.areas - pair.b.areas))
-    return pd.DataFrame(rows, columns=list(VARIANCE_COLUMNS))
+    of_sets = [name for name in ("set_variance", "n_sets") if any(name in row for row in rows)]
+    return pd.DataFrame(rows, columns=[*VARIANCE_COLUMNS, *of_sets])
 
 
 def power_table(
@@ -68,12 +72,14 @@ def _variance(scans: Scans, areas: Areas | None) -> dict[str, float]:
     row = {"n_seeds": len(scans.seeds), "n": scans.counts["n"]}
     if areas is None:
         return row
-    row["value"] = float(areas.value.mean())
+    row["value"] = float(areas.by_set().value.mean())
     if len(scans.seeds) == 1:
         patients = float(areas.draws[0].var(ddof=1))
         return row | {"patient_variance": patients, "patient_sd": float(np.sqrt(patients))}
-    parts = variance_parts(areas.value, np.cov(areas.draws))
+    units = areas.by_set()
+    parts = variance_parts(units.value, np.cov(units.draws))
     total = parts.seeds + parts.patients
+    row |= _of_sets(areas, parts.seeds)
     return row | {
         "seed_variance": parts.seeds,
         "patient_variance": parts.patients,
@@ -83,6 +89,14 @@ def _variance(scans: Scans, areas: Areas | None) -> dict[str, float]:
         "seed_sd": float(areas.value.std(ddof=1)),
         "patient_sd": float(np.sqrt(parts.patients)),
     }
+
+
+def _of_sets(areas: Areas, between: float) -> dict[str, float]:
+    """Training sets, and their part of the variance between their means; nothing where all seeds share one."""
+    if len(set(areas.sets or ())) < 2:
+        return {}
+    within = pd.Series(areas.value).groupby(areas.sets).var().mean()
+    return {"n_sets": len(set(areas.sets)), "set_variance": np.maximum(between - within / len(areas.value), 0)}
 
 
 def _power_rows(pair: Pair, sizes: Sequence[int]) -> Iterator[dict[str, object]]:

@@ -23,7 +23,7 @@ __getattr__, __dir__, __all__ = exports(
         "images": ["stamp"],
         "nifti": ["check_voxels", "read_fields"],
         "reading": ["open_image", "read_mask", "read_volume"],
-        "splits": ["assign_splits", "blank_figures", "check_splits", "judge_splits"],
+        "splits": ["assign_splits", "blank_figures", "check_splits", "in_training_set", "judge_splits"],
         "tensor": ["prepare", "prepare_scan", "seen_mask"],
         "thumbnails": ["gallery"],
         "verify": ["verify_images", "verify_prepared"],

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from sklearn.model_selection import train_test_split
 
@@ -39,6 +40,11 @@ def assign_splits(
     return frame.assign(split=frame["patient"].map(given.to_dict() | drawn).fillna(""))
 
 
+def in_training_set(frame: pd.DataFrame, number: int) -> pd.DataFrame:
+    """The scans of one training set, with its validation scans and all test scans, of a cohort that has several."""
+    return frame[frame["training_set"].isna() | (frame["training_set"] == number)]
+
+
 def check_splits(frame: pd.DataFrame, **rules: Any) -> pd.DataFrame:
     """Split a cohort as a study does, or refuse it; arguments and result as of `judge_splits`.
 
@@ -58,6 +64,7 @@ def judge_splits(
     fractions: Sequence[float],
     seed: int,
     batch_size: int,
+    training_sets: int = 1,
     failed: pd.DataFrame | None = None,
 ) -> tuple[pd.DataFrame, list[str]]:
     """Split a cohort as a study does, and say what would stop the study: the one gate of studies and of `check`.
@@ -71,6 +78,8 @@ def judge_splits(
         tasks: The central one first, on which the draw is stratified.
         fractions, seed: As of `assign_splits`.
         batch_size: Training scans that there must be.
+        training_sets: Disjoint sets to which the patients of training, and those of validation, are dealt; each must do
+            by itself. With more than one the frame gets `training_set`, the set's number (NaN = test, or no split).
         failed: Report on scans, as of `exclude_failed`: those that failed are excluded after the draw.
     Returns:
         The split cohort (as given, if it cannot be split), and sentences on what stops a study, the last one on what
@@ -83,8 +92,12 @@ def judge_splits(
             split = assign_splits(frame, fractions=fractions, seed=seed, stratify=tasks[0])
         except ValueError as error:
             return frame, [str(error)]
+        split = split if training_sets == 1 else _dealt(split, training_sets, seed, tasks[0])
         split = split if failed is None else exclude_failed(split, failed)
-        return split, _stops(split, tasks, batch_size)
+        if training_sets == 1:
+            return split, _stops(split, tasks, batch_size)
+        found = [(number, _stops(in_training_set(split, number), tasks, batch_size)) for number in range(training_sets)]
+        return split, [f"Of training set {number}: {text}" for number, texts in found for text in texts]
 
     split, stops = tried(fractions, seed)
     if not stops:
@@ -97,6 +110,16 @@ def judge_splits(
             return split, [*stops, f"To mend it: set `split_fractions: {others}` in the params file."]
     or_without = ", or leave that auxiliary task out of `tasks`" if AUXILIARY in " ".join(stops) else ""
     return split, [*stops, f"To mend it: add patients, or move some between splits in the column `split`{or_without}."]
+
+
+def _dealt(frame: pd.DataFrame, n_sets: int, seed: int, stratify: str) -> pd.DataFrame:
+    """Deal the patients of training and of validation in turn, each class in a random order; a new frame."""
+    dealt = {}
+    for split in SPLITS[:2]:
+        positive = frame[frame["split"] == split].groupby("patient")[stratify].max().fillna(0)  # sorted by patient
+        order = positive.sample(frac=1, random_state=seed).sort_values(kind="stable").index
+        dealt |= dict(zip(order, np.arange(len(order)) % n_sets, strict=True))
+    return frame.assign(training_set=frame["patient"].map(dealt))
 
 
 def _stops(frame: pd.DataFrame, tasks: Sequence[str], batch_size: int) -> list[str]:

@@ -1,5 +1,6 @@
 """Bootstrap over patients: AUCs of several runs and their differences, with intervals over patients and seeds."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ class Areas(NamedTuple):
 
     value: np.ndarray
     draws: np.ndarray
+    sets: Sequence[int] | None = None  # training set of every run, where there are several
 
     def __sub__(self, other: "Areas") -> "Areas":
         """Differences, paired by seed and by draw."""
@@ -30,13 +32,25 @@ class Areas(NamedTuple):
                 "A paired comparison needs the same seeds and draws on both sides. "
                 f"Found shapes {self.draws.shape} and {other.draws.shape}."
             )
-        return Areas(self.value - other.value, self.draws - other.draws)
+        return Areas(self.value - other.value, self.draws - other.draws, self.sets)
+
+    def of(self, rows: Sequence[int]) -> "Areas":
+        """Those of some runs."""
+        return Areas(self.value[rows], self.draws[rows], self.sets and [self.sets[row] for row in rows])
+
+    def by_set(self) -> "Areas":
+        """The means of every training set in place of its runs, which are no independent ones; as it is with one."""
+        if len(set(self.sets or ())) in (0, 1, len(self.value)):
+            return self
+        of_set = np.stack([np.equal(self.sets, one) / self.sets.count(one) for one in sorted(set(self.sets))])
+        return Areas(of_set @ self.value, of_set @ self.draws)
 
     def error(self) -> tuple[float, float]:
-        """Standard error of the mean over seeds, and the degrees of freedom of its t quantile."""
-        if len(self.value) == 1:
-            return float(self.draws[0].std(ddof=1)), np.inf
-        parts = variance_parts(self.value, np.cov(self.draws))
+        """Standard error of the mean over seeds or training sets, and the degrees of freedom of its t quantile."""
+        value, draws, _ = self.by_set()
+        if len(value) == 1:
+            return float(draws[0].std(ddof=1)), np.inf
+        parts = variance_parts(value, np.cov(draws))
         return float(np.sqrt(parts.total)), parts.freedom
 
 
@@ -96,7 +110,7 @@ def mean_auc(target: np.ndarray, areas: Areas) -> Interval:
     Source: Searle, Casella & McCulloch 1992, Variance Components, chapter 3 (parts of a variance). Coverage:
     benchmarks/coverage.py.
     """
-    return area_interval(np.asarray(target), float(areas.value.mean()), *areas.error())
+    return area_interval(np.asarray(target), float(areas.by_set().value.mean()), *areas.error())
 
 
 def mean_difference(a: Areas, b: Areas) -> Difference:
@@ -105,7 +119,7 @@ def mean_difference(a: Areas, b: Areas) -> Difference:
     Row s of a and of b come from the same seed, and both from the same `patient_weights`.
     """
     areas = a - b
-    return difference_of(float(areas.value.mean()), *areas.error())
+    return difference_of(float(areas.by_set().value.mean()), *areas.error())
 
 
 def weighted_negatives(

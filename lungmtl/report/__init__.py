@@ -6,9 +6,10 @@ __getattr__, __dir__, __all__ = exports(
     __name__,
     {
         "answer_section": ["answer", "box", "decisions"],
+        "limits_section": ["budget", "failing_seeds"],
         "methods_section": ["methods", "policies"],
         "page": ["record_links", "write_html"],
-        "protocol_section": ["deviations", "protocol"],
+        "protocol_section": ["contrasts", "deviations", "protocol"],
         "words": ["shown"],
     },
 )

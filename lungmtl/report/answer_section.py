@@ -48,7 +48,7 @@ def decisions(comparisons: pd.DataFrame) -> str:
     return render("decisions.md.j2", rows=rows, **counts, reference=rows["reference"].iloc[0], number=number)
 
 
-def box(tables: dict[str, pd.DataFrame], *, task: str, scans: str, n_out: int = 0) -> str:
+def box(tables: dict[str, pd.DataFrame], *, task: str, scans: str, n_out: int = 0, n_sets: int = 1) -> str:
     """The answer with its numbers and limits as Markdown; a page frames the cell that is tagged `answer`.
 
     Args:
@@ -57,6 +57,7 @@ def box(tables: dict[str, pd.DataFrame], *, task: str, scans: str, n_out: int = 
         task: The central task.
         scans: What the test scans are: "phantoms" or "patients".
         n_out: Planned runs that are missing or left out.
+        n_sets: Training sets of the runs.
     """
     comparisons, learning = tables["comparisons"], tables["learning"]
     aucs = tables["auc"][tables["auc"]["task"] == task].set_index("experiment")
@@ -79,6 +80,7 @@ def box(tables: dict[str, pd.DataFrame], *, task: str, scans: str, n_out: int = 
         n_compared=len(compared),
         scans=scans,
         n_out=n_out,
+        n_sets=n_sets,
         number=number,
     )
 

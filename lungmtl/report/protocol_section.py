@@ -2,7 +2,8 @@
 
 A protocol is a Markdown file that begins with YAML between lines of `---`: `studies`, a mapping of a study's name to
 `written` (before or after results), `experiments`, `seeds`, `references`, `task`, `selection` and `margin`, each
-optional. A heading of the second level that names studies, "a" or "a, b", opens the text of these alone.
+optional; and `contrasts`, a list of question, experiment and reference (`comparison.confirm_table`). A heading of the
+second level that names studies, "a" or "a, b", opens the text of these alone.
 """
 
 import re
@@ -16,7 +17,7 @@ import yaml
 from lungmtl.experiments import run_name
 from lungmtl.report.words import counted, render, shown
 
-PLANNED = ("written", "experiments", "seeds", "references", "task", "selection", "margin")  # of a study's protocol
+PLANNED = ("written", "experiments", "seeds", "references", "task", "selection", "margin", "contrasts")
 UNPLANNED = "The protocol does not name the study `{}`: nothing was fixed before its results."
 
 
@@ -31,7 +32,26 @@ def protocol(text: str, study: str) -> str:
         return UNPLANNED.format(study)
     prose = "".join(part for part in re.split(r"(?m)^(?=##? )", prose) if _is_of(study, part, list(plans)))
     prose = re.sub(r"(?m)^(#+ )", r"#\1", re.sub(r"(?m)^# .*\n", "", prose).strip())
-    return prose + "\n\n" + "\n".join(f"- {name}: {shown(value)}" for name, value in plans[study].items())
+    return (
+        prose
+        + "\n\n"
+        + "\n".join(
+            f"- {name}: {shown(value, '; ' if name == 'contrasts' else ', ')}" for name, value in plans[study].items()
+        )
+    )
+
+
+def contrasts(text: str, study: str) -> list[list[Any]]:
+    """The confirmatory contrasts that a protocol fixes for a study: question, experiment, reference; none without.
+
+    Raises:
+        ValueError: If one is no such triple.
+    """
+    found = _read_protocol(text)[0].get(study, {}).get("contrasts", [])
+    for contrast in found:
+        if not isinstance(contrast, list) or len(contrast) != 3:
+            raise ValueError(f"A contrast of a protocol must be [question, experiment, reference]. Found {contrast}.")
+    return found
 
 
 def _is_of(study: str, part: str, studies: list[str]) -> bool:

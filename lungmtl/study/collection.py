@@ -24,7 +24,7 @@ class Collection(NamedTuple):
 
     runs: pd.DataFrame  # one row per run; nested record keys joined by "_", e.g. seconds_train, config_epochs
     metrics: pd.DataFrame  # split, task, auc, low, high, n, positives
-    predictions: pd.DataFrame  # the columns of predictions.csv; target NaN = unknown
+    predictions: pd.DataFrame  # the columns of predictions.csv, and training_set; target NaN = unknown
     history: pd.DataFrame  # the columns of history.csv
     steps: pd.DataFrame  # the columns of steps.csv; NaN if a run does not have that task
     incomplete: list[str]  # names of run directories without a record
@@ -44,10 +44,13 @@ def collect(study_dir: str | Path) -> Collection:
     records = [read_record(folder) for folder in complete]
     configs = [config_of(record) for record in records]
     pairs = list(zip(records, complete, strict=True))
+    sets = {run_name(r["experiment"], r["seed"]): r["cohort"].get("training_set", 0) for r in records}
     return Collection(
         runs=pd.concat(list(map(_run_row, records, configs)), ignore_index=True),
         metrics=pd.concat([_metric_rows(record) for record in records], ignore_index=True),
-        predictions=_concat(pairs, PREDICTIONS_FILE, PREDICTION_COLUMNS),
+        predictions=_concat(pairs, PREDICTIONS_FILE, PREDICTION_COLUMNS).assign(
+            training_set=lambda rows: rows["run"].map(sets)
+        ),
         history=_concat(pairs, HISTORY_FILE, HISTORY_COLUMNS),
         steps=_concat(pairs, STEPS_FILE, ("step", "epoch", "phase", "focus", "loss")),
         incomplete=[folder.name for folder in folders if folder not in complete],

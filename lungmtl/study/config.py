@@ -43,6 +43,7 @@ class RunConfig:
     allow_outside: bool = False  # whether the table may name images outside its folder
     phantom_scans: list[int] = dataclasses.field(default_factory=lambda: [32, 16, 24])  # n train, validation, test
     phantom_seed: int = 2019  # seeds the phantom cohort, apart from `seed`
+    training_sets: int = 1  # disjoint training and validation sets; a run takes number `seed` modulo so many
     phantom_label_noise: float = 0.05  # chance that an auxiliary diagnosis column is recorded wrongly
     phantom_relatedness: float = 0.0  # share of the signs of emphysema and bronchitis that is focal, like nodules
     phantom_exposure_severity: float = 0.0  # share of an ill patient's severity that the exposure sets
@@ -130,12 +131,14 @@ class RunConfig:
     def splitting(self) -> dict[str, Any]:
         """Keyword arguments of `data.judge_splits`."""
         fractions = {"fractions": self.split_fractions, "seed": self.split_seed}
-        return {"tasks": self.tasks, **fractions, "batch_size": self.batch_size}
+        sets = {"training_sets": self.training_sets} if self.training_sets > 1 else {}
+        return {"tasks": self.tasks, **fractions, "batch_size": self.batch_size, **sets}
 
     @property
     def phantom(self) -> PhantomSettings:
         """The phantom cohort of a run without a cohort table."""
         n_scans = dict(zip(("n_train", "n_validation", "n_test"), self.phantom_scans, strict=True))
+        n_scans |= {name: n_scans[name] * self.training_sets for name in ("n_train", "n_validation")}
         settings = {"seed": self.phantom_seed, "label_noise": self.phantom_label_noise}
         return PhantomSettings(**n_scans, **settings, knobs=self._part(Knobs, "phantom_"))
 
@@ -241,6 +244,7 @@ def _rules(config: RunConfig) -> list[tuple[str, bool, str]]:
         ("seed", c.seed >= 0, "at least 0"),
         ("phantom_scans", len(c.phantom_scans) == 3 and min(c.phantom_scans) >= 8, "three counts of at least 8"),
         ("phantom_seed", c.phantom_seed >= 0, "at least 0"),
+        ("training_sets", c.training_sets >= 1, "at least 1"),
         ("phantom_label_noise", 0 <= c.phantom_label_noise < 0.5, "at least 0 and below 0.5"),
         *((name, 0 <= getattr(c, name) <= 1, "inside [0, 1]") for name in PHANTOM_SHARES),
         ("phantom_prevalence", 0 < c.phantom_prevalence < 1, "above 0 and below 1"),

@@ -36,7 +36,7 @@ def draw(runs: Sequence[RunConfig], *, cores: int) -> str:
 def _cohort(config: RunConfig) -> str:
     if plan.cohort_path(config).is_file():
         return "present"
-    return "its table is missing" if config.cohort else f"to do: {sum(config.phantom_scans)} phantom scans"
+    return "its table is missing" if config.cohort else f"to do: {len(config.phantom.splits)} phantom scans"
 
 
 def _preparation(config: RunConfig) -> str:

@@ -21,6 +21,7 @@ from lungmtl.study.trials import ALL_TRIALS, trials
 
 NOTEBOOKS = PROJECT / "notebooks"  # working directory of every notebook; relative paths in params start here
 TABLE2_PARAMS = PROJECT / "params" / "table2"
+CONTROL_PARAMS = PROJECT / "params" / "controls"  # what takes PFLP and ITW apart, for any study
 POLICY_PARAMS = PROJECT / "params" / "policies"  # policies from the literature, for any study
 EXPERIMENT_NOTEBOOK = "02_experiment.ipynb"
 COMPARISON_NOTEBOOK = "03_comparison.ipynb"
@@ -34,7 +35,7 @@ PLACES = ("results_dir", "cache_dir", "allow_outside")  # where files are or may
 UNKEYED = (*PLACES, "checkpoint_minutes")  # settings that do not affect results: no part of a key
 SHOWN = ("lungmtl.figures",)  # used by a run's notebook for display only
 SHARED = (  # every run of a study works on the same scans, prepared in the same way
-    *("study", *PLACES, "cohort"),
+    *("study", *PLACES, "cohort", "training_sets"),
     *(field.name for field in dataclasses.fields(RunConfig) if field.name.startswith("phantom_")),
     *("label_patterns", "label_proportions", "label_seed"),
     *("split_fractions", "split_seed", "spacing_mm", "shape", "window_hu", "region"),
@@ -63,8 +64,8 @@ def plan_runs(
     """Expand a study's params file into its runs, seed by seed, experiments in the file's order.
 
     A run's parameters are RunConfig's defaults, overridden by the study's file, then by the experiment's file, then by
-    the seed. The experiment's file is `<study>/<experiment>.yaml`, `table2/<experiment>.yaml` or
-    `policies/<experiment>.yaml` next to the study's file or in the project. A variant, `<base>.<change>`, and an arm,
+    the seed. The experiment's file is `<experiment>.yaml` in the folder of the study's name, `table2`, `policies` or
+    `controls` next to the study's file or in the project. A variant, `<base>.<change>`, and an arm,
     `<base>-<arm>`, inherit from their base what their own file does not set; `<experiment>.*` stands for the
     experiment and its trials in `params/trials.csv`. In a study with its own tasks, the project's experiments apply
     their central weight to the first task and their auxiliary weight to every other one.
@@ -262,8 +263,8 @@ def _with_weights(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _experiment_file(experiment: str, path: Path) -> Path:
-    own = [path.parent / name for name in (path.stem, "table2", "policies")]
-    files = [folder / f"{experiment}.yaml" for folder in (*own, POLICY_PARAMS, TABLE2_PARAMS)]
+    own = [path.parent / name for name in (path.stem, "table2", "policies", "controls")]
+    files = [folder / f"{experiment}.yaml" for folder in (*own, CONTROL_PARAMS, POLICY_PARAMS, TABLE2_PARAMS)]
     return next((file for file in files if file.is_file()), files[-1])
 
 

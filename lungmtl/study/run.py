@@ -99,6 +99,11 @@ def check_name(config: RunConfig) -> None:
         )
 
 
+def training_set(config: RunConfig) -> int:
+    """Number of a run's training set, from 0."""
+    return config.seed % config.training_sets
+
+
 def gather(config: RunConfig) -> Cohort:
     """Read or generate the cohort, split it, prepare scans that are not prepared yet, and select the run's labels.
 
@@ -116,8 +121,9 @@ def gather(config: RunConfig) -> Cohort:
         table, path.parent, config.preparation, cache_dir=config.cache_dir, progress=False
     )
     table = data.included(data.check_splits(table, **config.splitting, failed=report))
+    table = data.in_training_set(table, training_set(config)) if config.training_sets > 1 else table
     table = data.labelled(table, config.labelling, central=config.tasks[0])
-    data.check_splits(table, **config.splitting)  # again, with the labels that are left
+    data.check_splits(table, **config.splitting | {"training_sets": 1})  # again, with the labels that are left
     return Cohort(path, table, folder, data.counts(table, tasks=config.tasks), time.perf_counter() - start)
 
 
@@ -192,7 +198,7 @@ def write_record(config: RunConfig, cohort: Cohort, trained: Trained, evaluated:
         **{"study": config.study, "experiment": config.experiment, "seed": config.seed, "config": config.to_dict()},
         "policy": describe(weighting_policy(config)),
         "tasks": config.tasks,
-        "cohort": {"sha256": sha256(cohort.path), "counts": cohort.counts},
+        "cohort": {"sha256": sha256(cohort.path), "counts": cohort.counts, "training_set": training_set(config)},
         "environment": environment(threads=config.threads, precision=trained.precision),
         "seconds": {"prepare": cohort.seconds, "train": trained.seconds, "evaluate": evaluated.seconds},
         "cost": {

@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = exports(
         "world": ["Scans", "World", "ceiling", "draw_scans"],
         "students": ["Budget", "train_students"],
         "cells": ["Cell", "cells_of", "run_cell", "run_map"],
+        "foretell": ["foretold_table"],
         "contrasts": ["contrast_table", "experiment_table", "held_out", "map_tables", "with_tuned"],
     },
 )

@@ -102,7 +102,7 @@ def held_out(results: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.Data
     grid = results[results["arm"] == ""]
     logit = grid.assign(logit=np.log(grid["auc_test"] / (1 - grid["auc_test"])))
     wide = logit.pivot_table(index=[*AXES, "seed"], columns="experiment", values="logit").reset_index()
-    is_enough = (wide["seed"] % 2 == 0).sum() >= MIN_ROWS * _terms(wide).shape[1]
+    is_enough = (wide["seed"] % 2 == 0).sum() >= MIN_ROWS * terms_of(wide).shape[1]
     rows = [_foretold(wide, *pair) for pair in pairs] if is_enough else []
     return pd.DataFrame(rows, columns=["experiment", "reference", *HELD_OUT])
 
@@ -111,7 +111,7 @@ def _foretold(wide: pd.DataFrame, experiment: str, reference: str) -> dict[str, 
     from statsmodels.regression.mixed_linear_model import MixedLM
 
     difference = (wide[experiment] - wide[reference]).to_numpy()
-    terms, is_even = _terms(wide), (wide["seed"] % 2 == 0).to_numpy()
+    terms, is_even = terms_of(wide), (wide["seed"] % 2 == 0).to_numpy()
     fitted = MixedLM(difference[is_even], terms[is_even], groups=wide["seed"][is_even]).fit(reml=True)
     others = wide[~is_even].assign(found=difference[~is_even], foretold=(terms @ fitted.fe_params)[~is_even])
     cells = others.groupby(list(AXES))
@@ -128,7 +128,7 @@ def _foretold(wide: pd.DataFrame, experiment: str, reference: str) -> dict[str, 
     }
 
 
-def _terms(wide: pd.DataFrame) -> np.ndarray:
+def terms_of(wide: pd.DataFrame) -> np.ndarray:
     """Intercept, the three axes centred, their products, and their squares where an axis has three values or more."""
     axes = np.stack([wide["relatedness"] - 0.5, np.log(wide["n_scans"] / 640) / 2, np.log(wide["n_steps"] / 2400)])
     pairs = [(i, j) for i in range(3) for j in range(i, 3) if i != j or len(np.unique(axes[i])) > 2]

@@ -1,0 +1,54 @@
+"""Limits: whether the budget was long enough and whether intervals hold, in sentences that follow from tables."""
+
+import pandas as pd
+
+FAILING = "do not learn"  # in the settings of the simulation of coverage where seeds fail
+ALLOWING = "failing seeds allowed for"  # in the names of the intervals that allow for them
+
+
+def budget(learning: pd.DataFrame, *, flat_rise: float) -> str:
+    """Whether the budget, which all experiments share, was long enough: flat only if every curve is.
+
+    Args:
+        learning: As `comparison.learning_table` gives it.
+        flat_rise: The bound of its rule.
+    """
+    known = learning[learning["is_flat"] != ""]
+    if known.empty:
+        return "**Not known to be flat**: there are no learning curves."
+    rising, n_epochs = known[known["is_flat"] == "no"], int(known["n_epochs"].max())
+    if rising.empty:
+        return f"**Flat**: in all {len(known)} experiments the median rises by less than {flat_rise:g} per epoch."
+    most = rising.loc[rising["rise"].astype(float).idxmax()]
+    return (
+        f"**Not flat**: in {len(rising)} of {len(known)} experiments the median validation AUC still rose by "
+        f"{flat_rise:g} or more per epoch over the last quarter of {n_epochs} epochs, most in {most['experiment']} "
+        f"({most['rise']:.3f}). Differences are those of this budget."
+    )
+
+
+def failing_seeds(failures: pd.DataFrame, coverage: pd.DataFrame | None) -> str:
+    """Warning on intervals over seeds, some of which do not learn or might not.
+
+    Args:
+        failures: As `comparison.failures_table` gives it.
+        coverage: The table of benchmarks/coverage.py; None where it is not there.
+    """
+    n_failed, n_runs = failures["n_seeds"] - failures["n_learnt"], failures["n_seeds"].sum()
+    if not n_failed.any():
+        lowest = 1 - failures["share_low"].max()
+        return (
+            f"All {n_runs} runs learnt; so few seeds leave open that up to {lowest:.0%} of an experiment's trainings "
+            "do not. Intervals hold for trainings that learn, those in the last column for all."
+        )
+    listed = [f"{row.experiment} {row.n_seeds - row.n_learnt} of {row.n_seeds}"
+              for row in failures[n_failed > 0].itertuples()]  # fmt: skip
+    warning = f"**Warning: {n_failed.sum()} of {n_runs} runs did not learn** ({', '.join(listed)})."
+    rows = pd.DataFrame() if coverage is None else coverage[coverage["setting"].str.contains(FAILING)]
+    if rows.empty:
+        return f"{warning} Intervals over seeds are too narrow there; those in the last column allow for it."
+    allowing = rows["interval"].str.endswith(ALLOWING)
+    plain, wide = (f"{part.min():.0%} to {part.max():.0%}" for _, part in rows.groupby(allowing)["coverage"])
+    return (
+        f"{warning} In simulated studies with such seeds 95 % intervals cover {plain}, those in the last column {wide}."
+    )
