@@ -18,6 +18,7 @@ TUNED = "tuned static"  # per seed the static weights with the highest validatio
 
 
 RIVALS = ("UW", "DWA", "GradNorm", "DBMTL", "GCS", "OLAUX")
+ADDED = ("MGDA", "PCGrad", "IMTLG", "PCD")  # of a map of their own, params/when-rivals.yaml
 CONTRASTS = (  # of the protocol (params/when.md), the first six confirmatory
     ("MTL", "STL"),
     ("MTL2", "MTL.aux1"),
@@ -33,6 +34,7 @@ CONTRASTS = (  # of the protocol (params/when.md), the first six confirmatory
     ("tuned static", "STL"),
     *((rival, "STL") for rival in RIVALS),
     ("ITW2", "GCS"),
+    *((rival, reference) for reference in ("STL", "MTL") for rival in ADDED),
 )
 
 
