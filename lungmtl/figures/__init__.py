@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = exports(
         "aucs": ["auc_by_task", "published_aucs", "reliability", "roc_curves"],
         "cohort": ["cooccurrence", "histograms", "prevalence"],
         "differences": ["forest", "sensitivity", "subgroups"],
-        "maps": ["difference_maps", "learnt_map"],
+        "maps": ["contour_maps", "difference_maps", "failure_map"],
         "slices": ["AttentionView", "ScanView", "attention_slices", "scan_slices"],
         "training": ["learning_curves", "run_seconds", "weight_timeline"],
         "uncertainty": ["coverage", "power", "variance_parts"],
