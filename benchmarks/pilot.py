@@ -38,8 +38,8 @@ def main() -> None:
     estimate = chances.to_numpy() @ chances.columns.to_numpy(dtype=float)
     kept = [row[level] >= KEPT for (_, row), level in zip(chances.iterrows(), truth[~is_even], strict=True)]
     print(f"placed by the even worlds, {len(kept)} odd ones: rank correlation of the estimate "
-          f"{spearmanr(estimate, truth[~is_even])[0]:+.2f}; the truth is among the degrees kept in {np.mean(kept):.0%}, "
-          f"of which there are {(chances >= KEPT).sum(axis=1).mean():.1f} of {len(LEVELS)}")  # fmt: skip
+          f"{spearmanr(estimate, truth[~is_even])[0]:+.2f}; the truth is kept in {np.mean(kept):.0%}, and "
+          f"{(chances >= KEPT).sum(axis=1).mean():.1f} of {len(LEVELS)} degrees are")  # fmt: skip
     unrelated = chances[0.0][(truth[~is_even] == 0).to_numpy()]
     others = chances[0.0][(truth[~is_even] > 0).to_numpy()]
     print(

@@ -82,7 +82,7 @@ def _place(frame: pd.DataFrame, config: RunConfig) -> Place:
         n_scans=len(labels),
         n_steps=config.epochs * (len(labels) // config.batch_size),
         shares=positives.where(positives < 0.5, 1 - positives).round(4).to_dict(),
-        all_known=float((n_known == len(config.tasks)).mean()),
+        known=float(n_known.mean() / len(config.tasks)),
         one_known=float((n_known == 1).mean()),
     )
 

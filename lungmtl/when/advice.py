@@ -32,7 +32,7 @@ KINDS = (  # what is printed, experiment, reference
 APART = "one_label"  # the arm of labels apart
 NEAR = 2.0  # chosen by us: a map that has one value of an axis serves up to this factor from it
 SHARE = 0.15  # chosen by us: half of the map's share of positives; with fewer, or fewer negatives, it does not serve
-ALIKE = 0.9  # chosen by us: share of the scans that must have all labels, or only one, to be like the map's
+ALIKE = 0.9  # chosen by us: of all labels so many must be known, or so many scans have only one, to be like the map's
 SURE = 0.9  # chance from which a sign is said
 LEVEL = 0.01  # AUC difference that is small
 
@@ -43,14 +43,14 @@ class Place:
 
     Attributes:
         shares: Task to the share of its rarer class among known training labels, central task first.
-        all_known: Share of the training scans that have every label.
-        one_known: Share of those that have exactly one.
+        known: Share of the labels of the training scans that is known.
+        one_known: Share of the training scans that have exactly one label.
     """
 
     n_scans: int
     n_steps: int
     shares: dict[str, float]
-    all_known: float
+    known: float
     one_known: float
 
     @property
@@ -74,10 +74,10 @@ def beyond(place: Place, contrasts: pd.DataFrame) -> list[str]:
     if rare:
         said = ", ".join(f"{task} {share:.0%}" for task, share in rare.items())
         found.append(f"The map has tasks whose rarer class holds 30 to 38 % of the labels. Found {said}.")
-    if not place.arm and place.all_known < ALIKE:
+    if not place.arm and place.known < ALIKE:
         found.append(
-            f"The map has cohorts in which every scan has all labels, or each only one. Found all in "
-            f"{place.all_known:.0%} of the training scans, only one in {place.one_known:.0%}."
+            f"The map has cohorts with all labels of all scans, or one label per scan. Found {place.known:.0%} of the "
+            f"training labels, and one alone in {place.one_known:.0%} of the training scans."
         )
     return found
 
