@@ -11,12 +11,13 @@ import torch
 from scipy import stats
 from standin import PROJECT
 
+from benchmarks.pilot import pilot_on_phantoms
 from lungmtl import cli
 from lungmtl.data import known_together, odds_ratios
 from lungmtl.experiments import TASKS
 from lungmtl.policies import Step, Watching, agreement
 from lungmtl.study import RunConfig, run_pilot
-from lungmtl.when import Place, beyond, expected, pilot_on_phantoms, relatedness_of
+from lungmtl.when import Place, beyond, expected, relatedness_of
 
 MAP = pd.read_csv(PROJECT / "results" / "when" / "tables" / "contrasts.csv").fillna({"arm": ""})
 SHARES = dict.fromkeys(TASKS, 0.3)

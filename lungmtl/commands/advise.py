@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +16,9 @@ from lungmtl.commands.options import at_least_one
 from lungmtl.files import PROJECT, write
 from lungmtl.study import RunConfig, plan, run_pilot
 from lungmtl.tables import write_csv
-from lungmtl.when import KEPT, N_SEEDS, Place, beyond, expected, relatedness_of
+from lungmtl.when import KEPT, Place, beyond, expected, relatedness_of
 
+N_SEEDS = 3  # trainings of a pilot, and as many with shuffled labels
 MAPS = ("when", "when-rivals")  # studies whose contrasts are the map
 
 
@@ -93,6 +95,7 @@ def _relatedness(options: argparse.Namespace, config: RunConfig) -> tuple[float,
         return options.relatedness, options.relatedness
     if options.pilot is None:
         return 0.0, 1.0
+    logging.getLogger("lungmtl.network").setLevel(logging.WARNING)  # no line per epoch
     found = run_pilot(config, n_steps=options.pilot, n_seeds=N_SEEDS)
     ratio = found["agreement"] / found["shuffled"]
     chances = relatedness_of(ratio, _table(options.map_dir, "pilot"))

@@ -9,8 +9,7 @@ __getattr__, __dir__, __all__ = exports(
         "together": ["Together", "projected"],
         "students": ["Budget", "train_students"],
         "cells": ["Cell", "cells_of", "run_cell", "run_map"],
-        "advice": ["Place", "beyond", "expected"],
-        "pilot": ["KEPT", "N_SEEDS", "N_STEPS", "pilot_on_phantoms", "relatedness_of"],
+        "advice": ["KEPT", "Place", "beyond", "expected", "relatedness_of"],
         "contrasts": ["contrast_table", "experiment_table", "held_out", "map_tables", "with_tuned"],
     },
 )

@@ -35,6 +35,7 @@ SHARE = 0.15  # chosen by us: half of the map's share of positives; with fewer, 
 ALIKE = 0.9  # chosen by us: of all labels so many must be known, or so many scans have only one, to be like the map's
 SURE = 0.9  # chance from which a sign is said
 LEVEL = 0.01  # AUC difference that is small
+KEPT = 0.05  # chance that a degree of relatedness must have to be reckoned with
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,6 +106,19 @@ def expected(contrasts: pd.DataFrame, place: Place, relatedness: tuple[float, fl
                 {"kind": kind, "experiment": experiment, "reference": reference} | _over(part, place, relatedness)
             )
     return pd.DataFrame(rows)
+
+
+def relatedness_of(ratio: float, phantoms: pd.DataFrame) -> pd.Series:
+    """Chance of each degree of relatedness among the phantoms' whose pilot found such a ratio, all alike before.
+
+    Args:
+        ratio: Agreement over that with shuffled labels.
+        phantoms: Worlds as `benchmarks/pilot.py` writes them: `relatedness`, `agreement`, `shuffled`; the logarithm of
+            the ratio is taken as normal at every degree.
+    """
+    logs = np.log(phantoms["agreement"] / phantoms["shuffled"]).groupby(phantoms["relatedness"])
+    density = np.exp(-(((np.log(ratio) - logs.mean()) / logs.std()) ** 2) / 2) / logs.std()
+    return density / density.sum()
 
 
 def _ends(values: pd.Series) -> tuple[float, float]:
