@@ -181,6 +181,15 @@ def test_the_command_prints_the_cell_and_writes_it(user, capsys):
         assert json.load(file)["counts"]["train"]["copd"]["n"] == 640
 
 
+@pytest.mark.parametrize(("together", "range_"), [(False, "0.33 to 1"), (True, "0 to 1")])
+def test_a_pilot_is_believed_upwards_only_where_labels_do_not_go_together(user, together, range_, monkeypatch, capsys):
+    monkeypatch.setattr("lungmtl.commands.advise.run_pilot", lambda *_, **__: {"agreement": 4.5, "shuffled": 1.0})
+    others = {task: user["lung_cancer"] if together else (user.index // 2**k) % 2 for k, task in enumerate(TASKS) if k}
+    user.assign(**others).to_csv("cohort.csv", index=False)
+    assert cli.main(["advise", "cohort.csv", "--params", "mine.yaml", "--pilot", "200"]) == 0
+    assert f"at relatedness {range_}," in capsys.readouterr().out
+
+
 def test_the_command_says_that_the_map_does_not_reach_short_trainings(user, capsys):
     assert cli.main(["advise", "cohort.csv"]) == 0
     assert "Found 240." in capsys.readouterr().out  # three epochs of 80 steps are the default

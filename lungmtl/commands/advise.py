@@ -47,7 +47,7 @@ def advise(options: argparse.Namespace) -> int:
     print("", *(found["beyond"] or [f"{reached}; here are {len(tasks) - 1}."]), sep="\n")
     advice = pd.DataFrame()
     if not found["beyond"]:
-        found["relatedness"] = _relatedness(options, config)
+        found["relatedness"] = _relatedness(options, config, data.odds_ratios(frame, tasks=tasks))
         advice = expected(contrasts, place, found["relatedness"])
         _print_advice(advice, found["relatedness"])
     if options.out:
@@ -89,7 +89,7 @@ def _place(frame: pd.DataFrame, config: RunConfig) -> Place:
     )
 
 
-def _relatedness(options: argparse.Namespace, config: RunConfig) -> tuple[float, float]:
+def _relatedness(options: argparse.Namespace, config: RunConfig, ratios: pd.DataFrame) -> tuple[float, float]:
     """From, to: as given, by a pilot, or anything."""
     if options.relatedness is not None:
         return options.relatedness, options.relatedness
@@ -103,6 +103,9 @@ def _relatedness(options: argparse.Namespace, config: RunConfig) -> tuple[float,
     print(f"Pilot: auxiliary gradients agree with the central one {ratio:.1f} times as much as with shuffled labels.")
     print(f"Vector worlds in which they do so have relatedness {said}. The pilot is checked on vectors, not on CT.")
     kept = chances.index[chances >= KEPT]
+    if ((ratios["low"] > 1) | (ratios["high"] < 1)).any():
+        print("Labels that go together (odds ratios above) give as much without relatedness: it may be 0 all the same.")
+        return 0.0, float(kept.max())
     return float(kept.min()), float(kept.max())
 
 
