@@ -166,6 +166,15 @@ def missed(experiments):
     return frame.assign(nodule_mm=np.where(frame["target"] == 1, 12.3, np.nan))
 
 
+def mapped():
+    """Contrasts and experiments of a small map."""
+    cells = itertools.product((0.0, 0.5, 1.0), (160, 640, 2560), (800, 7200))
+    grid = pd.DataFrame(cells, columns=["relatedness", "n_scans", "n_steps"])
+    value = 0.04 * (grid["relatedness"] - 0.5) * np.log(grid["n_scans"] / 40)
+    contrasts = grid.assign(difference=value, low=value - 0.004, high=value + 0.004, experiment="ITW2", reference="STL")
+    return contrasts.assign(n_seeds=16), pd.concat(grid.assign(experiment=name, learnt=0.9) for name in MANY)
+
+
 def drawn(experiments):
     """Figures that grow with the number of experiments."""
     central = aucs(experiments).query("task == 'lung_cancer'")
@@ -187,7 +196,11 @@ def drawn(experiments):
     }
 
 
+MAP = {"titles": {("ITW2", "STL"): "ITW2 minus STL"}}
 OTHERS = {
+    "difference_maps": lambda: figures.difference_maps(mapped()[0], **MAP),
+    "contour_maps": lambda: figures.contour_maps(mapped()[0], **MAP),
+    "failure_map": lambda: figures.failure_map(mapped()[1].assign(n_seeds=16)),
     "published_aucs": lambda: figures.published_aucs(published()),
     "sensitivity": lambda: figures.sensitivity(comparisons(MANY), SELECTED),
     "coverage": lambda: figures.coverage(simulated()),

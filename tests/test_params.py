@@ -21,8 +21,8 @@ from lungmtl.study.plan import plan_runs
 ROOT = Path(__file__).parents[1]
 EXPERIMENT = ROOT / "notebooks" / "02_experiment.ipynb"
 TABLE2 = ROOT / "params" / "table2"
-MAP = ROOT / "params" / "when.yaml"  # of no study of runs: tests/test_when.py reads it
-PARAMS = sorted(path for path in (ROOT / "params").rglob("*.yaml") if path != MAP)
+MAPS = [ROOT / "params" / f"{name}.yaml" for name in ("when", "when-rivals")]  # of no runs: tests/test_when.py
+PARAMS = sorted(path for path in (ROOT / "params").rglob("*.yaml") if path not in MAPS)
 STUDIES = [path for path in PARAMS if path.parent == TABLE2.parent]
 RIVALS = {path.stem for path in (ROOT / "params" / "policies").glob("*.yaml")}
 VARIANTS = sorted((ROOT / "params" / "sensitivity").glob("*.yaml"))
@@ -75,7 +75,7 @@ def test_papermill_sees_every_parameter_with_the_help_of_its_field():
 @pytest.mark.parametrize("path", PARAMS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_params_file_has_only_fields_with_valid_values(path):
     study = path.parent.with_suffix(".yaml")  # an arm of a study may set what stands on the study's own settings
-    content = read_params(*([study] if study.is_file() and study != MAP else []), path)
+    content = read_params(*([study] if study.is_file() and study not in MAPS else []), path)
     content = {name: value for name, value in content.items() if name not in STUDY_KEYS}
 
     RunConfig.from_mapping(content)

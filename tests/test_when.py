@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import random
 
 import numpy as np
 import pandas as pd
@@ -12,10 +13,11 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from lungmtl.experiments import TASKS
 from lungmtl.network import learning_rate_share
-from lungmtl.policies import Step, Weighting, build
+from lungmtl.policies import Step, Weighting, build, gramian
 from lungmtl.when import (
     Budget,
     Cell,
+    Together,
     World,
     ceiling,
     cells_of,
@@ -23,6 +25,7 @@ from lungmtl.when import (
     draw_scans,
     experiment_table,
     held_out,
+    projected,
     run_cell,
     run_map,
     train_students,
@@ -210,3 +213,74 @@ def test_a_map_that_is_the_same_in_both_halves_is_foretold():
     row = held_out(pd.concat(parts), [("B", "A")]).iloc[0]
     assert row["n_cells"] == 27
     assert row["correlation"] > 0.95
+
+
+def weighed_alone(policy, gramians: np.ndarray, known: np.ndarray) -> list[tuple[float, ...]]:
+    at = {"n_steps": 24, "epoch": 0, "n_epochs": 1, "losses": [1.0] * 5}
+    return [
+        policy(Step(step, gramian=g, known=k, **at)).weights
+        for step, (g, k) in enumerate(zip(gramians, known, strict=True))
+    ]
+
+
+@pytest.fixture(scope="module")
+def hard() -> tuple[np.ndarray, np.ndarray]:
+    """Gramians of nine steps of four seeds, (9, 4, 5, 5): unlike lengths, some opposed, some without a label."""
+    rng = np.random.default_rng(0)
+    gradients = rng.normal(size=(9, 4, 5, 8)) * rng.lognormal(size=(9, 4, 5, 1))
+    gradients[3:6, :, 2] -= gradients[3:6, :, 0]
+    known = np.ones((9, 4, 5), dtype=bool)
+    known[6:, :, 1] = False
+    known[8, 2] = [False, False, True, True, False]
+    return gradients @ gradients.swapaxes(2, 3), known
+
+
+@pytest.mark.parametrize("name", ["MGDA", "IMTLG", "PCD"])
+def test_a_rule_for_all_seeds_at_once_weighs_as_its_policy_does(name, hard):
+    pytest.importorskip("torchjd")
+    one = Weighting(tasks=TASKS, weights=[1.0, 1.0, 2.0, 1.0, 0.5], policy=name)
+    together = Together([build(one)] * 4)
+    found = np.stack([together(*step) for step in zip(*hard, strict=True)])  # (9, 4, 5)
+    for seed in range(4):
+        wanted = weighed_alone(build(one), hard[0][:, seed], hard[1][:, seed])
+        np.testing.assert_allclose(found[:, seed], wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_pcgrad_of_all_seeds_at_once_projects_as_its_policy_does_in_the_same_order(hard):
+    pytest.importorskip("torchjd")
+    policy = build(Weighting(tasks=TASKS, weights=[1.0] * 5, policy="PCGrad"))
+    gramians = hard[0][:6].reshape(-1, 5, 5)
+    wanted = weighed_alone(policy, gramians, np.ones((24, 5), dtype=bool))
+    orders = []
+    for step in range(24):
+        torch.manual_seed(random.Random(f"{policy.seed}, step {step}").getrandbits(63))  # as the policy draws
+        orders.append(torch.stack([torch.randperm(5) for _ in range(5)]).numpy())
+    np.testing.assert_allclose(projected(gramians, np.stack(orders)).clip(min=0), wanted, rtol=1e-5, atol=1e-5)
+    drawn = Together([policy] * 24)(gramians, np.ones((24, 5), dtype=bool))
+    assert (drawn >= 0).all()
+    assert np.abs(drawn - wanted).max() > 0.01  # the order matters
+
+
+def test_gramians_of_the_stack_are_those_of_the_shared_layer():
+    """What rules see equals the products of the gradients that torch gives at the shared layer of each student."""
+    scans, seen = draw_scans(WORLD, seed=0), []
+
+    class Watching(type(build(dataclasses.replace(MTL, policy="GCS")))):
+        def __call__(self, step):
+            seen.append(step.gramian)
+            return super().__call__(step)
+
+    train_students([[Watching(TASKS, [1.0] * 5)]], [scans], Budget(n_steps=1), seed=0)
+    generator = torch.Generator().manual_seed(0)
+    weight, bias, head, offset = (
+        (2 * torch.rand(*shape, generator=generator) - 1) * n_in**-0.5
+        for shape, n_in in (((64, 32), 64), ((1, 32), 64), ((32, 5), 32), ((1, 5), 32))
+    )
+    rows = torch.randperm(64, generator=generator)[:8]
+    target = scans["train"].target
+    volume = scans["train"].features[rows] + 0.3 * torch.randn(8, 64, generator=generator)
+    hidden = (volume @ weight + bias).relu().requires_grad_()
+    positive = (1 - target).sum(dim=0) / target.sum(dim=0)
+    options = {"pos_weight": positive, "reduction": "none"}
+    losses = binary_cross_entropy_with_logits(hidden @ head + offset, target[rows], **options).mean(dim=0)
+    torch.testing.assert_close(seen[0].double(), gramian(losses, [hidden]), rtol=1e-4, atol=1e-8)

@@ -64,7 +64,7 @@ def source(options: argparse.Namespace) -> Source:
 
 def add_check(parser: argparse.ArgumentParser) -> None:
     """Options of `check`."""
-    _add_table(parser)
+    add_table(parser)
     add_workers(parser)
     parser.add_argument("--no-page", dest="page", action="store_false", help="write tables and thumbnails, but no page")
 
@@ -73,7 +73,7 @@ def check(options: argparse.Namespace) -> int:
     """Check a cohort table and all its images; write tables, thumbnails and a page next to the table."""
     config, tasks, table, out, is_study = source(options)
     out = out / "check" if is_study else out  # the study's own page and scans.csv are one folder up
-    frame, rules = _read_table(config, table, tasks), config.splitting | {"tasks": tasks}
+    frame, rules = read_table(config, table, tasks), config.splitting | {"tasks": tasks}
     with locked(out / ".check.lock", "Another process is checking this cohort: waiting for it."):
         split, _ = data.judge_splits(frame, **rules)
         checked = data.check_cohort(
@@ -91,7 +91,7 @@ def check(options: argparse.Namespace) -> int:
 def add_prepare(parser: argparse.ArgumentParser) -> None:
     """Options of `prepare`."""
     defaults = RunConfig()
-    _add_table(parser)
+    add_table(parser)
     add_workers(parser)
     parser.add_argument("--seeds", default="", help="with a params file: seeds of the study")
     parser.add_argument("--results-dir", type=folder, help="with a params file: folder of all studies")
@@ -104,7 +104,7 @@ def add_prepare(parser: argparse.ArgumentParser) -> None:
 def prepare(options: argparse.Namespace) -> int:
     """Prepare the scans of a cohort that are not prepared yet; write the outcome of every scan."""
     config, tasks, table, out, is_study = source(options)
-    frame, rules = _read_table(config, table, tasks, is_study=is_study), config.splitting | {"tasks": tasks}
+    frame, rules = read_table(config, table, tasks, is_study=is_study), config.splitting | {"tasks": tasks}
     split = data.check_splits(frame, **rules) if is_study else frame
     with locked(plan.cache_dir(config) / "prepare.lock", "Another process is preparing scans: waiting for it."):
         prepared, outcome = data.prepare_cohort(
@@ -135,19 +135,19 @@ def refuse(runs: Sequence[RunConfig]) -> None:
         FileNotFoundError: If the table or an image is missing.
     """
     tasks = plan.tasks_of(runs)
-    frame = _read_table(runs[0], plan.cohort_path(runs[0]), tasks, is_study=True)
+    frame = read_table(runs[0], plan.cohort_path(runs[0]), tasks, is_study=True)
     data.check_splits(frame, **runs[0].splitting | {"tasks": tasks})
 
 
 def add_verify(parser: argparse.ArgumentParser) -> None:
     """Options of `verify`."""
-    _add_table(parser)
+    add_table(parser)
 
 
 def verify(options: argparse.Namespace) -> int:
     """Verify that all images are present, with the table's number of slices, and that prepared scans are intact."""
     config, tasks, table, out, _ = source(options)
-    frame = _read_table(config, table, tasks)
+    frame = read_table(config, table, tasks)
     wanted = frame[(frame["excluded"] == "") | frame["excluded"].str.startswith(data.DOWNLOAD)]
     problems = data.verify_images(wanted, table.parent)
     summary = f"{len(wanted)} images, {len(frame) - len(wanted)} excluded by the table"
@@ -165,7 +165,8 @@ def verify(options: argparse.Namespace) -> int:
     return int(bool(problems))
 
 
-def _add_table(parser: argparse.ArgumentParser) -> None:
+def add_table(parser: argparse.ArgumentParser) -> None:
+    """Options that name a cohort."""
     parser.set_defaults(seeds="", results_dir=None)
     parser.add_argument("source", type=Path, metavar="TABLE", help="cohort.csv, or a study's params file")
     parser.add_argument(
@@ -176,7 +177,7 @@ def _add_table(parser: argparse.ArgumentParser) -> None:
     add_allow_outside(parser)
 
 
-def _read_table(config: RunConfig, table: Path, tasks: Sequence[str], *, is_study: bool = False) -> pd.DataFrame:
+def read_table(config: RunConfig, table: Path, tasks: Sequence[str], *, is_study: bool = False) -> pd.DataFrame:
     """Read the table; a missing image is an error only for a study, other commands list it."""
     return data.read_cohort(table, tasks=tasks, allow_outside=config.allow_outside, allow_missing=not is_study)
 

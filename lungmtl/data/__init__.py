@@ -13,7 +13,7 @@ __getattr__, __dir__, __all__ = exports(
         "dataset": ["ScanDataset"],
         "flow": ["patient_flow"],
         "grid": ["lung_grid", "middle_voxel", "to_grid"],
-        "labels": ["ALL", "counts", "examples"],
+        "labels": ["ALL", "counts", "examples", "known_together", "odds_ratios"],
         "masks": ["NODULE_MASK", "labels_on", "masks_of", "own_lungs"],
         "labelling": ["KINDS", "Labelling"],
         "lungs": ["Lungs", "find_lungs", "lung_mask"],

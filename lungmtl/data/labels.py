@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
@@ -56,3 +57,28 @@ def examples(frame: pd.DataFrame, truth: pd.DataFrame, *, tasks: Sequence[str]) 
         score = severity.get(f"severity_{task}", pd.Series(0.0, index=rows.index)).fillna(0.0)
         found[task] = rows.loc[score[rows[task] == 1].idxmax(), "scan"]
     return found
+
+
+def known_together(frame: pd.DataFrame, *, tasks: Sequence[str]) -> pd.Series:
+    """Which labels occur together: names of the known tasks, as `a + b`, to the number of scans, most first."""
+    known = included(frame)[list(tasks)].notna()
+    return known.apply(lambda row: " + ".join(known.columns[row]) or "(none)", axis=1).value_counts()
+
+
+def odds_ratios(frame: pd.DataFrame, *, tasks: Sequence[str]) -> pd.DataFrame:
+    """Odds ratio of every auxiliary diagnosis with the first one, over scans where both are known.
+
+    Returns:
+        `task`, `n`, `odds_ratio` and Woolf's 95 % interval `low`, `high`, with half a scan added to each of the four
+        counts (Haldane and Anscombe); NaN without scans.
+    """
+    labels = included(frame)
+    rows = []
+    for task in tasks[1:]:
+        both = labels[[tasks[0], task]].dropna()
+        counted = [((both == pair).all(axis=1)).sum() + 0.5 for pair in ([1, 1], [0, 0], [1, 0], [0, 1])]
+        log = np.log(counted[0] * counted[1] / counted[2] / counted[3]) if len(both) else np.nan
+        half = 1.959964 * np.sqrt(sum(1 / n for n in counted))
+        ratio = dict(zip(("odds_ratio", "low", "high"), np.exp([log, log - half, log + half]), strict=True))
+        rows.append({"task": task, "n": len(both)} | ratio)
+    return pd.DataFrame(rows, columns=["task", "n", "odds_ratio", "low", "high"])

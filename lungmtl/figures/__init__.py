@@ -12,7 +12,7 @@ __getattr__, __dir__, __all__ = exports(
         "cohort": ["cooccurrence", "histograms", "prevalence"],
         "controls": ["live"],
         "differences": ["forest", "sensitivity", "subgroups"],
-        "maps": ["difference_maps", "learnt_map"],
+        "maps": ["contour_maps", "difference_maps", "failure_map"],
         "missed": ["missed_scans"],
         "slices": ["AttentionView", "ScanView", "attention_slices", "scan_slices"],
         "training": ["learning_curves", "run_seconds", "weight_timeline"],

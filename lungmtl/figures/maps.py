@@ -1,4 +1,6 @@
-"""Maps over relatedness, scans and steps: heat maps of differences, with intervals and the share that learnt."""
+"""Maps over relatedness, scans and steps: heat maps of differences with intervals, contours, the share that failed."""
+
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -12,6 +14,8 @@ from lungmtl.figures.words import captioned, seeds_of
 
 LIMIT = 0.08  # AUC difference at the ends of the colours
 LEVEL = 0.01  # a difference gets a frame if its interval excludes 0 and its value is beyond this
+LINES = {-LEVEL: "dashed", 0.0: "solid", LEVEL: "dotted"}  # contours
+FINE = 61  # points per axis on which contours are interpolated
 
 
 @styled
@@ -23,50 +27,120 @@ def difference_maps(contrasts: pd.DataFrame, *, titles: dict[tuple[str, str], st
             `low`, `high`, `n_seeds`.
         titles: Experiment and reference to the contrast's name, in the order of the rows.
     Returns:
-        Differences of test AUC; bold = the 95 % interval excludes 0; framed = and the difference exceeds 0.01.
+        Differences of test AUC over their intervals; bold = that excludes 0; framed = and the difference exceeds 0.01.
     """
+    figure = _panels(contrasts, titles, _heat_map, size_in=(2.7, 1.9))
+    return captioned(
+        figure,
+        f"Differences of test AUC, mean over {seeds_of(contrasts)}, each a world of its own, over 95 % t intervals. "
+        f"Bold: that excludes 0; framed: and the difference is beyond {LEVEL}. Feature phantoms, not scans.",
+    )
+
+
+@styled
+def contour_maps(contrasts: pd.DataFrame, *, titles: dict[tuple[str, str], str]) -> Figure:
+    """The panels of `difference_maps` (same arguments) interpolated between cells, with contours of 0 and +-0.01."""
+    figure = _panels(contrasts, titles, _contours, size_in=(2.4, 1.75))
+    return captioned(
+        figure,
+        f"Differences of test AUC, mean over {seeds_of(contrasts)}, interpolated in relatedness and log scans. Dots: "
+        "the cells computed; open: the 95 % t interval includes 0. Feature phantoms, not scans.",
+    )
+
+
+def _panels(
+    contrasts: pd.DataFrame,
+    titles: dict[tuple[str, str], str],
+    draw: Callable[[Axes, dict[str, pd.DataFrame]], None],
+    *,
+    size_in: tuple[float, float],
+) -> Figure:
+    """A row per contrast, a panel per number of steps; `draw` is given difference, low and high, relatedness down."""
     steps = sorted(contrasts["n_steps"].unique())
-    size = {"width_in": 1.2 + 2.3 * len(steps), "height_in": 0.9 + 1.75 * len(titles)}
+    size = {"width_in": 1.2 + size_in[0] * len(steps), "height_in": 0.9 + size_in[1] * len(titles)}
     figure, axes = new_figure(**size, rows=len(titles), columns=len(steps))
     for row, ((experiment, reference), title) in zip(axes, titles.items(), strict=True):
         chosen = contrasts[(contrasts["experiment"] == experiment) & (contrasts["reference"] == reference)]
         for axis, n_steps in zip(row, steps, strict=True):
-            _heat_map(axis, chosen[chosen["n_steps"] == n_steps])
+            cells = chosen[chosen["n_steps"] == n_steps]
+            draw(axis, {name: cells.pivot_table(index="relatedness", columns="n_scans", values=name).sort_index(
+                ascending=False) for name in ("difference", "low", "high")})  # fmt: skip
             axis.set(title=f"{title}\n{n_steps:,} steps" if axis is row[0] else f"\n{n_steps:,} steps")
-            axis.set(ylabel="relatedness" if axis is row[0] else "", xlabel="training scans" if row is axes[-1] else "")
-    return captioned(
-        figure,
-        f"Differences of test AUC, mean over {seeds_of(contrasts)}, each a world of its own. Bold: the 95 % t interval "
-        f"over seeds excludes 0; framed: and the difference is beyond {LEVEL}. Feature phantoms, not scans.",
-    )
+            axis.set(
+                ylabel="relatedness" if axis is row[0] else "", xlabel="training scans" if row[0] is axes[-1, 0] else ""
+            )
+    return figure
 
 
-def _heat_map(axis: Axes, rows: pd.DataFrame) -> None:
-    grid = {name: rows.pivot_table(index="relatedness", columns="n_scans", values=name).sort_index(ascending=False)
-            for name in ("difference", "low", "high")}  # fmt: skip
-    labels = grid["difference"].map("{:+.3f}".format)
+def _is_clear(grid: dict[str, pd.DataFrame]) -> np.ndarray:
+    """Whether the interval of each cell excludes 0."""
+    return ((grid["low"] > 0) | (grid["high"] < 0)).to_numpy()
+
+
+def _heat_map(axis: Axes, grid: dict[str, pd.DataFrame]) -> None:
     options = {"cmap": "RdBu", "vmin": -LIMIT, "vmax": LIMIT, "cbar": False, "linewidths": 1.5, "linecolor": "white"}
-    sns.heatmap(grid["difference"], annot=labels, fmt="", annot_kws={"fontsize": 8}, ax=axis, **options)
-    axis.tick_params(axis="y", rotation=0, length=0)
-    axis.tick_params(axis="x", length=0)
-    axis.set_yticklabels([f"{value:.2g}" for value in grid["difference"].index])
-    clear = (grid["low"] > 0) | (grid["high"] < 0)
-    for text, is_clear in zip(axis.texts, clear.to_numpy().ravel(), strict=True):
-        text.set_fontweight("bold" if is_clear else "normal")
-    for i, j in np.argwhere(clear & (grid["difference"].abs() > LEVEL)):
-        axis.add_patch(Rectangle((j + 0.04, i + 0.06), 0.92, 0.88, fill=False, edgecolor="0.1", linewidth=1.2))
+    sns.heatmap(grid["difference"], annot=grid["difference"].map(_signed), fmt="", annot_kws={"fontsize": 8}, ax=axis,
+                **options)  # fmt: skip
+    axis.tick_params(axis="both", length=0)
+    axis.set_yticklabels([f"{value:.2g}" for value in grid["difference"].index], rotation=0)
+    ends = zip(*(grid[name].to_numpy().ravel() for name in ("difference", "low", "high")), strict=True)
+    for text, is_clear, (value, low, high) in zip(list(axis.texts), _is_clear(grid).ravel(), ends, strict=True):
+        x, y = text.get_position()
+        text.set(y=y - 0.16, fontweight="bold" if is_clear else "normal")
+        axis.text(x, y + 0.24, f"[{_signed(low)}, {_signed(high)}]", ha="center", va="center", fontsize=6,
+                  color=text.get_color())  # fmt: skip
+        if is_clear and abs(value) > LEVEL:
+            corner = (int(x) + 0.03, int(y) + 0.06)
+            axis.add_patch(Rectangle(corner, 0.94, 0.88, fill=False, edgecolor="0.1", linewidth=1.2))
+
+
+def _contours(axis: Axes, grid: dict[str, pd.DataFrame]) -> None:
+    from scipy.interpolate import RegularGridInterpolator
+
+    found = grid["difference"].sort_index()
+    down, across = found.index.to_numpy(), np.log(found.columns.to_numpy(dtype=float))
+    y, x = np.linspace(down[0], down[-1], FINE), np.linspace(across[0], across[-1], FINE)
+    between = RegularGridInterpolator((down, across), found.to_numpy())(np.stack(np.meshgrid(y, x, indexing="ij"), -1))
+    axis.pcolormesh(x, y, between, cmap="RdBu", vmin=-LIMIT, vmax=LIMIT, rasterized=True, shading="gouraud")
+    drawn = {level: line for level, line in LINES.items() if between.min() < level < between.max()}
+    if drawn:
+        options = {"linestyles": list(drawn.values()), "colors": "0.1", "linewidths": 1.2}
+        lines = axis.contour(x, y, between, levels=list(drawn), **options)
+        axis.clabel(lines, fmt=lambda level: f"{level:+.2f}" if level else "0", fontsize=7)
+    is_clear = _is_clear(grid)[::-1].ravel()
+    places = np.stack(np.meshgrid(down, across, indexing="ij"), -1).reshape(-1, 2)
+    for shown, color in ((is_clear, "0.1"), (~is_clear, "white")):
+        axis.scatter(places[shown, 1], places[shown, 0], s=16, c=color, edgecolors="0.1", zorder=3, clip_on=False)
+    axis.set_xticks(across, [f"{n:,}" for n in found.columns])
+    axis.set_yticks(down, [f"{value:.2g}" for value in down])
+    axis.grid(visible=False)
+
+
+def _signed(value: float) -> str:
+    """+.006: three decimals, without the zero before the point."""
+    return f"{value:+.3f}".replace("0.", ".", 1)
 
 
 @styled
-def learnt_map(table: pd.DataFrame) -> Figure:
-    """Share of the seeds that learnt, experiments down, cells across; columns of `experiment_table`."""
-    wide = table.pivot_table(index="experiment", columns=["n_steps", "n_scans"], values="learnt", sort=False)
+def failure_map(table: pd.DataFrame) -> Figure:
+    """Share of the trainings that failed to learn, with its interval: experiments down, cells across.
+
+    `table` has the columns of `experiment_table`. Worlds of one seed share scans over relatedness, so the
+    interval is that of as many trainings as there are seeds.
+    """
+    from statsmodels.stats.proportion import proportion_confint
+
+    wide = 1 - table.pivot_table(index="experiment", columns=["n_steps", "n_scans"], values="learnt", sort=False)
     wide = wide.sort_index(axis=1)
-    figure, axes = new_figure(width_in=7.2, height_in=1.2 + 0.24 * len(wide))
-    axis = axes[0, 0]
-    options = {"cmap": "viridis", "vmin": 0, "vmax": 1, "annot": True, "fmt": ".2f", "annot_kws": {"fontsize": 7}}
-    sns.heatmap(wide, ax=axis, cbar=False, linewidths=0.5, **options)
-    axis.set(xlabel="optimiser steps, training scans", ylabel="")
-    axis.set_xticklabels([f"{steps:,}\n{scans:,}" for steps, scans in wide], rotation=0)
-    axis.tick_params(axis="both", length=0)
-    return captioned(figure, f"Share of trainings that learnt, over relatedness and {seeds_of(table)}.")
+    n = int(table["n_seeds"].min())
+    low, high = proportion_confint(wide.to_numpy() * n, n, method="wilson")
+    labels = [[f"{100 * value:.0f} [{100 * a:.0f}, {100 * b:.0f}]" for value, a, b in zip(*row, strict=True)]
+              for row in zip(wide.to_numpy(), low, high, strict=True)]  # fmt: skip
+    figure, axes = new_figure(width_in=8.2, height_in=1.2 + 0.24 * len(wide))
+    options = {"cmap": "Reds", "vmin": 0, "vmax": 1, "annot": labels, "fmt": "", "annot_kws": {"fontsize": 6.5}}
+    sns.heatmap(wide, ax=axes[0, 0], cbar=False, linewidths=0.5, **options)
+    axes[0, 0].set(xlabel="optimiser steps, training scans", ylabel="")
+    axes[0, 0].set_xticklabels([f"{steps:,}\n{scans:,}" for steps, scans in wide], rotation=0)
+    axes[0, 0].tick_params(axis="both", length=0)
+    text = f"Trainings that failed to learn, %, mean over relatedness, with the 95 % Wilson interval of {n} trainings"
+    return captioned(figure, f"{text} ({seeds_of(table)}, whose scans are the same at every relatedness).")

@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = exports(
         "gramians": ["gramian"],
         "catalogue": ["POLICIES", "Weighting", "build", "describe", "names", "with_setting"],
         "timelines": ["timeline"],
+        "watching": ["Watching", "agreement"],
         **{file: [name for name, home in POLICIES.items() if home == file] for file in POLICIES.values()},
     },
 )

@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = exports(
         "machine": ["environment"],
         "outlook": ["outlook"],
         "parameters": ["check_injected"],
+        "pilot": ["run_pilot"],
         "plan": ["plan"],
         "record": ["read_model", "read_record", "write_run"],
         "run": [

@@ -6,8 +6,10 @@ __getattr__, __dir__, __all__ = exports(
     __name__,
     {
         "world": ["Scans", "World", "ceiling", "draw_scans"],
+        "together": ["Together", "projected"],
         "students": ["Budget", "train_students"],
         "cells": ["Cell", "cells_of", "run_cell", "run_map"],
+        "advice": ["KEPT", "Place", "beyond", "expected", "relatedness_of"],
         "foretell": ["foretold_table"],
         "contrasts": ["contrast_table", "experiment_table", "held_out", "map_tables", "with_tuned"],
     },

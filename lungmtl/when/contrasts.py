@@ -18,6 +18,7 @@ TUNED = "tuned static"  # per seed the static weights with the highest validatio
 
 
 RIVALS = ("UW", "DWA", "GradNorm", "DBMTL", "GCS", "OLAUX")
+ADDED = ("MGDA", "PCGrad", "IMTLG", "PCD")  # of a map of their own, params/when-rivals.yaml
 CONTRASTS = (  # of the protocol (params/when.md), the first six confirmatory
     ("MTL", "STL"),
     ("MTL2", "MTL.aux1"),
@@ -33,6 +34,7 @@ CONTRASTS = (  # of the protocol (params/when.md), the first six confirmatory
     ("tuned static", "STL"),
     *((rival, "STL") for rival in RIVALS),
     ("ITW2", "GCS"),
+    *((rival, reference) for reference in ("STL", "MTL") for rival in ADDED),
 )
 
 
@@ -129,10 +131,12 @@ def _foretold(wide: pd.DataFrame, experiment: str, reference: str) -> dict[str, 
 
 
 def terms_of(wide: pd.DataFrame) -> np.ndarray:
-    """Intercept, the three axes centred, their products, and their squares where an axis has three values or more."""
+    """Intercept, axes that vary, centred, their products, and the squares of those with three values or more."""
     axes = np.stack([wide["relatedness"] - 0.5, np.log(wide["n_scans"] / 640) / 2, np.log(wide["n_steps"] / 2400)])
-    pairs = [(i, j) for i in range(3) for j in range(i, 3) if i != j or len(np.unique(axes[i])) > 2]
-    return np.stack([np.ones(len(wide)), *axes, *(axes[i] * axes[j] for i, j in pairs)], axis=1)
+    n_values = [len(np.unique(axis)) for axis in axes]
+    used = [i for i in range(3) if n_values[i] > 1]
+    pairs = [(i, j) for i in used for j in used if i < j or (i == j and n_values[i] > 2)]
+    return np.stack([np.ones(len(wide)), *axes[used], *(axes[i] * axes[j] for i, j in pairs)], axis=1)
 
 
 def _interval(values: pd.Series, name: str) -> pd.Series:

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from lungmtl.network import learning_rate_share
 from lungmtl.policies import Policy, Step
+from lungmtl.when.together import RULES, Together
 from lungmtl.when.world import Scans
 
 HIDDEN = 32  # values of the shared layer
@@ -55,6 +56,7 @@ def train_students(
         Split -> AUC of the central task, (K, S), at the last step.
     """
     stack = _Stack(len(policies), scans, budget, seed)
+    askable = [Together(of_seeds) if type(of_seeds[0]).__name__ in RULES else of_seeds for of_seeds in policies]
     train = [_stacked(scans, "train", part) for part in ("features", "target", "known")]
     positive = _positive_weight(*train[1:])  # (S, T)
     n_batches = len(scans[0]["train"].features) // budget.batch_size
@@ -66,7 +68,7 @@ def train_students(
         drawn = [part.gather(1, rows.expand(-1, -1, part.shape[2])) for part in train]
         drawn[0] = drawn[0] + JITTER * stack.noise(drawn[0].shape[1:])
         at = {"step": step, "n_steps": budget.n_steps, "epoch": epoch, "n_epochs": -(-budget.n_steps // n_batches)}
-        stack.learn(policies, at, *drawn, positive)
+        stack.learn(askable, at, *drawn, positive)
     return {split: stack.aucs(scans, split) for split in ("train", "validation", "test")}
 
 
@@ -94,15 +96,14 @@ class _Stack:
         """Standard normal draws for every seed, (S, ...)."""
         return torch.stack([torch.randn(*shape, generator=generator) for generator in self.generators])
 
-    def read(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (S, B, D) to logits (K, S, B, T) and the shared layer (K, S, B, H)."""
+    def read(self, features: Tensor) -> Tensor:
+        """Features (S, B, D) to logits (K, S, B, T)."""
         weight, bias, head, offset = self.parameters
-        hidden = functional.relu(features @ weight + bias)
-        return hidden @ head + offset, hidden
+        return functional.relu(features @ weight + bias) @ head + offset
 
     def learn(
         self,
-        policies: Sequence[Sequence[Policy]],
+        policies: Sequence[Sequence[Policy] | Together],
         at: dict[str, int],
         features: Tensor,
         target: Tensor,
@@ -110,12 +111,17 @@ class _Stack:
         positive: Tensor,
     ) -> None:
         """One optimiser step of every student on its seed's batch, (S, B, D), (S, B, T), (S, B, T)."""
-        logits, hidden = self.read(features)
+        logits = self.read(features)
         losses = _losses(logits, target, known, positive)  # (K, S, T)
         weights = torch.zeros(losses.shape)
+        asking = [k for k, one in enumerate(policies) if isinstance(one, Together) or one[0].needs_gradients]
+        products = dict(zip(asking, self._gramians(logits, losses, asking), strict=True)) if asking else {}
         for k, of_seeds in enumerate(policies):
+            if isinstance(of_seeds, Together):
+                weights[k] = torch.from_numpy(of_seeds(products[k].numpy(), known.any(dim=1).numpy()))
+                continue
             is_asked_once = _is_one(of_seeds)
-            gramians = _gramians(hidden, losses, k) if of_seeds[0].needs_gradients else [None] * len(of_seeds)
+            gramians = products.get(k, [None] * len(of_seeds))
             for s, policy in enumerate(of_seeds[:1] if is_asked_once else of_seeds):
                 step = Step(**at, losses=losses[k, s].detach(), known=known[s].any(dim=0), gramian=gramians[s])
                 decision = policy(step)
@@ -124,6 +130,15 @@ class _Stack:
                 if decision.restart:
                     self.begun[k, places] = at["step"]
         self._update(torch.autograd.grad((weights * losses).sum(), self.parameters), at["step"])
+
+    def _gramians(self, logits: Tensor, losses: Tensor, asking: Sequence[int]) -> Tensor:
+        """Products of the tasks' gradients at the shared layer, of the students of these policies, (A, S, T, T).
+
+        The gradient of task t is its slope at the logits (B) times its head (H), so products are products of both.
+        """
+        slopes = torch.autograd.grad(losses[asking].sum(), logits, retain_graph=True)[0][asking]  # (A, S, B, T)
+        head = self.parameters[2].detach()[asking]  # (A, S, H, T)
+        return (slopes.mT @ slopes) * (head.mT @ head)
 
     @torch.no_grad()
     def _update(self, gradients: Sequence[Tensor], step: int) -> None:
@@ -150,7 +165,7 @@ class _Stack:
     @torch.no_grad()
     def aucs(self, scans: Sequence[dict[str, Scans]], split: str) -> Tensor:
         """AUC of the central task, (K, S)."""
-        logits = self.read(_stacked(scans, split, "features"))[0][..., 0]  # (K, S, N)
+        logits = self.read(_stacked(scans, split, "features"))[..., 0]  # (K, S, N)
         positive = _stacked(scans, split, "target")[..., 0] > 0.5  # (S, N)
         ranks = torch.from_numpy(rankdata(logits, axis=-1))
         n_positive, n = positive.sum(dim=1), positive.shape[1]
@@ -183,11 +198,3 @@ def _losses(logits: Tensor, target: Tensor, known: Tensor, positive: Tensor) -> 
 def _is_one(of_seeds: Sequence[Policy]) -> bool:
     """Whether one policy serves all seeds, as a schedule can."""
     return all(policy is of_seeds[0] for policy in of_seeds)
-
-
-def _gramians(hidden: Tensor, losses: Tensor, k: int) -> Tensor:
-    """Products of the tasks' gradients at the shared layer, of the students of policy k, (S, T, T)."""
-    n_tasks = losses.shape[2]
-    rows = [torch.autograd.grad(losses[k, :, t].sum(), hidden, retain_graph=True)[0][k] for t in range(n_tasks)]
-    gradients = torch.stack(rows, dim=1).flatten(2)  # (S, T, B H)
-    return gradients @ gradients.mT
