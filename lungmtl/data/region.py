@@ -46,8 +46,11 @@ RIM_MM = 5.0  # chosen by us: pleura, around the air that is seen and where no r
 MEDIAL, BACK = (-0.65, 0.25), 0.3  # sines of angles: towards the mediastinum, not the vertebrae; to the back
 BASE_MM = 30.0  # chosen by us: radius of a mass on the diaphragm that its surroundings correct; cuts 5 mm off a dome
 DOWN_MM = 15.0  # chosen by us: the right dome stands about so much higher than the left
-RECESS_MM, SHELL_MM = 30.0, 30.0  # chosen by us: so far below, and so near the ribs, a full recess may lie
-UP_MM = 12.0  # chosen by us: one apex may stand so much higher
+MASS_MM = 60.0  # chosen by us: a mass of that size on the recess is taken in; for 90 mm so are kidneys and stomach
+RECESS_MM, SHELL_MM = 15.0, 30.0  # chosen by us: so far below, and so near the ribs, a full recess may lie
+APEX_CM2 = 12.0  # chosen by us: above the last slice with so much of a lung, its ribs stay those of that slice
+UP_MM = 20.0  # chosen by us: one apex may stand so much higher
+SHADOW = 13  # rays of ANGLES: a kidney full of contrast, as bright as ribs, is seen narrower
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,15 +213,30 @@ def _cavity(air: np.ndarray, hu: np.ndarray, mirror: _Mirror, spacing_mm: Sequen
 
 
 def _base(both: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
-    """Lowest slice of the lungs in every column (Y, X): lower towards the back, without narrow bumps."""
+    """Lowest slice of the lungs in every column (Y, X): lower towards the back, without bumps, and by the recess."""
     seen = both.any(axis=0)
     away_mm, nearest = ndimage.distance_transform_edt(~seen, sampling=spacing_mm[1:], return_indices=True)
     dy, dx = (np.indices(seen.shape) - nearest) * np.array(spacing_mm[1:])[:, None, None]
     fall_mm = np.where(dy > np.abs(dx), np.minimum(away_mm, BEYOND_MM), 0)  # behind the lungs, as in the recess
-    base = ndimage.median_filter(both.argmax(axis=0)[tuple(nearest)] - fall_mm / spacing_mm[0], 5)
+    lowest = both.argmax(axis=0)[tuple(nearest)]
+    base = ndimage.median_filter(lowest - fall_mm / spacing_mm[0], 5)
     n_y, n_x = (int(BASE_MM / s) for s in spacing_mm[1:])
     y, x = np.ogrid[-n_y : n_y + 1, -n_x : n_x + 1]
-    return ndimage.grey_opening(base, footprint=np.hypot(y * spacing_mm[1], x * spacing_mm[2]) <= BASE_MM)
+    footprint = np.hypot(y * spacing_mm[1], x * spacing_mm[2]) <= BASE_MM
+    stood = _stood_on(ndimage.median_filter(lowest, 5), spacing_mm)
+    return np.minimum(ndimage.grey_opening(base, footprint=footprint), stood)
+
+
+def _stood_on(lowest: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+    """Lowest slices (Y, X) that balls of MASS_MM reach which stand on the `lowest` of lung; parabolas for balls."""
+    stood = lowest.astype(float)
+    for axis, spacing in enumerate(spacing_mm[1:]):
+        source, target = (np.moveaxis(a, axis, 0) for a in (stood.copy(), stood))
+        for step in range(1, int(MASS_MM / 2 / spacing) + 1):
+            rise = (step * spacing) ** 2 / MASS_MM / spacing_mm[0]
+            np.minimum(target[step:], source[:-step] + rise, out=target[step:])
+            np.minimum(target[:-step], source[step:] + rise, out=target[:-step])
+    return stood
 
 
 def _half(
@@ -232,24 +250,30 @@ def _half(
     rows, columns = both.sum(axis=2), both.sum(axis=1)  # (Z, Y), (Z, X)
     sums = np.stack([rows.sum(axis=1), rows @ np.arange(n_y), columns @ np.arange(n_x)]).astype(float)
     sums = ndimage.gaussian_filter1d(sums, 10 / z_mm, axis=1)
-    widest, top = int(sums[0].argmax()), int(rows.any(axis=1).nonzero()[0][-1])
+    areas_cm2 = rows.sum(axis=1) * (y_mm * x_mm / 100)
+    widest, top = int(sums[0].argmax()), int((areas_cm2 >= min(APEX_CM2, areas_cm2.max())).nonzero()[0][-1])
+    widest = min(widest, top)
     steady = np.arange(n_z).clip(widest, top)  # below its widest slice a lung is a crescent around the diaphragm
-    center_y, center_x = (sums[k, steady] / sums[0, steady] for k in (1, 2))
+    center = np.rint(sums[1:, steady] / sums[0, steady]).astype(np.int32)  # (2, Z) y and x
     theta = np.arange(ANGLES) * (2 * np.pi / ANGLES)
     sine, inward, step = np.sin(theta), np.cos(theta) * medial > 0, min(y_mm, x_mm)
     radii = np.arange(int(REACH_MM / step))
-    y = np.rint(center_y[:, None, None] + np.outer(sine, radii * (step / y_mm))).astype(np.int32)
-    x = np.rint(center_x[:, None, None] + np.outer(np.cos(theta), radii * (step / x_mm))).astype(np.int32)
+    way = np.outer(np.stack([sine / y_mm, np.cos(theta) / x_mm]), radii * step).reshape(2, 1, ANGLES, -1)
+    y, x = np.rint(way).astype(np.int32) + center[:, :, None, None]  # (Z, A, R)
     valid = (y >= 0) & (y < n_y) & (x >= 0) & (x < n_x)
     index = np.where(valid, (np.arange(n_z, dtype=np.int32)[:, None, None] * n_y + y) * n_x + x, 0)
-    rays = [mask.ravel()[index] & valid for mask in (air, both, bone)]  # (Z, A, R)
-    own, lung = (np.where(r.any(axis=2), len(radii) - 1 - r[:, :, ::-1].argmax(axis=2), -1) for r in rays[:2])
-    hull = _hull(lung.clip(0), theta)[steady]
+    seen = (air.view(np.uint8) | both.view(np.uint8) << 1 | bone.view(np.uint8) << 2).ravel()[index] * valid
+    own, lung = (_last(seen & bit != 0) for bit in (1, 2))
+    hull = _hull(lung[widest : top + 1].clip(0), theta)[steady - widest]
     start = np.maximum(own, np.maximum(lung - MIRROR_MM / step, hull - BEYOND_MM / step))
     start[top + 1 :] = start[top]
     middle = inward & (sine > MEDIAL[0]) & (sine < MEDIAL[1])
-    ribs = rays[2] & (radii >= start[:, :, None]) & ~middle[:, None]
+    ribs = (seen & 4 != 0) & (radii >= start[:, :, None]) & ~middle[:, None]
     found, rib = ribs.any(axis=2), ribs.argmax(axis=2)
+    outer = ~inward | (sine > 0.9)  # where no vertebra is
+    low = ribs[:widest] & (radii <= hull[:widest, :, None] + WALL_MM / step) & outer[:, None]
+    low[:, :, 1:] &= ~ribs[:widest, :, :-1]  # the outermost bone there: kidneys full of contrast are as bright
+    rib[:widest] = np.maximum(rib[:widest], _last(low))
     side = (lung > 0) & found & ~middle & (sine < BACK)
     near = (2 * np.count_nonzero(side & (rib - lung <= NEAR_MM / step), axis=1) >= side.sum(axis=1))[steady, None]
     back = n_y - 1 - both[:, ::-1].argmax(axis=1)[both.any(axis=1)]
@@ -258,26 +282,39 @@ def _half(
     reach = np.minimum(np.where(found, rib, hull), hull + beyond_mm / step)
     reach[:, middle] = hull[:, middle] + BEYOND_MM / step  # to the middle plane
     reach += np.where(lung - own > DIFFERS_MM / step, UNSURE_MM / step, 0)
+    lit = ndimage.grey_closing(reach[:widest], size=(1, SHADOW), mode=("nearest", "wrap"))
+    reach[:widest] = np.where(outer, lit, reach[:widest])
     smooth = ndimage.grey_opening(
         np.maximum(reach, own), size=(2 * int(RIB_GAP_MM / z_mm) + 1, 7), mode=("nearest", "wrap")
     )
-    reach = np.maximum(smooth, own) + 1.5  # with the block that holds both pleura and rib
+    reach = np.maximum(smooth, own) + 1.5 + (smooth - own > DIFFERS_MM / step)  # with the blocks of pleura and rib
     aside = ~(inward & (sine > MEDIAL[0]) & (sine < 0.4))  # where a recess may lie
-    return _filled(reach, aside, ((n_y, center_y, y_mm), (n_x, center_x, x_mm)), step)
+    return _filled(reach, aside, center, (n_y, n_x), spacing_mm)
+
+
+def _last(rays: np.ndarray) -> np.ndarray:
+    """Index of the last True of each ray (Z, A, R); -1 where there is none."""
+    return np.where(rays.any(axis=2), rays.shape[2] - 1 - rays[:, :, ::-1].argmax(axis=2), -1)
 
 
 def _filled(
-    reach: np.ndarray, aside: np.ndarray, axes: Sequence[tuple[int, np.ndarray, float]], step: float
+    reach: np.ndarray, aside: np.ndarray, center: np.ndarray, shape: tuple[int, int], spacing_mm: Sequence[float]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Blocks (Z, Y, X) within `reach` (Z, A), in steps of mm, and those of them near it in the directions `aside` (A,).
 
-    `axes` has, of y and of x, the number of blocks, the centre in every slice (Z,), and a block's size in mm.
+    `center` is the block (2, Z) y and x from which the rays start, `shape` (Y, X).
     """
-    y, x = (((np.arange(n) - center[:, None]) * s).astype(np.float32) for n, center, s in axes)
-    angle = np.rint(np.arctan2(y[:, :, None], x[:, None, :]) * (ANGLES / 2 / np.pi)).astype(np.intp) % ANGLES
-    radius = np.hypot(y[:, :, None], x[:, None, :]) / step
-    bound = reach[np.arange(len(reach))[:, None, None], angle]
-    return radius <= bound, (radius >= bound - SHELL_MM / step) & aside[angle]
+    (n_y, n_x), step = shape, min(spacing_mm[1:])
+    y, x = (np.arange(1 - n, n, dtype=np.float32) * s for n, s in zip(shape, spacing_mm[1:], strict=True))
+    angle = np.rint(np.arctan2(y[:, None], x) * (ANGLES / 2 / np.pi)).astype(np.intp) % ANGLES  # (2 Y - 1, 2 X - 1)
+    radius = np.hypot(y[:, None], x) / np.float32(step)
+    inside, shell = np.empty((2, len(reach), n_y, n_x), dtype=bool)
+    near = np.where(aside, reach - SHELL_MM / step, np.inf)
+    for z, (cy, cx) in enumerate(center.T):
+        seen = np.s_[n_y - 1 - cy : 2 * n_y - 1 - cy, n_x - 1 - cx : 2 * n_x - 1 - cx]
+        np.less_equal(radius[seen], reach[z][angle[seen]], out=inside[z])
+        np.greater_equal(radius[seen], near[z][angle[seen]], out=shell[z])
+    return inside, shell & inside
 
 
 def _hull(reach: np.ndarray, theta: np.ndarray) -> np.ndarray:
