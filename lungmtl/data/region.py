@@ -24,6 +24,7 @@ from lungmtl.data.lungs import (
     is_gas,
     within,
 )
+from lungmtl.data.rays import BEYOND_MM, RIB_GAP_MM, RIM_MM, chest_half
 from lungmtl.data.volume import Volume
 
 OUTSIDE_HU = -950  # chosen by us: between air and the darkest blocks of lung, at the border of a slice
@@ -33,24 +34,11 @@ AROUND_MM = 15.0  # chosen by us: air with less tissue on a side is not in the b
 OVERLAP = 0.4  # chosen by us: so much of a piece of lung lies where the other lung's mirror image lies, of gas less
 BONE_HU = 150  # of blocks: ribs, vertebrae, and contrast in vessels
 TILTS = np.arange(-10, 11, 2.0)  # degrees by which a patient may lie turned
-ANGLES = 120  # rays from the middle of a lung, 3 degrees apart
-REACH_MM = 180.0  # chosen by us: no half of a chest is wider
-RIB_GAP_MM = 12.0  # chosen by us: half of what lies between two ribs in z
-MIRROR_MM = 15.0  # chosen by us: so far the mirrored lung may lie outside the ribs of an uneven chest
-DIFFERS_MM, UNSURE_MM = 10.0, 8.0  # chosen by us: where a lung is so much smaller than the mirrored, so much farther
-NEAR_MM = 15.0  # chosen by us: lungs whose sides come so close to the ribs fill the chest
-LEVEL_SHARE = 0.4  # chosen by us: where more of a lung's back is one plane, it is the level of fluid; found 0.1 to 0.2
-BEYOND_MM = 60.0  # chosen by us: fluid of 40 mm behind the lungs, seen at an angle
-WALL_MM = 15.0  # chosen by us: between lungs and ribs elsewhere
-RIM_MM = 5.0  # chosen by us: pleura, around the air that is seen and where no ribs are near
-MEDIAL, BACK = (-0.65, 0.25), 0.3  # sines of angles: towards the mediastinum, not the vertebrae; to the back
 BASE_MM = 30.0  # chosen by us: radius of a mass on the diaphragm that its surroundings correct; cuts 5 mm off a dome
 DOWN_MM = 15.0  # chosen by us: the right dome stands about so much higher than the left
 MASS_MM = 60.0  # chosen by us: a mass of that size on the recess is taken in; for 90 mm so are kidneys and stomach
-RECESS_MM, SHELL_MM = 15.0, 30.0  # chosen by us: so far below, and so near the ribs, a full recess may lie
-APEX_CM2 = 12.0  # chosen by us: above the last slice with so much of a lung, its ribs stay those of that slice
+RECESS_MM = 15.0  # chosen by us: so far below, near the ribs, a full recess may lie
 UP_MM = 20.0  # chosen by us: one apex may stand so much higher
-SHADOW = 13  # rays of ANGLES: a kidney full of contrast, as bright as ribs, is seen narrower
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,7 +194,7 @@ def _cavity(air: np.ndarray, hu: np.ndarray, mirror: _Mirror, spacing_mm: Sequen
             columns = half.any(axis=0).nonzero()[0]
             part = np.s_[:, :, columns[0] : columns[-1] + 1]
             lungs = (np.ascontiguousarray((mask[slices] & half)[part]) for mask in (air, both))
-            inside, shell = _half(*lungs, np.ascontiguousarray(bone.view(bool)[part]), spacing_mm, medial)
+            inside, shell = chest_half(*lungs, np.ascontiguousarray(bone.view(bool)[part]), spacing_mm, medial)
             deep = (height[part] >= 0) | (shell & (height[part] >= -RECESS_MM / z_mm))
             cavity[slices][part] |= inside & deep & half[:, part[2]]
     return cavity
@@ -237,89 +225,3 @@ def _stood_on(lowest: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
             np.minimum(target[step:], source[:-step] + rise, out=target[step:])
             np.minimum(target[:-step], source[step:] + rise, out=target[:-step])
     return stood
-
-
-def _half(
-    air: np.ndarray, both: np.ndarray, bone: np.ndarray, spacing_mm: Sequence[float], medial: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Inside of the ribs of one half, on rays from the middle of its lung, and of that what lies near the ribs.
-
-    `both` is the lung's air and the other lung's mirror image, `medial` the sign of x towards the middle.
-    """
-    (n_z, n_y, n_x), (z_mm, y_mm, x_mm) = air.shape, spacing_mm
-    rows, columns = both.sum(axis=2), both.sum(axis=1)  # (Z, Y), (Z, X)
-    sums = np.stack([rows.sum(axis=1), rows @ np.arange(n_y), columns @ np.arange(n_x)]).astype(float)
-    sums = ndimage.gaussian_filter1d(sums, 10 / z_mm, axis=1)
-    areas_cm2 = rows.sum(axis=1) * (y_mm * x_mm / 100)
-    widest, top = int(sums[0].argmax()), int((areas_cm2 >= min(APEX_CM2, areas_cm2.max())).nonzero()[0][-1])
-    widest = min(widest, top)
-    steady = np.arange(n_z).clip(widest, top)  # below its widest slice a lung is a crescent around the diaphragm
-    center = np.rint(sums[1:, steady] / sums[0, steady]).astype(np.int32)  # (2, Z) y and x
-    theta = np.arange(ANGLES) * (2 * np.pi / ANGLES)
-    sine, inward, step = np.sin(theta), np.cos(theta) * medial > 0, min(y_mm, x_mm)
-    radii = np.arange(int(REACH_MM / step))
-    way = np.outer(np.stack([sine / y_mm, np.cos(theta) / x_mm]), radii * step).reshape(2, 1, ANGLES, -1)
-    y, x = np.rint(way).astype(np.int32) + center[:, :, None, None]  # (Z, A, R)
-    valid = (y >= 0) & (y < n_y) & (x >= 0) & (x < n_x)
-    index = np.where(valid, (np.arange(n_z, dtype=np.int32)[:, None, None] * n_y + y) * n_x + x, 0)
-    seen = (air.view(np.uint8) | both.view(np.uint8) << 1 | bone.view(np.uint8) << 2).ravel()[index] * valid
-    own, lung = (_last(seen & bit != 0) for bit in (1, 2))
-    hull = _hull(lung[widest : top + 1].clip(0), theta)[steady - widest]
-    start = np.maximum(own, np.maximum(lung - MIRROR_MM / step, hull - BEYOND_MM / step))
-    start[top + 1 :] = start[top]
-    middle = inward & (sine > MEDIAL[0]) & (sine < MEDIAL[1])
-    ribs = (seen & 4 != 0) & (radii >= start[:, :, None]) & ~middle[:, None]
-    found, rib = ribs.any(axis=2), ribs.argmax(axis=2)
-    outer = ~inward | (sine > 0.9)  # where no vertebra is
-    low = ribs[:widest] & (radii <= hull[:widest, :, None] + WALL_MM / step) & outer[:, None]
-    low[:, :, 1:] &= ~ribs[:widest, :, :-1]  # the outermost bone there: kidneys full of contrast are as bright
-    rib[:widest] = np.maximum(rib[:widest], _last(low))
-    side = (lung > 0) & found & ~middle & (sine < BACK)
-    near = (2 * np.count_nonzero(side & (rib - lung <= NEAR_MM / step), axis=1) >= side.sum(axis=1))[steady, None]
-    back = n_y - 1 - both[:, ::-1].argmax(axis=1)[both.any(axis=1)]
-    fluid = np.mean(back >= np.percentile(back, 99) - 1) > LEVEL_SHARE
-    beyond_mm = np.where((sine > BACK) & (near | fluid), BEYOND_MM, np.where(near, WALL_MM, RIM_MM))
-    reach = np.minimum(np.where(found, rib, hull), hull + beyond_mm / step)
-    reach[:, middle] = hull[:, middle] + BEYOND_MM / step  # to the middle plane
-    reach += np.where(lung - own > DIFFERS_MM / step, UNSURE_MM / step, 0)
-    lit = ndimage.grey_closing(reach[:widest], size=(1, SHADOW), mode=("nearest", "wrap"))
-    reach[:widest] = np.where(outer, lit, reach[:widest])
-    smooth = ndimage.grey_opening(
-        np.maximum(reach, own), size=(2 * int(RIB_GAP_MM / z_mm) + 1, 7), mode=("nearest", "wrap")
-    )
-    reach = np.maximum(smooth, own) + 1.5 + (smooth - own > DIFFERS_MM / step)  # with the blocks of pleura and rib
-    aside = ~(inward & (sine > MEDIAL[0]) & (sine < 0.4))  # where a recess may lie
-    return _filled(reach, aside, center, (n_y, n_x), spacing_mm)
-
-
-def _last(rays: np.ndarray) -> np.ndarray:
-    """Index of the last True of each ray (Z, A, R); -1 where there is none."""
-    return np.where(rays.any(axis=2), rays.shape[2] - 1 - rays[:, :, ::-1].argmax(axis=2), -1)
-
-
-def _filled(
-    reach: np.ndarray, aside: np.ndarray, center: np.ndarray, shape: tuple[int, int], spacing_mm: Sequence[float]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Blocks (Z, Y, X) within `reach` (Z, A), in steps of mm, and those of them near it in the directions `aside` (A,).
-
-    `center` is the block (2, Z) y and x from which the rays start, `shape` (Y, X).
-    """
-    (n_y, n_x), step = shape, min(spacing_mm[1:])
-    y, x = (np.arange(1 - n, n, dtype=np.float32) * s for n, s in zip(shape, spacing_mm[1:], strict=True))
-    angle = np.rint(np.arctan2(y[:, None], x) * (ANGLES / 2 / np.pi)).astype(np.intp) % ANGLES  # (2 Y - 1, 2 X - 1)
-    radius = np.hypot(y[:, None], x) / np.float32(step)
-    inside, shell = np.empty((2, len(reach), n_y, n_x), dtype=bool)
-    near = np.where(aside, reach - SHELL_MM / step, np.inf)
-    for z, (cy, cx) in enumerate(center.T):
-        seen = np.s_[n_y - 1 - cy : 2 * n_y - 1 - cy, n_x - 1 - cx : 2 * n_x - 1 - cx]
-        np.less_equal(radius[seen], reach[z][angle[seen]], out=inside[z])
-        np.greater_equal(radius[seen], near[z][angle[seen]], out=shell[z])
-    return inside, shell & inside
-
-
-def _hull(reach: np.ndarray, theta: np.ndarray) -> np.ndarray:
-    """Radii (Z, A) of the convex hull of the points at `theta` (A,) and `reach` (Z, A), in each slice."""
-    cosine = np.cos(theta[:, None] - theta)  # (A, A)
-    support = (reach[:, :, None] * cosine).max(axis=1)[:, None]  # (Z, 1, A)
-    bound = np.divide(support, cosine, out=np.full((len(reach), *cosine.shape), np.inf), where=cosine > 1e-3)
-    return bound.min(axis=2)
