@@ -14,7 +14,7 @@ LEVEL_SHARE = 0.4  # chosen by us: where more of a lung's back is one plane, it 
 WALL_MM = 15.0  # chosen by us: between lungs and ribs elsewhere
 MEDIAL, BACK = (-0.65, 0.25), 0.3  # sines of angles: towards the mediastinum, not the vertebrae; to the back
 SHELL_MM = 30.0  # chosen by us: so near the ribs
-APEX_CM2 = 12.0  # chosen by us: above the last slice with so much of a lung, its ribs stay those of that slice
+APEX_CM2 = 20.0  # chosen by us: above the last slice with so much of a lung, its ribs stay those of that slice
 SHADOW = 13  # rays of ANGLES: a kidney full of contrast, as bright as ribs, is seen narrower
 RIB_GAP_MM = 12.0  # chosen by us: half of what lies between two ribs in z
 BEYOND_MM = 60.0  # chosen by us: fluid of 40 mm behind the lungs, seen at an angle
@@ -50,6 +50,7 @@ def chest_half(
     reach = np.minimum(np.where(found, rib, hull), hull + beyond_mm / step)
     reach[:, middle] = hull[:, middle] + BEYOND_MM / step  # to the middle plane
     reach += np.where(lung - own > DIFFERS_MM / step, UNSURE_MM / step, 0)
+    reach[top + 1 :] += UNSURE_MM / step  # one apex may be wider, too
     lit = ndimage.grey_closing(reach[:widest], size=(1, SHADOW), mode=("nearest", "wrap"))
     reach[:widest] = np.where(outer, lit, reach[:widest])
     size = (2 * int(RIB_GAP_MM / spacing_mm[0]) + 1, 7)

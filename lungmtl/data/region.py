@@ -38,7 +38,7 @@ BASE_MM = 30.0  # chosen by us: radius of a mass on the diaphragm that its surro
 DOWN_MM = 15.0  # chosen by us: the right dome stands about so much higher than the left
 MASS_MM = 60.0  # chosen by us: a mass of that size on the recess is taken in; for 90 mm so are kidneys and stomach
 RECESS_MM = 15.0  # chosen by us: so far below, near the ribs, a full recess may lie
-UP_MM = 20.0  # chosen by us: one apex may stand so much higher
+UP_MM = 25.0  # chosen by us: one apex may stand so much higher
 
 
 @dataclasses.dataclass(frozen=True)
