@@ -651,6 +651,25 @@ def test_without_the_index_the_headers_say_what_is_there(tiny, tmp_path, caplog)
     assert json.loads((tmp_path / "cohort.json").read_text(encoding="utf-8"))["series"] == "headers of the images"
 
 
+def test_without_the_index_no_text_of_a_header_is_said_again(tiny, tmp_path, capsys, caplog):
+    small = sitk.GetImageFromArray(np.zeros((70, 4, 4), np.int16))
+    for i in range(11):  # a name in every place of the description, and in the series' UID
+        words = described().split(",")
+        words[i] = "DOE"
+        place = tmp_path / "images" / f"series {i}"
+        dicom_series(place, patient=f"{100001 + i}", uid=f"1.{i}", description=",".join(words), image=small)
+    for name in ("participant.csv", "ctab.csv"):
+        (tmp_path / name).write_bytes((tiny / name).read_bytes())
+
+    cli.main(command(tmp_path, "--no-split", "--kernels", "any"))
+    assert cli.main(command(tmp_path, "--no-split", "--kernels", "NONE")) == 2
+
+    written = "".join(path.read_text(encoding="utf-8") for path in tmp_path.glob("cohort.*"))
+    assert "1.4" in written
+    said = capsys.readouterr()
+    assert "DOE" not in written + said.out + said.err + caplog.text
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

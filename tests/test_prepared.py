@@ -105,6 +105,22 @@ def test_one_changed_byte_is_found(series, tmp_path, scan, file, reason, place):
     assert found.startswith(f"scan {scan}: {reason}")
 
 
+@pytest.mark.parametrize(("scan", "file"), [("a", "a/study/7.dcm"), ("b", "b.raw")])
+def test_an_image_that_changed_under_its_date_is_prepared_anew_and_one_that_was_only_touched_is_kept(
+    series, tmp_path, scan, file, monkeypatch
+):
+    folder, _ = prepare(series, tmp_path)
+    flip(tmp_path / file, -1)
+    prepared = []
+    monkeypatch.setattr("lungmtl.data.prepared._prepare_job", lambda job: prepared.append(job[0]) or _prepare_job(job))
+    prepare(series, tmp_path)
+    assert prepared == [scan]
+    assert verify_prepared(series, tmp_path, folder, shape=SPEC.shape, progress=False) == []
+    (tmp_path / file).chmod(0o600)
+    prepare(series, tmp_path)
+    assert prepared == [scan]
+
+
 def test_what_was_prepared_without_hashes_is_listed_as_that(series, tmp_path):
     folder, _ = prepare(series, tmp_path)
     said = json.loads((folder / "a.json").read_text(encoding="utf-8"))

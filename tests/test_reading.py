@@ -233,3 +233,14 @@ def test_a_missing_image_is_named_to_the_user_alone(tmp_path):
 def test_a_mask_must_hold_labels(tmp_path):
     with pytest.raises(ScanError, match=r"whole labels from 0 to 65535. Found -1000"):
         read_mask(save(small_ct(), tmp_path / "scan.nii.gz"))
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_a_broken_mha_is_refused_without_a_word_of_metaio_on_the_terminal(tmp_path, is_packed, capfd):
+    image = sitk.GetImageFromArray(np.random.default_rng(0).integers(-1000, 300, (8, 8, 8), np.int16))
+    sitk.WriteImage(image, str(tmp_path / "scan.mha"), is_packed)
+    content = (tmp_path / "scan.mha").read_bytes()
+    (tmp_path / "scan.mha").write_bytes(content[:-50])
+    with pytest.raises(ScanError, match="Found another, damaged or too large"):
+        read_volume(tmp_path / "scan.mha")
+    assert capfd.readouterr() == ("", "")

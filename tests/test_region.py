@@ -18,7 +18,7 @@ from lungmtl.sources.phantom import make_volume
 
 ROOT = Path(__file__).parents[1]
 KEPT = 0.95  # of the part of a mass that lies in the lung; the rest is drawn into ribs and diaphragm
-PLACES = ["lateral wall", "back wall", "mediastinum", "apex", "base", "fissure"]
+PLACES = ["lateral wall", "back wall", "mediastinum", "apex", "base", "recess", "fissure"]
 
 
 def _program():
@@ -82,7 +82,7 @@ def test_lung_under_an_effusion_stays_in(case, ill_sides):
 def test_bowel_table_and_chest_wall_stay_out(case, whole):
     (volume, lung), region = case, whole
     assert share(region, lung) > 0.99
-    assert np.count_nonzero(region.mask) < 1.85 * np.count_nonzero(lung)
+    assert np.count_nonzero(region.mask) < 2.15 * np.count_nonzero(lung)
     assert region.box[0].start * volume.spacing_mm[0] >= lung.any(axis=(1, 2)).argmax() * volume.spacing_mm[0] - 20
     body = volume.hu > -320
     body[region.box] &= ~region.mask

@@ -47,13 +47,17 @@ def outside(images: Sequence[Path], root: str | Path) -> list[bool]:
 
 
 def stamp(image: Path) -> list[int]:
-    """Number of files, bytes and latest change (ns) of an image; changes with it. [0, 0, 0] if it is not there."""
+    """Number of files, bytes, latest date and latest change (ns) of an image; zeros if it is not there.
+
+    A date can be set back, as by copying an older file; a change cannot, but also a copy of the same file is one.
+    """
     try:
         others = _entries(image) if image.is_dir() else detached(image)
         stats = [image.stat(), *(other.stat() for other in others)]
     except OSError:
-        return [0, 0, 0]
-    return [len(stats[1:]) or 1, sum(stat.st_size for stat in stats), max(stat.st_mtime_ns for stat in stats)]
+        return [0, 0, 0, 0]
+    dates = (max(getattr(stat, name) for stat in stats) for name in ("st_mtime_ns", "st_ctime_ns"))
+    return [len(stats[1:]) or 1, sum(stat.st_size for stat in stats), *dates]
 
 
 def digest(image: Path) -> str:

@@ -39,9 +39,10 @@ def prepare_cohort(
     """Prepare every scan of a cohort that is not prepared yet; one file per scan, and a report.
 
     A file is kept while it is as it was written, and its image and mask have the number of files, bytes and date that
-    they had then; its folder is named by settings, code and `root`. A scan that cannot be used is reported with its
-    reason, which names no path, and never stops the others, even if it ends its worker: later calls then report it so,
-    too, until its image changes or the file that the reason names is removed.
+    they had then (where an image was written again, its bytes count); its folder is named by settings, code and
+    `root`. A scan that cannot be used is reported with its reason, which names no path, and never stops the others,
+    even if it ends its worker: later calls then report it so, too, until its image changes or the file that the reason
+    names is removed.
 
     Args:
         frame: Columns `scan`, `image` and, for scans with own masks, `mask`; rows with a reason in `excluded` are
@@ -92,8 +93,8 @@ def _kept(job: tuple, present: set[str]) -> dict | None:
     try:
         if tensor.name in present and is_current(tensor, Path(image)):
             measured = json.loads(tensor.with_suffix(".json").read_text(encoding="utf-8"))
-            then = (measured["image_stamp"], measured["mask"], measured["tensor_sha256"])
-            if then == (stamp(Path(image)), mask_state(mask), sha256(tensor)):
+            then = (measured["mask"], measured["tensor_sha256"])
+            if then == (mask_state(mask), sha256(tensor)) and _is_same(Path(image), measured):
                 return {"scan": scan, "status": "ok", "reason": "", **measured, "seconds": math.nan}
         if marker.name in present and all(is_current(marker, Path(path)) for path in (image, mask or image)):
             text = marker.read_text(encoding="utf-8")
@@ -101,6 +102,13 @@ def _kept(job: tuple, present: set[str]) -> dict | None:
     except (FileNotFoundError, ValueError, KeyError, TypeError):  # not as it was written: prepared anew
         return None
     return None
+
+
+def _is_same(image: Path, measured: dict) -> bool:
+    """Whether an image is as it was; its bytes decide where it was written again with its size and date kept."""
+    *now, changed = stamp(image)
+    *then, changed_then = measured["image_stamp"]
+    return now == then and (changed == changed_then or digest(image) == measured["image_digest"])
 
 
 def _marker(scan: str, folder: str) -> Path:

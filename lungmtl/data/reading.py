@@ -6,7 +6,9 @@ keeps it: the same scan is the same volume in every format.
 
 import logging
 import math
+import os
 import re
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -93,8 +95,28 @@ def open_image(path: Path) -> sitk.ImageFileReader:
     """Read an image's header alone, of a file or of one DICOM slice; RuntimeError if it cannot be read."""
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
-    reader.ReadImageInformation()
+    with _heard():
+        reader.ReadImageInformation()
     return reader
+
+
+@contextmanager
+def _heard() -> Iterator[None]:
+    """Keep off the terminal what MetaIO prints of a broken file, and raise RuntimeError where that is all it does.
+
+    It goes on with voxels that it could not unpack.
+    """
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+        said.seek(0)
+        if re.search(rb"Meta(Image|Object)|[Uu]ncompress", said.read()):
+            raise RuntimeError("MetaIO complains.")
 
 
 def _read_file(path: Path, convert: Callable[[np.ndarray], np.ndarray]) -> Stored:
@@ -108,7 +130,8 @@ def _read_file(path: Path, convert: Callable[[np.ndarray], np.ndarray]) -> Store
             check_voxels(path, nifti)
         elif not re.search(SPACING_WORDS[suffix], first_bytes(path, 1 << 12)):
             raise refused("A scan must say its voxel size", "none")
-        image = reader.Execute()
+        with _heard():
+            image = reader.Execute()
     except (RuntimeError, MemoryError) as error:  # what ITK says names the file
         found = f"another, damaged or too large ({type(error).__name__})"
         raise refused(f"A scan must be an image that SimpleITK can read, a {suffix} file", found) from None

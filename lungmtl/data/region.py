@@ -24,6 +24,7 @@ from lungmtl.data.lungs import (
     is_gas,
     within,
 )
+from lungmtl.data.rays import BEYOND_MM, RIB_GAP_MM, RIM_MM, chest_half
 from lungmtl.data.volume import Volume
 
 OUTSIDE_HU = -950  # chosen by us: between air and the darkest blocks of lung, at the border of a slice
@@ -33,21 +34,11 @@ AROUND_MM = 15.0  # chosen by us: air with less tissue on a side is not in the b
 OVERLAP = 0.4  # chosen by us: so much of a piece of lung lies where the other lung's mirror image lies, of gas less
 BONE_HU = 150  # of blocks: ribs, vertebrae, and contrast in vessels
 TILTS = np.arange(-10, 11, 2.0)  # degrees by which a patient may lie turned
-ANGLES = 120  # rays from the middle of a lung, 3 degrees apart
-REACH_MM = 180.0  # chosen by us: no half of a chest is wider
-RIB_GAP_MM = 12.0  # chosen by us: half of what lies between two ribs in z
-MIRROR_MM = 15.0  # chosen by us: so far the mirrored lung may lie outside the ribs of an uneven chest
-DIFFERS_MM, UNSURE_MM = 10.0, 8.0  # chosen by us: where a lung is so much smaller than the mirrored, so much farther
-NEAR_MM = 15.0  # chosen by us: lungs whose sides come so close to the ribs fill the chest
-LEVEL_SHARE = 0.4  # chosen by us: where more of a lung's back is one plane, it is the level of fluid; found 0.1 to 0.2
-BEYOND_MM = 60.0  # chosen by us: fluid of 40 mm behind the lungs, seen at an angle
-WALL_MM = 15.0  # chosen by us: between lungs and ribs elsewhere
-RIM_MM = 5.0  # chosen by us: pleura, around the air that is seen and where no ribs are near
-MEDIAL, BACK = (-0.65, 0.25), 0.3  # sines of angles: towards the mediastinum, not the vertebrae; to the back
 BASE_MM = 30.0  # chosen by us: radius of a mass on the diaphragm that its surroundings correct; cuts 5 mm off a dome
 DOWN_MM = 15.0  # chosen by us: the right dome stands about so much higher than the left
-RECESS_MM, SHELL_MM = 30.0, 30.0  # chosen by us: so far below, and so near the ribs, a full recess may lie
-UP_MM = 12.0  # chosen by us: one apex may stand so much higher
+MASS_MM = 60.0  # chosen by us: a mass of that size on the recess is taken in; for 90 mm so are kidneys and stomach
+RECESS_MM = 15.0  # chosen by us: so far below, near the ribs, a full recess may lie
+UP_MM = 25.0  # chosen by us: one apex may stand so much higher
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,86 +194,34 @@ def _cavity(air: np.ndarray, hu: np.ndarray, mirror: _Mirror, spacing_mm: Sequen
             columns = half.any(axis=0).nonzero()[0]
             part = np.s_[:, :, columns[0] : columns[-1] + 1]
             lungs = (np.ascontiguousarray((mask[slices] & half)[part]) for mask in (air, both))
-            inside, shell = _half(*lungs, np.ascontiguousarray(bone.view(bool)[part]), spacing_mm, medial)
+            inside, shell = chest_half(*lungs, np.ascontiguousarray(bone.view(bool)[part]), spacing_mm, medial)
             deep = (height[part] >= 0) | (shell & (height[part] >= -RECESS_MM / z_mm))
             cavity[slices][part] |= inside & deep & half[:, part[2]]
     return cavity
 
 
 def _base(both: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
-    """Lowest slice of the lungs in every column (Y, X): lower towards the back, without narrow bumps."""
+    """Lowest slice of the lungs in every column (Y, X): lower towards the back, without bumps, and by the recess."""
     seen = both.any(axis=0)
     away_mm, nearest = ndimage.distance_transform_edt(~seen, sampling=spacing_mm[1:], return_indices=True)
     dy, dx = (np.indices(seen.shape) - nearest) * np.array(spacing_mm[1:])[:, None, None]
     fall_mm = np.where(dy > np.abs(dx), np.minimum(away_mm, BEYOND_MM), 0)  # behind the lungs, as in the recess
-    base = ndimage.median_filter(both.argmax(axis=0)[tuple(nearest)] - fall_mm / spacing_mm[0], 5)
+    lowest = both.argmax(axis=0)[tuple(nearest)]
+    base = ndimage.median_filter(lowest - fall_mm / spacing_mm[0], 5)
     n_y, n_x = (int(BASE_MM / s) for s in spacing_mm[1:])
     y, x = np.ogrid[-n_y : n_y + 1, -n_x : n_x + 1]
-    return ndimage.grey_opening(base, footprint=np.hypot(y * spacing_mm[1], x * spacing_mm[2]) <= BASE_MM)
+    footprint = np.hypot(y * spacing_mm[1], x * spacing_mm[2]) <= BASE_MM
+    stood = _stood_on(ndimage.median_filter(lowest, 5), spacing_mm)
+    return np.minimum(ndimage.grey_opening(base, footprint=footprint), stood)
 
 
-def _half(
-    air: np.ndarray, both: np.ndarray, bone: np.ndarray, spacing_mm: Sequence[float], medial: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Inside of the ribs of one half, on rays from the middle of its lung, and of that what lies near the ribs.
-
-    `both` is the lung's air and the other lung's mirror image, `medial` the sign of x towards the middle.
-    """
-    (n_z, n_y, n_x), (z_mm, y_mm, x_mm) = air.shape, spacing_mm
-    rows, columns = both.sum(axis=2), both.sum(axis=1)  # (Z, Y), (Z, X)
-    sums = np.stack([rows.sum(axis=1), rows @ np.arange(n_y), columns @ np.arange(n_x)]).astype(float)
-    sums = ndimage.gaussian_filter1d(sums, 10 / z_mm, axis=1)
-    widest, top = int(sums[0].argmax()), int(rows.any(axis=1).nonzero()[0][-1])
-    steady = np.arange(n_z).clip(widest, top)  # below its widest slice a lung is a crescent around the diaphragm
-    center_y, center_x = (sums[k, steady] / sums[0, steady] for k in (1, 2))
-    theta = np.arange(ANGLES) * (2 * np.pi / ANGLES)
-    sine, inward, step = np.sin(theta), np.cos(theta) * medial > 0, min(y_mm, x_mm)
-    radii = np.arange(int(REACH_MM / step))
-    y = np.rint(center_y[:, None, None] + np.outer(sine, radii * (step / y_mm))).astype(np.int32)
-    x = np.rint(center_x[:, None, None] + np.outer(np.cos(theta), radii * (step / x_mm))).astype(np.int32)
-    valid = (y >= 0) & (y < n_y) & (x >= 0) & (x < n_x)
-    index = np.where(valid, (np.arange(n_z, dtype=np.int32)[:, None, None] * n_y + y) * n_x + x, 0)
-    rays = [mask.ravel()[index] & valid for mask in (air, both, bone)]  # (Z, A, R)
-    own, lung = (np.where(r.any(axis=2), len(radii) - 1 - r[:, :, ::-1].argmax(axis=2), -1) for r in rays[:2])
-    hull = _hull(lung.clip(0), theta)[steady]
-    start = np.maximum(own, np.maximum(lung - MIRROR_MM / step, hull - BEYOND_MM / step))
-    start[top + 1 :] = start[top]
-    middle = inward & (sine > MEDIAL[0]) & (sine < MEDIAL[1])
-    ribs = rays[2] & (radii >= start[:, :, None]) & ~middle[:, None]
-    found, rib = ribs.any(axis=2), ribs.argmax(axis=2)
-    side = (lung > 0) & found & ~middle & (sine < BACK)
-    near = (2 * np.count_nonzero(side & (rib - lung <= NEAR_MM / step), axis=1) >= side.sum(axis=1))[steady, None]
-    back = n_y - 1 - both[:, ::-1].argmax(axis=1)[both.any(axis=1)]
-    fluid = np.mean(back >= np.percentile(back, 99) - 1) > LEVEL_SHARE
-    beyond_mm = np.where((sine > BACK) & (near | fluid), BEYOND_MM, np.where(near, WALL_MM, RIM_MM))
-    reach = np.minimum(np.where(found, rib, hull), hull + beyond_mm / step)
-    reach[:, middle] = hull[:, middle] + BEYOND_MM / step  # to the middle plane
-    reach += np.where(lung - own > DIFFERS_MM / step, UNSURE_MM / step, 0)
-    smooth = ndimage.grey_opening(
-        np.maximum(reach, own), size=(2 * int(RIB_GAP_MM / z_mm) + 1, 7), mode=("nearest", "wrap")
-    )
-    reach = np.maximum(smooth, own) + 1.5  # with the block that holds both pleura and rib
-    aside = ~(inward & (sine > MEDIAL[0]) & (sine < 0.4))  # where a recess may lie
-    return _filled(reach, aside, ((n_y, center_y, y_mm), (n_x, center_x, x_mm)), step)
-
-
-def _filled(
-    reach: np.ndarray, aside: np.ndarray, axes: Sequence[tuple[int, np.ndarray, float]], step: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Blocks (Z, Y, X) within `reach` (Z, A), in steps of mm, and those of them near it in the directions `aside` (A,).
-
-    `axes` has, of y and of x, the number of blocks, the centre in every slice (Z,), and a block's size in mm.
-    """
-    y, x = (((np.arange(n) - center[:, None]) * s).astype(np.float32) for n, center, s in axes)
-    angle = np.rint(np.arctan2(y[:, :, None], x[:, None, :]) * (ANGLES / 2 / np.pi)).astype(np.intp) % ANGLES
-    radius = np.hypot(y[:, :, None], x[:, None, :]) / step
-    bound = reach[np.arange(len(reach))[:, None, None], angle]
-    return radius <= bound, (radius >= bound - SHELL_MM / step) & aside[angle]
-
-
-def _hull(reach: np.ndarray, theta: np.ndarray) -> np.ndarray:
-    """Radii (Z, A) of the convex hull of the points at `theta` (A,) and `reach` (Z, A), in each slice."""
-    cosine = np.cos(theta[:, None] - theta)  # (A, A)
-    support = (reach[:, :, None] * cosine).max(axis=1)[:, None]  # (Z, 1, A)
-    bound = np.divide(support, cosine, out=np.full((len(reach), *cosine.shape), np.inf), where=cosine > 1e-3)
-    return bound.min(axis=2)
+def _stood_on(lowest: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+    """Lowest slices (Y, X) that balls of MASS_MM reach which stand on the `lowest` of lung; parabolas for balls."""
+    stood = lowest.astype(float)
+    for axis, spacing in enumerate(spacing_mm[1:]):
+        source, target = (np.moveaxis(a, axis, 0) for a in (stood.copy(), stood))
+        for step in range(1, int(MASS_MM / 2 / spacing) + 1):
+            rise = (step * spacing) ** 2 / MASS_MM / spacing_mm[0]
+            np.minimum(target[step:], source[:-step] + rise, out=target[step:])
+            np.minimum(target[:-step], source[step:] + rise, out=target[:-step])
+    return stood

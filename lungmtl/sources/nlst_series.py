@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ MAX_THICKNESS_MM = 3.3  # chosen by us: keeps 2.5 mm and 3.2 mm, leaves 5 mm out
 SLICES = (60, 800)  # fewer are localizers and parts, more are overlapping reconstructions
 VENDORS = {"GE": "GE", "SE": "Siemens", "PH": "Philips", "TO": "Toshiba"}  # in descriptions
 INDEX_COLUMNS = ("PatientID", "SeriesInstanceUID", "SeriesDescription", "instanceCount", "series_aws_url")
+KERNEL = r"[BHITU]\d\d[a-z]?|F[CL]\d\d|[A-E]|EC|STANDARD|SOFT|DETAIL|BONE(?:PLUS)?|LUNG|CHEST|EDGE|EXPERIMENTAL\d"
+UID = r"[\d.]{1,64}"
+OTHER = "other"  # what a header says and is not known is not said again
 FOLDER_DEPTH = 6  # below the images' folder; deeper ones are not searched
 NLST_TAGS = {"PatientID": "0010|0020", "SeriesInstanceUID": "0020|000e", "SeriesDescription": "0008|103e"}
 SERIES_COLUMNS = (
@@ -32,6 +36,7 @@ SERIES_COLUMNS = (
     "n_slices",
     "manufacturer",
 )  # ride along in the cohort table
+DESCRIBED = ((0, "[0-2]"), (1, "OPA"), (2, "|".join(VENDORS)), (4, KERNEL), (-5, r"\d\d?(\.\d{1,3})?"))
 _NLST_CT = "collection_id = 'nlst' and Modality = 'CT' and analysis_result_id is null"
 _logger = logging.getLogger(__name__)
 
@@ -159,9 +164,21 @@ def _as_in_index(images: Path, place: str, files: Sequence[str]) -> dict[str, An
         return {}
     has = header.HasMetaDataKey
     said = {name: header.GetMetaData(tag).strip() if has(tag) else "" for name, tag in NLST_TAGS.items()}
-    if not said["PatientID"].isdigit():  # a name, perhaps: it goes nowhere
+    if not (
+        said["PatientID"].isdigit() and re.fullmatch(UID, said["SeriesInstanceUID"])
+    ):  # perhaps a name: goes nowhere
         return {}
+    said["SeriesDescription"] = _known(said["SeriesDescription"].split(","))
     return {**said, "instanceCount": len(files), "series_aws_url": "", "folder": place}
+
+
+def _known(words: Sequence[str]) -> str:
+    """Description of a header with nothing but known words and numbers: a name may stand in any other place."""
+    kept = [""] * len(words)
+    for place, pattern in DESCRIBED:
+        if -len(words) <= place < len(words):
+            kept[place] = words[place] if re.fullmatch(pattern, words[place]) else OTHER
+    return ",".join(kept)
 
 
 def _check_choice(screen: int, max_thickness_mm: float, slices: Sequence[int]) -> None:
