@@ -28,11 +28,7 @@ N_STEPS, N_SEEDS = 200, 3
 
 def main() -> None:
     """Run the pilot on all worlds, print its correlation with the truth, write the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=PROJECT / "results" / "when" / "tables")
-    parser.add_argument("--worlds", type=int, default=24, help="per degree of relatedness, %(default)s")
-    parser.add_argument("--steps", type=int, default=N_STEPS, help="%(default)s")
-    options = parser.parse_args()
+    options = _options()
     torch.set_num_threads(1)
     found = pilot_on_phantoms(LEVELS, n_worlds=options.worlds, n_steps=options.steps)
     logs, truth = np.log(found["agreement"] / found["shuffled"]), found["relatedness"]
@@ -54,6 +50,14 @@ def main() -> None:
         f"chance given to relatedness 0: mean {unrelated.mean():.0%} where that is true, {others.mean():.0%} elsewhere"
     )
     print(f"Table: {write_csv(found, options.out / 'pilot.csv', float_format='%.6g')}")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=PROJECT / "results" / "when" / "tables")
+    parser.add_argument("--worlds", type=int, default=24, help="per degree of relatedness, %(default)s")
+    parser.add_argument("--steps", type=int, default=N_STEPS, help="%(default)s")
+    return parser.parse_args()
 
 
 def pilot_on_phantoms(levels: Sequence[float], *, n_worlds: int, n_steps: int, n_scans: int = 640) -> pd.DataFrame:

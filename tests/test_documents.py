@@ -18,6 +18,7 @@ from test_pages import SEEN, assert_accessible, assert_whole
 
 from lungmtl import cli
 from lungmtl.experiments import TASKS
+from lungmtl.study import RunConfig
 
 PROJECT = Path(__file__).resolve().parents[1]
 WRITTEN = ["README.md", "FAQ.md", "params/README.md", "lungmtl/policies/ADDING.md", "lungmtl/sources/README.md"]
@@ -123,12 +124,12 @@ def in_a_clean_shell(folder: Path, script: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, **how, encoding="utf-8", check=False, timeout=900)
 
 
-def test_every_block_is_of_commands_or_of_python():
+def test_every_block_is_of_commands_or_of_python_or_of_settings():
     languages = [
         language for text in TEXTS.values() for language in re.findall(r"^```(.*)\n(?:[^`]|`(?!``))*^```", text, re.M)
     ]
 
-    assert len(languages) == len(blocks("")) + len(blocks("python"))
+    assert len(languages) == len(blocks("")) + len(blocks("python")) + len(blocks("yaml"))
     assert [begin for begin in READ if not any(line.startswith(begin) for line in LINES)] == []
 
 
@@ -154,6 +155,11 @@ def test_the_page_of_check_is_whole_and_accessible(clone, browser):
     for width_px, media in SEEN:
         assert_whole(browser, page, width_px=width_px, media=media)
     assert_accessible(browser, page, width_px=SEEN[1][0], scheme="light")
+
+
+@pytest.mark.parametrize(("name", "block"), blocks("yaml"))
+def test_settings_of_a_block_are_valid(name, block):
+    RunConfig(**yaml.safe_load(block))
 
 
 @pytest.mark.parametrize(("name", "block"), blocks("python"))

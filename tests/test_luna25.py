@@ -314,7 +314,7 @@ def test_a_finding_that_is_no_auxiliary_is_refused(words, message):
         (["--horizon-years", "2"], "Found `--horizon-years` with it"),
         (["--patients", "3"], "`--patients` must be"),
         (["--labels", "luna16", "x.csv"], "`--labels` must be luna25 and its table. Found luna16 x.csv"),
-        (["--labels", "luna25", "none.csv"], "An official table must be an existing file"),
+        (["--labels", "luna25", "none.csv"], "An official table must exist. Found none at"),
     ],
 )
 def test_bad_input_ends_with_status_2_and_a_sentence(source, caplog, options, message):

@@ -674,7 +674,7 @@ def test_without_the_index_no_text_of_a_header_is_said_again(tiny, tmp_path, cap
     ("options", "message"),
     [
         (["--manifest", "m.txt"], "`--manifest` must come with `--index`"),
-        (["--index", "none.parquet"], "A series index must be an existing file"),
+        (["--index", "none.parquet"], "A series index must exist. Found none at"),
         (["--index", "INDEX", "--slices", "80", "60"], "`--slices` must be two counts"),
         (["--index", "INDEX", "--round", "1", "--horizon-years", "-1"], "`--horizon-years` must be positive"),
         (["--index", "INDEX", "--patients", "3"], "`--patients` must be"),

@@ -61,6 +61,15 @@ def test_what_is_said_of_the_map_follows_from_its_tables():
     assert f"costs up to {-sharing['difference'].min():.3f}" in README
 
 
+def test_the_rule_that_stays_near_the_single_task_follows_from_the_map_of_rivals():
+    contrasts = pd.read_csv(PROJECT / "results/when-rivals/tables/contrasts.csv")
+    farthest = contrasts[contrasts["reference"] == "STL"].set_index("experiment")["difference"].abs()
+    farthest = farthest.groupby(level=0).max().drop(["MTL", "STL"], errors="ignore")
+    assert farthest[farthest <= 0.005].index.tolist() == ["PCD"]
+    assert "Of [four gradient rules]" in README
+    assert len(farthest) == 4
+
+
 def test_the_readme_is_short():
     assert len(README.splitlines()) <= 150
 

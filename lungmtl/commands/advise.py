@@ -95,8 +95,13 @@ def _relatedness(options: argparse.Namespace, config: RunConfig, ratios: pd.Data
         return options.relatedness, options.relatedness
     if options.pilot is None:
         return 0.0, 1.0
-    logging.getLogger("lungmtl.network").setLevel(logging.WARNING)  # no line per epoch
-    found = run_pilot(config, n_steps=options.pilot, n_seeds=N_SEEDS)
+    logger = logging.getLogger("lungmtl.network")
+    level = logger.level
+    logger.setLevel(logging.WARNING)  # no line per epoch
+    try:
+        found = run_pilot(config, n_steps=options.pilot, n_seeds=N_SEEDS)
+    finally:
+        logger.setLevel(level)
     ratio = found["agreement"] / found["shuffled"]
     chances = relatedness_of(ratio, _table(options.map_dir, "pilot"))
     said = ", ".join(f"{level:.2g}: {chance:.0%}" for level, chance in chances.items())

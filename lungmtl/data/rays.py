@@ -70,7 +70,8 @@ def _middles(both: np.ndarray, spacing_mm: Sequence[float]) -> tuple[np.ndarray,
     top = int((n >= min(APEX_CM2 * 100 / (y_mm * x_mm), n.max())).nonzero()[0][-1])
     widest = min(int(sums[0].argmax()), top)
     steady = np.arange(len(n)).clip(widest, top)
-    return np.rint(sums[1:, steady] / sums[0, steady]).astype(np.int32), widest, top
+    middles = np.floor(sums[1:, steady] / sums[0, steady] + 0.5 + 1e-6)  # a half is a half, wherever the lung lies
+    return middles.astype(np.int32), widest, top
 
 
 def _cast(array: np.ndarray, center: np.ndarray, theta: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
