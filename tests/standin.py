@@ -136,7 +136,9 @@ def clean_environment() -> dict[str, str]:
 
 
 def start(project: Path, *arguments: str) -> subprocess.Popen:
-    """Start `python -m lungmtl` on the project's code, in a process group of its own."""
+    """Start `python -m lungmtl` on the project's code, in a process group of its own; it can be interrupted."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # inherited, where a shell runs the tests in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     environment = {**os.environ, "PYTHONPATH": str(project)}
     return subprocess.Popen(
         [sys.executable, "-m", "lungmtl", *arguments],
