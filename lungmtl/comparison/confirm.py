@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from lungmtl.comparison.differences import MARGIN, verdicts, with_family
 from lungmtl.comparison.learning import LEARNT_LOW
-from lungmtl.comparison.scans import Scans, bootstrapped, holm_known, named, of_task, pairs_of
+from lungmtl.comparison.scans import Scans, best_on, bootstrapped, named, of_task, pair_of
 from lungmtl.evidence import allowing_difference, allowing_mean, delong_covariance, fit_mixed, rate
 
-SIGNIFICANCE = 0.05  # of the adjusted p values
 ANY = ("any_low", "any_high")  # limits that allow for seeds which do not learn
 CONFIRM_COLUMNS = (
     *("question", "experiment", "reference", "n_candidates", "difference", "low", "high", "p", "p_holm"),
@@ -58,11 +58,8 @@ def confirm_table(
         row = {"question": question, "experiment": chosen[0], "reference": chosen[1]}
         row |= {"n_candidates": n_candidates if n_candidates > 1 else 0}
         rows += [row | _tested(test, *chosen, learnt)]
-    frame = pd.DataFrame(rows, columns=list(CONFIRM_COLUMNS)).astype({"p": float, "difference": float})
-    frame = frame.assign(p_holm=holm_known(frame["p"]), n_family=int(frame["p"].notna().sum()))
-    side = np.where(frame["difference"] > 0, "higher", "lower")
-    words = np.where(frame["p_holm"] < SIGNIFICANCE, side, "not settled")
-    return frame.assign(verdict=np.where(frame["p"].isna(), "", words))
+    frame = with_family(rows, CONFIRM_COLUMNS).astype({"p": float, "difference": float})
+    return frame.assign(verdict=verdicts(frame.assign(equivalence_p_holm=np.nan, margin=MARGIN)))  # of difference alone
 
 
 def failures_table(
@@ -101,8 +98,8 @@ def mixed_table(predictions: pd.DataFrame, confirmed: pd.DataFrame, *, task: str
         one seed.
     """
     test = of_task(predictions, "test", task)
-    pairs = [pairs_of({name: test[name] for name in row[2:4]}, [row[3]])[0]
-             for row in confirmed.dropna(subset="difference").itertuples()]  # fmt: skip
+    tested = confirmed.dropna(subset="difference")[["question", "experiment", "reference"]]
+    pairs = [pair_of(test, row.experiment, row.reference) for row in tested.itertuples()]
     if not pairs or len(pairs[0].a.seeds) < 2:
         return pd.DataFrame(columns=list(MIXED_COLUMNS))
     stack = np.vstack([part for pair in pairs for part in (pair.a.probability, pair.b.probability)])
@@ -118,16 +115,14 @@ def mixed_table(predictions: pd.DataFrame, confirmed: pd.DataFrame, *, task: str
     fit = fit_mixed(values, terms, known=slopes @ covariance @ slopes.T, groups=list(sets) * len(pairs))
     freedom, errors = len(set(sets)) - 1, np.sqrt(np.diag(fit.covariance))
     half = stats.t.ppf(0.975, freedom) * errors
-    frame = confirmed.dropna(subset="difference")[["question", "experiment", "reference"]]
     found = {"difference": fit.coefficients, "low": fit.coefficients - half, "high": fit.coefficients + half}
     p_values = 2 * stats.t.sf(np.abs(fit.coefficients) / errors, freedom)
-    return frame.assign(**found, p=p_values, set_variance=fit.between, variance=fit.rest)
+    return tested.assign(**found, p=p_values, set_variance=fit.between, variance=fit.rest)
 
 
 def _chosen(names: Sequence[str], validation: dict[str, Scans]) -> str:
     """The one of the names with the highest mean validation AUC; the first of those that are not there."""
-    areas = {name: validation[name].mean_of_runs for name in names if name in validation}
-    return max(areas, key=lambda name: np.nan_to_num(areas[name], nan=-1.0)) if len(areas) == len(names) else names[0]
+    return best_on(validation, names) if set(names) <= set(validation) else names[0]
 
 
 def _learnt(learnt: pd.DataFrame, experiment: str, seeds: Sequence[int]) -> np.ndarray:
@@ -136,19 +131,16 @@ def _learnt(learnt: pd.DataFrame, experiment: str, seeds: Sequence[int]) -> np.n
 
 def _tested(test: dict[str, Scans], experiment: str, reference: str, learnt: pd.DataFrame) -> dict[str, object]:
     """Numbers of one contrast; none where a side is missing."""
-    sides = {name: test[name] for name in (experiment, reference) if name in test}
-    for pair in pairs_of(sides, [reference]) if len(sides) == 2 else ():
-        found = pair.mean_difference
-        if not pair.a.areas:
-            return pair.a.about
-        own = [_learnt(learnt, name, pair.a.seeds) for name in (experiment, reference)]
-        n_failed = int(sum((~one).sum() for one in own))
-        row = {"n_failed": n_failed}
-        if len(pair.a.seeds) > 1:
-            allowing = allowing_difference(pair.a.areas, pair.b.areas, *own, bound=LEARNT_LOW)
-            row |= dict(zip(ANY, allowing[1:3], strict=True))
-            found = allowing if n_failed else found
-        by_seed = (pair.a.areas - pair.b.areas).value
-        agree = int(np.sum(np.sign(by_seed) == np.sign(found.difference)))
-        return row | found._asdict() | pair.a.about | {"n_agree": agree}
-    return {}
+    pair = pair_of(test, experiment, reference)
+    if pair is None:
+        return {}
+    if not pair.a.areas:
+        return pair.a.about
+    found = pair.mean_difference
+    own = [_learnt(learnt, name, pair.a.seeds) for name in (experiment, reference)]
+    row = {"n_failed": int(sum((~one).sum() for one in own)), "n_agree": pair.n_agree}
+    if len(pair.a.seeds) > 1:
+        allowing = allowing_difference(pair.a.areas, pair.b.areas, *own, bound=LEARNT_LOW)
+        row |= dict(zip(ANY, allowing[1:3], strict=True))
+        found = allowing if row["n_failed"] else found
+    return row | found._asdict() | pair.a.about

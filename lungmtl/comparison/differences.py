@@ -53,7 +53,7 @@ def comparison_table(
         rows.append(pair.place | found._asdict() | pair.a.about | _mcnemar(pair, validation))
         rows[-1] |= {"low_90": inner.low, "high_90": inner.high, "margin": margin}
         rows[-1]["equivalence_p"] = equivalence(found, margin=margin)
-    return _with_family(rows, COMPARISON_COLUMNS)
+    return with_family(rows, COMPARISON_COLUMNS)
 
 
 def seed_comparison_table(predictions: pd.DataFrame, *, references: Sequence[str], task: str) -> pd.DataFrame:
@@ -80,7 +80,7 @@ def ensemble_comparison_table(predictions: pd.DataFrame, *, references: Sequence
         `ENSEMBLE_COLUMNS`.
     """
     pairs = pairs_of(of_task(predictions, "test", task), references)
-    return _with_family(list(map(_delong, pairs)), ENSEMBLE_COLUMNS)
+    return with_family(list(map(_delong, pairs)), ENSEMBLE_COLUMNS)
 
 
 def verdicts(comparisons: pd.DataFrame) -> pd.Series:
@@ -130,7 +130,7 @@ def _mcnemar(pair: Pair, validation: dict[str, Scans]) -> dict[str, float]:
     return dict(zip(MCNEMAR, mcnemar_exact(a.target, a.mean >= at_a, b.mean >= at_b), strict=True))
 
 
-def _with_family(rows: list[dict[str, object]], columns: Sequence[str]) -> pd.DataFrame:
+def with_family(rows: list[dict[str, object]], columns: Sequence[str]) -> pd.DataFrame:
     """Rows as a frame with these columns; every `*p_holm` is adjusted over all rows."""
     frame = pd.DataFrame(rows, columns=list(columns))
     adjusted = [column for column in columns if column.endswith("p_holm")]

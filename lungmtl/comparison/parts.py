@@ -5,10 +5,9 @@ A control is an arm, `<experiment>-<arm>`, or a static experiment; params/contro
 
 from collections.abc import Iterable
 
-import numpy as np
 import pandas as pd
 
-from lungmtl.comparison.scans import Pair, bootstrapped, of_task, pairs_of
+from lungmtl.comparison.scans import bootstrapped, of_task, pair_of
 from lungmtl.experiments import in_order, root_of
 
 TELLS = {
@@ -73,8 +72,9 @@ def parts_table(predictions: pd.DataFrame, *, task: str, replicates: int, seed: 
     groups = bootstrapped(groups, replicates, seed)
     rows = []
     for part, experiment, reference in named:
-        for pair in pairs_of({name: groups[name] for name in (experiment, reference)}, [reference]):
-            rows.append({"part": part, "tells": TELLS[part]} | _row(pair))
+        if pair := pair_of(groups, experiment, reference):
+            found = pair.mean_difference._asdict() | pair.a.about | {"n_agree": pair.n_agree}
+            rows.append({"part": part, "tells": TELLS[part]} | pair.place | found)
     return pd.DataFrame(rows, columns=[*COLUMNS, "n_seeds", "n", "positives"])
 
 
@@ -87,10 +87,3 @@ def contrasts(experiments: Iterable[str]) -> list[tuple[str, str, str]]:
         for root in roots
     }
     return [contrast for contrast in found if set(contrast[1:]) <= there]
-
-
-def _row(pair: Pair) -> dict[str, object]:
-    found = pair.mean_difference._asdict()
-    by_seed = (pair.a.areas - pair.b.areas).value if pair.a.areas else np.array([])
-    agreeing = int(np.sum(np.sign(by_seed) == np.sign(found["difference"])))
-    return pair.place | found | pair.a.about | {"n_agree": agreeing}

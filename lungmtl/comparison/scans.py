@@ -116,6 +116,14 @@ class Pair(NamedTuple):
         """Mean AUC difference over seeds with its bootstrap interval; NaN with too few patients of a class."""
         return self.difference(lambda a, b: evidence.mean_difference(a.areas, b.areas))
 
+    @property
+    def n_agree(self) -> int:
+        """Seeds whose AUC difference has the sign of the mean; 0 if they are not bootstrapped."""
+        if not self.a.areas:
+            return 0
+        areas = self.a.areas - self.b.areas
+        return int(np.sum(np.sign(areas.value) == np.sign(areas.by_set().value.mean())))
+
     def difference(self, test: Callable[[Scans, Scans], Difference]) -> Difference:
         """Result of `test`; NaN with too few patients of a class."""
         return test(self.a, self.b) if self.a.has_both else Difference(*(np.nan,) * len(Difference._fields))
@@ -130,6 +138,17 @@ def pairs_of(groups: dict[str, Scans], references: Sequence[str]) -> list[Pair]:
         if name != reference and seeds:
             pairs.setdefault(frozenset((name, reference)), Pair(name, reference, a.of(seeds), b.of(seeds)))
     return list(pairs.values())
+
+
+def pair_of(groups: dict[str, Scans], experiment: str, reference: str) -> Pair | None:
+    """One experiment paired with one reference; None if a side is missing or they have no seed in common."""
+    sides = {name: groups[name] for name in (experiment, reference) if name in groups}
+    return next(iter(pairs_of(sides, [reference])), None)
+
+
+def best_on(validation: dict[str, Scans], names: Sequence[str]) -> str:
+    """The one of these experiments with the highest mean validation AUC over seeds, the first if tied."""
+    return max(names, key=lambda name: np.nan_to_num(validation[name].mean_of_runs, nan=-1.0))
 
 
 def bootstrapped(groups: dict[Any, Scans], replicates: int, seed: int) -> dict[Any, Scans]:

@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
-from lungmtl.comparison.scans import Scans, bootstrapped, holm_known, named, of_task, pairs_of
+from lungmtl.comparison.scans import Scans, best_on, bootstrapped, holm_known, named, of_task, pair_of
 from lungmtl.experiments import base_of
 
 
@@ -29,9 +28,8 @@ def selected_table(
     for base in dict.fromkeys(map(base_of, test)):
         members = [name for name in test if base_of(name) == base]
         if len(members) > 1:
-            areas = {name: validation[name].mean_of_runs for name in members}
-            chosen = max(areas, key=lambda name: np.nan_to_num(areas[name], nan=-1.0))  # the first if tied
-            row = {"group": base, "validation_auc": areas[chosen], "n_candidates": len(members)}
+            chosen = best_on(validation, members)
+            row = {"group": base, "n_candidates": len(members), "validation_auc": validation[chosen].mean_of_runs}
             rows += [row | found for found in _rows_of(chosen, test, references)]
     columns = ["group", "experiment", "validation_auc", "value", "low", "high", "reference", "difference"]
     columns += ["difference_low", "difference_high", "p", "p_holm", "interval", "n_candidates", "n_seeds"]
@@ -44,7 +42,7 @@ def _rows_of(chosen: str, test: dict[str, Scans], references: Sequence[str]) -> 
     row = {"experiment": chosen, "reference": "", **test[chosen].mean_auc._asdict(), **test[chosen].about}
     rows = []
     for reference in references:
-        for pair in pairs_of({name: test[name] for name in (chosen, reference) if name in test}, [reference]):
+        if pair := pair_of(test, chosen, reference):
             found = pair.mean_difference
             rows.append(
                 row | pair.place | named("difference", found[:3]) | {"p": found.p, "n_seeds": len(pair.a.seeds)}
