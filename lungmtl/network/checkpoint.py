@@ -4,6 +4,7 @@ A checkpoint is a safetensors file, with everything that is not a tensor as JSON
 number of steps and a hash of its bytes, so that a damaged file is detected and the previous one used.
 """
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -62,6 +63,11 @@ class State:
     def restart(self, n_steps: int) -> None:
         """Start with a fresh optimiser and a learning rate schedule of `n_steps` steps."""
         self.n_scheduled, (self.optimiser, self.schedule) = n_steps, self.renew(n_steps)
+
+    def keep_better(self, score: float) -> None:
+        """Keep the model of the current epoch if its score is above that of the kept one, or none is kept yet."""
+        if score > self.best_score or not self.kept[1]:
+            self.kept, self.best_score = (self.epoch, copy.deepcopy(self.model.state_dict())), score
 
     def end_epoch(self) -> None:
         """Begin the next epoch."""

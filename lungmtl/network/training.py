@@ -8,7 +8,6 @@ Sources: AdamW after Loshchilov and Hutter 2019, arXiv 1711.05101. All settings 
 experiment.
 """
 
-import copy
 import dataclasses
 import functools
 import logging
@@ -110,13 +109,9 @@ def fit(
             state.seconds = time.perf_counter() - start
             checkpoints.keep(state)
         trained = _epoch_rows("train", epoch, state.seen, model.tasks, positive_weight, state.seconds)
-        start = time.perf_counter()
-        outputs = [_outputs(model, validation_set, training.batch_size, precision)]
-        checked = _epoch_rows("validation", epoch, outputs, model.tasks, positive_weight, time.perf_counter() - start)
+        checked = _check_epoch(epoch, model, validation_set, training.batch_size, precision, positive_weight)
         state.history += trained + checked
-        score = checked[0]["auc"] if training.selection == "best_auc" else epoch
-        if score > state.best_score or not state.kept[1]:
-            state.kept, state.best_score = (epoch, copy.deepcopy(model.state_dict())), score
+        state.keep_better(checked[0]["auc"] if training.selection == "best_auc" else epoch)
         logger.info(_epoch_line(epoch, training.epochs, trained, checked))
         state.end_epoch()
     model.load_state_dict(state.kept[1])
@@ -208,6 +203,15 @@ def _step_row(
         | {f"loss_{task}": value for task, value in zip(tasks, values, strict=True)}
         | {"loss": loss.item(), "mean_weight": sum(in_force) / len(in_force), "n_known": sum(has_label)}
     )
+
+
+def _check_epoch(
+    epoch: int, model: nn.Module, scans: Dataset, batch_size: int, precision: str, positive_weight: Tensor | None
+) -> list[dict]:
+    """Rows of the validation scans after an epoch."""
+    start = time.perf_counter()
+    outputs = [_outputs(model, scans, batch_size, precision)]
+    return _epoch_rows("validation", epoch, outputs, model.tasks, positive_weight, time.perf_counter() - start)
 
 
 def _epoch_rows(

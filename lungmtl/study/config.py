@@ -17,14 +17,14 @@ from typing import Any, TypeVar
 
 import yaml
 
-from lungmtl.data import KINDS, Labelling, Preparation
+from lungmtl.data import Labelling, Preparation
 from lungmtl.experiments import TASKS
-from lungmtl.network import NETWORKS, SAMPLERS, Training
+from lungmtl.network import Training
 from lungmtl.policies import Weighting, build
 from lungmtl.sources import Knobs, PhantomSettings
+from lungmtl.study.ranges import check_ranges
 
 Part = TypeVar("Part")
-PHANTOM_SHARES = [f"phantom_{name}" for name in ("relatedness", "exposure_severity", "invisible", "wall_masses")]
 STUDY_KEYS = ("experiments", "seeds")  # the only params keys that are not fields: `study` expands them
 
 
@@ -108,7 +108,7 @@ class RunConfig:
         hints = typing.get_type_hints(cls)
         values = {name: _checked(name, value, hints) for name, value in mapping.items()}
         config = cls(**values)
-        _check_ranges(config)
+        check_ranges(config)
         build(config.weighting)  # a policy has rules of its own
         return config
 
@@ -119,7 +119,7 @@ class RunConfig:
     def with_seed(self, seed: int) -> "RunConfig":
         """The same experiment with another seed."""
         config = dataclasses.replace(self, seed=seed)
-        _check_ranges(config)
+        check_ranges(config)
         return config
 
     @property
@@ -225,75 +225,3 @@ def _type_name(hint: Any) -> str:
     if isinstance(hint, types.GenericAlias):
         return f"a list, each item {_type_name(hint.__args__[0])}"
     return {bool: "true or false", int: "a whole number", float: "a finite number", str: "text"}[hint]
-
-
-def _check_ranges(config: RunConfig) -> None:
-    for name, holds, requirement in _rules(config):
-        if not holds:
-            raise ValueError(f"`{name}` must be {requirement}. Found {getattr(config, name)!r}.")
-
-
-def _rules(config: RunConfig) -> list[tuple[str, bool, str]]:
-    """Every rule: field, whether it holds, what is required; long because each rule is one line."""
-    c = config
-    order, kept, ratios = c.pflp_order or c.tasks, c.labelling.tasks, c.phantom_odds_ratios
-    has_central = set(c.tasks[:1]) <= set(kept)
-    return [
-        ("study", _is_name(c.study), "a folder name of letters, digits, dot, dash and underscore"),
-        ("experiment", _is_name(c.experiment), "a folder name of letters, digits, dot, dash and underscore"),
-        ("seed", c.seed >= 0, "at least 0"),
-        ("phantom_scans", len(c.phantom_scans) == 3 and min(c.phantom_scans) >= 8, "three counts of at least 8"),
-        ("phantom_seed", c.phantom_seed >= 0, "at least 0"),
-        ("training_sets", c.training_sets >= 1, "at least 1"),
-        ("phantom_label_noise", 0 <= c.phantom_label_noise < 0.5, "at least 0 and below 0.5"),
-        *((name, 0 <= getattr(c, name) <= 1, "inside [0, 1]") for name in PHANTOM_SHARES),
-        ("phantom_prevalence", 0 < c.phantom_prevalence < 1, "above 0 and below 1"),
-        ("phantom_odds_ratios", len(ratios) in (0, 4) and min(ratios, default=1) > 0, "none, or four above 0"),
-        (
-            "split_fractions",
-            len(c.split_fractions) == 3 and min(c.split_fractions) > 0 and abs(sum(c.split_fractions) - 1) < 1e-6,
-            "three positive fractions that sum to 1",
-        ),
-        ("split_seed", c.split_seed >= 0, "at least 0"),
-        ("labels", c.labels in KINDS, f"one of {', '.join(KINDS)}"),
-        ("label_patterns", c.labels == "all" or has_central, "tasks joined by +, the first of `tasks` in one"),
-        ("label_patterns", all(kept), "tasks joined by +, none blank"),
-        (
-            "label_proportions",
-            not (shares := c.label_proportions)
-            or (len(shares) == len(c.label_patterns) and min(shares) >= 0 and sum(shares) > 0),
-            "one share per pattern, at least 0, and not all 0",
-        ),
-        ("label_seed", c.label_seed >= 0, "at least 0"),
-        ("shuffle_tasks", set(c.shuffle_tasks) <= set(c.tasks), f"names from {c.tasks}"),
-        ("spacing_mm", len(c.spacing_mm) == 3 and min(c.spacing_mm) > 0, "three positive numbers (z, y, x)"),
-        ("shape", len(c.shape) == 3 and min(c.shape) >= 16, "three counts of at least 16 (z, y, x)"),
-        ("window_hu", len(c.window_hu) == 2 and c.window_hu[0] < c.window_hu[1], "two numbers, low before high"),
-        ("region", c.region in ("wide", "tight"), "wide or tight"),
-        ("tasks", bool(c.tasks) and len(set(c.tasks)) == len(c.tasks), "a list of different names"),
-        ("weights", len(c.weights) == len(c.tasks), f"one weight per task, {len(c.tasks)} in all"),
-        ("weights", all(w >= 0 for w in c.weights) and sum(c.weights) > 0, "at least 0, and not all 0"),
-        ("pflp_factor", 0 <= c.pflp_factor <= 1, "inside [0, 1]"),
-        ("pflp_period", c.pflp_period >= 1, "at least 1"),
-        ("pflp_unit", c.pflp_unit in ("step", "epoch"), "step or epoch"),
-        ("pflp_order", set(order) <= {*c.tasks, ""}, f"names from {c.tasks}, or blank for a turn without focus"),
-        ("itw_start", 0 <= c.itw_start < 1, "inside [0, 1)"),
-        ("itw_factor", 0 <= c.itw_factor <= 1, "inside [0, 1]"),
-        ("network", c.network in NETWORKS, f"one of {', '.join(NETWORKS)}"),
-        ("width", c.width >= 4 and c.width % 4 == 0, "a positive multiple of 4"),
-        ("epochs", c.epochs >= 1, "at least 1"),
-        ("batch_size", c.batch_size >= 2, "at least 2"),
-        ("sampler", c.sampler in SAMPLERS, f"one of {', '.join(SAMPLERS)}"),
-        ("learning_rate", c.learning_rate > 0, "positive"),
-        ("weight_decay", c.weight_decay >= 0, "at least 0"),
-        ("warmup", 0 <= c.warmup < 1, "inside [0, 1)"),
-        ("class_balance", c.class_balance in ("positives", "none"), "positives or none"),
-        ("selection", c.selection in ("best_auc", "last"), "best_auc or last"),
-        ("precision", c.precision in ("auto", "bf16", "fp32"), "auto, bf16 or fp32"),
-        ("threads", c.threads >= 1, "at least 1"),
-        ("checkpoint_minutes", c.checkpoint_minutes >= 0, "at least 0"),
-    ]
-
-
-def _is_name(text: str) -> bool:
-    return bool(text) and text[0].isalnum() and all(char.isalnum() or char in "._-" for char in text)
