@@ -7,6 +7,7 @@ import pandas as pd
 
 from lungmtl import figures
 from lungmtl.figures.style import COLORS
+from lungmtl.when import failure_table
 
 EXPERIMENTS = list(COLORS)
 CHANGES = ("factor0", "factor0.1", "order-reversed", "period10", "restart", "start0.5", "start0.7", "start0.8")
@@ -200,7 +201,7 @@ MAP = {"titles": {("ITW2", "STL"): "ITW2 minus STL"}}
 OTHERS = {
     "difference_maps": lambda: figures.difference_maps(mapped()[0], **MAP),
     "contour_maps": lambda: figures.contour_maps(mapped()[0], **MAP),
-    "failure_map": lambda: figures.failure_map(mapped()[1].assign(n_seeds=16)),
+    "failure_map": lambda: figures.failure_map(failure_table(mapped()[1].assign(n_seeds=16))),
     "published_aucs": lambda: figures.published_aucs(published()),
     "sensitivity": lambda: figures.sensitivity(comparisons(MANY), SELECTED),
     "coverage": lambda: figures.coverage(simulated()),

@@ -125,17 +125,14 @@ def _signed(value: float) -> str:
 def failure_map(table: pd.DataFrame) -> Figure:
     """Share of the trainings that failed to learn, with its interval: experiments down, cells across.
 
-    `table` has the columns of `experiment_table`. Worlds of one seed share scans over relatedness, so the
-    interval is that of as many trainings as there are seeds.
+    Args:
+        table: `experiment`, `n_steps`, `n_scans`, `failed`, `low`, `high`, `n_seeds`.
     """
-    from statsmodels.stats.proportion import proportion_confint
-
-    wide = 1 - table.pivot_table(index="experiment", columns=["n_steps", "n_scans"], values="learnt", sort=False)
-    wide = wide.sort_index(axis=1)
-    n = int(table["n_seeds"].min())
-    low, high = proportion_confint(wide.to_numpy() * n, n, method="wilson")
-    labels = [[f"{100 * value:.0f} [{100 * a:.0f}, {100 * b:.0f}]" for value, a, b in zip(*row, strict=True)]
-              for row in zip(wide.to_numpy(), low, high, strict=True)]  # fmt: skip
+    texts = [f"{100 * row.failed:.0f} [{100 * row.low:.0f}, {100 * row.high:.0f}]" for row in table.itertuples()]
+    places = {"index": "experiment", "columns": ["n_steps", "n_scans"], "aggfunc": "first", "sort": False}
+    wide, labels = (table.assign(text=texts).pivot_table(values=name, **places).sort_index(axis=1)
+                    for name in ("failed", "text"))  # fmt: skip
+    n = table["n_seeds"].iloc[0]
     figure, axes = new_figure(width_in=8.2, height_in=1.2 + 0.24 * len(wide))
     options = {"cmap": "Reds", "vmin": 0, "vmax": 1, "annot": labels, "fmt": "", "annot_kws": {"fontsize": 6.5}}
     sns.heatmap(wide, ax=axes[0, 0], cbar=False, linewidths=0.5, **options)

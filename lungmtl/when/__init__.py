@@ -11,6 +11,8 @@ __getattr__, __dir__, __all__ = exports(
         "cells": ["Cell", "cells_of", "run_cell", "run_map"],
         "advice": ["KEPT", "Place", "beyond", "expected", "relatedness_of"],
         "foretell": ["foretold_table"],
-        "contrasts": ["contrast_table", "experiment_table", "held_out", "map_tables", "with_tuned"],
+        "contrasts": [
+            *("contrast_table", "experiment_table", "failure_table", "held_out", "map_tables", "with_tuned"),
+        ],
     },
 )

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from lungmtl.evidence import rate
 from lungmtl.when.cells import AXES
 
 HELD_OUT = ["n_cells", "correlation", "error", "same_sign", "n_clear"]
@@ -70,6 +71,22 @@ def experiment_table(results: pd.DataFrame) -> pd.DataFrame:
     table = groups["auc_test"].apply(_interval, "auc").unstack()  # noqa: PD010 (a series)
     more = groups[["auc_train", "ceiling", "learnt"]].mean()
     return table.join(more).assign(n_seeds=groups.size()).reset_index()
+
+
+def failure_table(experiments: pd.DataFrame) -> pd.DataFrame:
+    """Share of the trainings that failed to learn, mean over relatedness, with Wilson's 95 % interval.
+
+    Worlds of one seed share scans over relatedness, so the interval is that of as many trainings as there are seeds.
+
+    Args:
+        experiments: Rows of the grid of `experiment_table`.
+    Returns:
+        `experiment`, `n_steps`, `n_scans`, `failed`, `low`, `high`, `n_seeds`.
+    """
+    keys = ["experiment", "n_steps", "n_scans"]
+    n, shares = int(experiments["n_seeds"].min()), 1 - experiments.groupby(keys, sort=False)["learnt"].mean()
+    rows = [(*place, *rate(share * n, n), n) for place, share in shares.items()]
+    return pd.DataFrame(rows, columns=[*keys, "failed", "low", "high", "n_seeds"])
 
 
 def contrast_table(results: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
