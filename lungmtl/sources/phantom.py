@@ -36,7 +36,7 @@ from lungmtl.sources.nodules import (  # noqa: F401
     nodule_log_ratio,
 )
 from lungmtl.sources.phantom_settings import USUAL, Knobs, PhantomSettings
-from lungmtl.sources.signs import add_signs, count_signs
+from lungmtl.sources.signs import LOW_SHARE, WALL_MM, add_signs, count_signs
 from lungmtl.tables import write_csv
 from lungmtl.workers import run_jobs
 
@@ -121,8 +121,8 @@ def draw_patient(generator: Generator, knobs: Knobs = USUAL) -> Patient:
     patient["target_volume_l"] = float(np.clip(generator.normal(4.2, 0.5) * (1 + 0.25 * copd), 3.1, 5.9))
     patient["dome_mm"] = generator.uniform(38, 52) * (1 - 0.5 * copd)
     patient["parenchyma_hu"] = generator.normal(-842, 9) - 28 * copd
-    patient["wall_thickness_mm"] = generator.normal(1.15, 0.10) + 1.0 * bronchitis
-    patient["low_attenuation"] = generator.uniform(0.002, 0.015) + 0.26 * emphysema**1.3
+    patient["wall_thickness_mm"] = generator.normal(1.15, 0.10) + WALL_MM * bronchitis
+    patient["low_attenuation"] = generator.uniform(0.002, 0.015) + LOW_SHARE * emphysema**1.3
     patient["trapped"] = 0.45 * patient["severity_asthma"]
     patient["noise_hu"] = generator.uniform(18, 45)
     patient["fat_mm"] = generator.uniform(8, 28)

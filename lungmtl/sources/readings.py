@@ -3,7 +3,7 @@
 import pandas as pd
 
 from lungmtl.experiments import CENTRAL_TASK
-from lungmtl.sources.signs import N_BULLAE, N_PLUGS
+from lungmtl.sources.signs import LOW_SHARE, N_BULLAE, N_PLUGS, WALL_MM
 
 MEASURED = ("diameter_mm", "benign_diameter_mm", "trapped", "wall_thickness_mm", "dome_mm", "laa950")
 COUNTED = ("n_bullae", "n_plugs")
@@ -29,9 +29,9 @@ def read_truth(truth: pd.DataFrame) -> pd.DataFrame:
     measured = {
         "lung_cancer": truth[["diameter_mm", "benign_diameter_mm"]].max(axis=1).fillna(0),
         "asthma": truth["trapped"],
-        "chronic_bronchitis": truth["wall_thickness_mm"] + 1.0 * n_plugs / N_PLUGS,
+        "chronic_bronchitis": truth["wall_thickness_mm"] + WALL_MM * n_plugs / N_PLUGS,
         "copd": -truth["dome_mm"],
-        "emphysema": truth["laa950"] + 0.26 * n_bullae / N_BULLAE,
+        "emphysema": truth["laa950"] + LOW_SHARE * n_bullae / N_BULLAE,
         f"{CENTRAL_TASK}:all nodules": truth[RATIOS[0]],
         f"{CENTRAL_TASK}:all nodules and auxiliary truth": truth[[*RATIOS]].sum(axis=1, skipna=False),
     }

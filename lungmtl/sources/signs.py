@@ -20,6 +20,7 @@ BULLA_HU, TISSUE_HU = -985.0, 40.0
 BULLA_MM, PLUG_MM = (10.0, 18.0), (6.0, 9.0)  # ranges of diameters
 BULLA_WALL_MM = 1.0
 N_BULLAE, N_PLUGS = 24, 16  # of a scan with the most severe disease, all of it focal
+LOW_SHARE, WALL_MM = 0.26, 1.0  # the same, all of it diffuse: share of low attenuation, thicker airway walls
 
 
 def count_signs(patient: Patient, relatedness: float) -> Patient:
