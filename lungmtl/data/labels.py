@@ -72,13 +72,14 @@ def odds_ratios(frame: pd.DataFrame, *, tasks: Sequence[str]) -> pd.DataFrame:
         `task`, `n`, `odds_ratio` and Woolf's 95 % interval `low`, `high`, with half a scan added to each of the four
         counts (Haldane and Anscombe); NaN without scans.
     """
+    from statsmodels.stats.contingency_tables import Table2x2  # takes a second to import
+
     labels = included(frame)
     rows = []
     for task in tasks[1:]:
         both = labels[[tasks[0], task]].dropna()
-        counted = [((both == pair).all(axis=1)).sum() + 0.5 for pair in ([1, 1], [0, 0], [1, 0], [0, 1])]
-        log = np.log(counted[0] * counted[1] / counted[2] / counted[3]) if len(both) else np.nan
-        half = 1.959964 * np.sqrt(sum(1 / n for n in counted))
-        ratio = dict(zip(("odds_ratio", "low", "high"), np.exp([log, log - half, log + half]), strict=True))
-        rows.append({"task": task, "n": len(both)} | ratio)
+        counts = [[((both == [a, b]).all(axis=1)).sum() for b in (1, 0)] for a in (1, 0)]
+        table = Table2x2(np.array(counts) + 0.5)
+        ratio = (table.oddsratio, *table.oddsratio_confint()) if len(both) else (np.nan,) * 3
+        rows.append((task, len(both), *ratio))
     return pd.DataFrame(rows, columns=["task", "n", "odds_ratio", "low", "high"])

@@ -7,7 +7,7 @@ import torch
 from lungmtl import network as networks
 from lungmtl.policies import Watching, agreement
 from lungmtl.study.config import RunConfig
-from lungmtl.study.run import datasets, gather, new_network
+from lungmtl.study.run import datasets, gather, new_network, train
 
 
 def run_pilot(config: RunConfig, *, n_steps: int, n_seeds: int) -> dict[str, float]:
@@ -29,19 +29,10 @@ def run_pilot(config: RunConfig, *, n_steps: int, n_seeds: int) -> dict[str, flo
 
 def _watched(config: RunConfig, n_steps: int, n_seeds: int) -> list[Watching]:
     scans = datasets(config, gather(config))
-    training = scans["train"]
-    epochs = -(-n_steps // (len(training) // config.batch_size))
+    epochs = -(-n_steps // (len(scans["train"]) // config.batch_size))
+    short = dataclasses.replace(config, epochs=epochs, selection="last")
     policies = [Watching(config.tasks, [1.0] * len(config.tasks)) for _ in range(n_seeds)]
     for seed, policy in enumerate(policies):
         networks.seed_everything(seed)
-        networks.fit(
-            new_network(config),
-            training,
-            scans["validation"],
-            policy=policy,
-            training=dataclasses.replace(config.training, epochs=epochs, selection="last"),
-            positive_weight=networks.positive_weights(training.target, training.known),
-            precision=networks.resolve_precision(config.precision, shape=config.shape),
-            seed=seed,
-        )
+        train(dataclasses.replace(short, seed=seed), new_network(config), scans, policy)
     return policies

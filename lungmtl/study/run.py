@@ -148,8 +148,10 @@ def new_network(config: RunConfig) -> nn.Module:
     return network
 
 
-def train(config: RunConfig, network: nn.Module, scans: Mapping[str, data.ScanDataset]) -> Trained:
-    """Train a network with the run's policy."""
+def train(
+    config: RunConfig, network: nn.Module, scans: Mapping[str, data.ScanDataset], policy: Policy | None = None
+) -> Trained:
+    """Train a network with the run's policy, or with another one."""
     focus = build(dataclasses.replace(config.weighting, policy="PFLP")) if config.sampler == "focus" else None
     precision = networks.resolve_precision(config.precision, shape=config.shape)
     training = scans["train"]
@@ -159,7 +161,7 @@ def train(config: RunConfig, network: nn.Module, scans: Mapping[str, data.ScanDa
             network,
             training,
             scans["validation"],
-            policy=weighting_policy(config),
+            policy=policy or weighting_policy(config),
             training=config.training,
             positive_weight=networks.positive_weights(training.target, training.known) if is_balanced else None,
             precision=precision,
