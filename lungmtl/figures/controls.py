@@ -15,6 +15,7 @@ def live(draw: Callable[..., Any], controls: Mapping[str, Widget]) -> None:
     """
 
     def drawn() -> Any:
+        """The picture of the controls' present values, or the sentence that refuses them."""
         try:
             return draw(**{name: control.value for name, control in controls.items()})
         except ValueError as error:

@@ -32,13 +32,9 @@ def protocol(text: str, study: str) -> str:
         return UNPLANNED.format(study)
     prose = "".join(part for part in re.split(r"(?m)^(?=##? )", prose) if _is_of(study, part, list(plans)))
     prose = re.sub(r"(?m)^(#+ )", r"#\1", re.sub(r"(?m)^# .*\n", "", prose).strip())
-    return (
-        prose
-        + "\n\n"
-        + "\n".join(
-            f"- {name}: {shown(value, '; ' if name == 'contrasts' else ', ')}" for name, value in plans[study].items()
-        )
-    )
+    parts = {"contrasts": "; "}  # a contrast is itself a list
+    lines = [f"- {name}: {shown(value, parts.get(name, ', '))}" for name, value in plans[study].items()]
+    return f"{prose}\n\n" + "\n".join(lines)
 
 
 def contrasts(text: str, study: str) -> list[list[Any]]:

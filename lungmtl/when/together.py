@@ -39,6 +39,7 @@ def mgda(_: Sequence[Policy]) -> Callable:
     """Frank-Wolfe, as many iterations as TorchJD's, which stops each student at a step below 0.001."""
 
     def weigh(gramians: np.ndarray, moving: np.ndarray) -> np.ndarray:
+        """The point of least length on the gradients' simplex, (S, T)."""
         seeds, lengths = np.arange(len(moving)), np.diagonal(gramians, axis1=1, axis2=2)
         alpha = moving / moving.sum(axis=1, keepdims=True).clip(min=1)
         along = np.matmul(gramians, alpha[:, :, None])[:, :, 0]  # (S, T)
@@ -64,6 +65,7 @@ def pcgrad(policies: Sequence[Policy]) -> Callable:
     generators = [np.random.default_rng(policy.seed) for policy in policies]
 
     def weigh(gramians: np.ndarray, moving: np.ndarray) -> np.ndarray:
+        """Sums of the projected gradients' weights, (S, T)."""
         n_tasks = moving.shape[1]
         drawn = [generator.random((n_tasks, n_tasks)) for generator in generators]
         return projected(gramians, np.stack(drawn).argsort(axis=2))
@@ -88,6 +90,7 @@ def imtlg(_: Sequence[Policy]) -> Callable:
     """Weights of equal projections, which sum to 1."""
 
     def weigh(gramians: np.ndarray, moving: np.ndarray) -> np.ndarray:
+        """Weights from the Gramians' inverse and the gradients' lengths, (S, T)."""
         lengths = np.sqrt(np.diagonal(gramians, axis1=1, axis2=2))
         found = (np.linalg.pinv(gramians, rcond=moving.shape[1] * EPS, hermitian=True) @ lengths[:, :, None])[:, :, 0]
         total = found.sum(axis=1, keepdims=True)
