@@ -1,21 +1,16 @@
 """Ranges of a run's settings: one rule per line, whose sentence the error says."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from typing import Any
 
 from lungmtl.data import KINDS
 from lungmtl.network import NETWORKS, SAMPLERS
-
-if TYPE_CHECKING:
-    from lungmtl.study.config import RunConfig
 
 Rule = tuple[str, bool, str]  # field, whether it holds, what is required
 PHANTOM_SHARES = [f"phantom_{name}" for name in ("relatedness", "exposure_severity", "invisible", "wall_masses")]
 
 
-def check_ranges(config: RunConfig) -> None:
-    """Check every setting by itself and against the others.
+def check_ranges(config: Any) -> None:
+    """Check every setting of a RunConfig, by itself and against the others.
 
     Raises:
         ValueError: If a rule does not hold; the first is named.
@@ -26,7 +21,7 @@ def check_ranges(config: RunConfig) -> None:
                 raise ValueError(f"`{name}` must be {requirement}. Found {getattr(config, name)!r}.")
 
 
-def _of_cohort(c: RunConfig) -> list[Rule]:
+def _of_cohort(c: Any) -> list[Rule]:
     """Run, phantom and splits."""
     ratios = c.phantom_odds_ratios
     return [
@@ -49,7 +44,7 @@ def _of_cohort(c: RunConfig) -> list[Rule]:
     ]
 
 
-def _of_labels(c: RunConfig) -> list[Rule]:
+def _of_labels(c: Any) -> list[Rule]:
     """Labels that training keeps, and the model's grid."""
     kept = c.labelling.tasks
     has_central = set(c.tasks[:1]) <= set(kept)
@@ -72,7 +67,7 @@ def _of_labels(c: RunConfig) -> list[Rule]:
     ]
 
 
-def _of_policy(c: RunConfig) -> list[Rule]:
+def _of_policy(c: Any) -> list[Rule]:
     """Tasks, weights, PFLP and ITW."""
     order = c.pflp_order or c.tasks
     return [
@@ -88,7 +83,7 @@ def _of_policy(c: RunConfig) -> list[Rule]:
     ]
 
 
-def _of_training(c: RunConfig) -> list[Rule]:
+def _of_training(c: Any) -> list[Rule]:
     """Network, optimiser and machine."""
     return [
         ("network", c.network in NETWORKS, f"one of {', '.join(NETWORKS)}"),
