@@ -13,7 +13,7 @@ from lungmtl.data.cohort import included
 class ScanDataset(torch.utils.data.Dataset):
     """Prepared scans, read one file at a time: (volume, target, known).
 
-    An item is the volume float32 (1, Z, Y, X) in [0, 1], the targets float32 (T,) with 0 where not known, and bool
+    An item is the volume float16 (1, Z, Y, X) in [0, 1], the targets float32 (T,) with 0 where not known, and bool
     (T,) that says which are known.
     """
 
@@ -42,7 +42,7 @@ class ScanDataset(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Read one scan."""
         array = np.load(self._file(self.scans[index]), allow_pickle=False)
-        volume = torch.from_numpy(array).float().unsqueeze(0)  # (1, Z, Y, X)
+        volume = torch.from_numpy(array).unsqueeze(0)  # (1, Z, Y, X)
         return volume, self.target[index], self.known[index]
 
     def predictions(self, probability: np.ndarray) -> pd.DataFrame:

@@ -1,4 +1,10 @@
-"""Augmentation: what a scanner and a patient's position vary, drawn anew for every batch."""
+"""Augmentation: what a scanner and a patient's position vary, drawn anew for every batch.
+
+All slices of a scan move alike in plane. Scans are therefore held as columns along z: each voxel in plane is then a
+weighted sum of four rows of a table, which `embedding_bag` computes for a whole batch straight from the training set.
+"""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -9,36 +15,79 @@ MAX_SHIFT_FRACTION = 0.05  # of the grid, along each axis
 MAX_ROTATION_DEG = 8.0  # about the body's long axis
 MAX_SCALE = 0.06
 MAX_NOISE = 0.015  # standard deviation on the [0, 1] scale
+AIR = 2.0**-7  # noise fades out below, and is none outside the lungs, where volumes are 0
+N_OFFSETS = 2**20  # places in the pool of noise where a scan's may begin
 
 
-def augmented(volume: Tensor, generator: torch.Generator) -> Tensor:
-    """Flip left-right, shift, rotate about the long axis, scale in plane, add noise inside the lungs: same shape."""
-    n, _, n_z, _, _ = volume.shape
+def columns(volume: Tensor) -> Tensor:
+    """A scan (1, Z, Y, X) as its columns along z, (Y*X, Z)."""
+    return volume.flatten(2)[0].t().contiguous()
 
-    def draw(limit: float) -> Tensor:
+
+class Augmentation:
+    """Flip left-right, shift, rotate about the long axis, scale in plane, add noise inside the lungs.
+
+    Noise comes from a pool drawn once: a scan takes a part of it from a random place, with a random factor and sign.
+
+    Args:
+        shape: Voxels of a scan, (Z, Y, X).
+        generator: Draws, on the CPU, what each scan of a batch undergoes.
+        seed: Of the pool.
+        like: Tensor of the device and type in which to compute.
+    """
+
+    def __init__(self, shape: Sequence[int], generator: torch.Generator, *, seed: int, like: Tensor):
+        self.shape, self.generator = tuple(shape), generator
+        n_values = self.shape[0] * self.shape[1] * self.shape[2] + N_OFFSETS
+        self.pool = torch.randn(n_values, generator=torch.Generator().manual_seed(seed)).to(like)
+
+    def __call__(self, held: Tensor, scans: Tensor) -> Tensor:
+        """A batch, (B, 1, Z, Y, X), of the scans with the numbers `scans` (B,) among those `held`, (N, Y*X, Z)."""
+        n_scans, (n_z, n_y, n_x) = len(scans), self.shape
+        motion = self._motions(n_scans).to(held.device)
+        index, weight = _neighbours(motion, n_y, n_x)  # (B, Y*X, 4)
+        index += (scans * (n_y * n_x))[:, None, None]
+        table, weight = held.flatten(0, 1), weight.to(held.dtype)
+        moved = functional.embedding_bag(
+            index.flatten(0, 1).int(), table, per_sample_weights=weight.flatten(0, 1), mode="sum"
+        ).view(n_scans, n_y * n_x, n_z)
+        volume = held.new_zeros(n_scans, n_z, n_y * n_x)
+        shifts = self._draw(n_scans, MAX_SHIFT_FRACTION * n_z).round().long().tolist()
+        factors = self._draw(n_scans, MAX_NOISE).tolist()
+        places = torch.randint(N_OFFSETS, (n_scans,), generator=self.generator).tolist()
+        for planes, source, shift, factor, place in zip(volume, moved, shifts, factors, places, strict=True):
+            planes[max(shift, 0) : n_z + min(shift, 0)] = source.t()[max(-shift, 0) : n_z - max(shift, 0)]
+            noise = self.pool[place : place + planes.numel()].view_as(planes)
+            planes.addcmul_(planes.clamp(max=AIR), noise, value=factor / AIR)
+        return volume.view(n_scans, 1, *self.shape)
+
+    def _draw(self, n_scans: int, limit: float) -> Tensor:
         """A value per scan, even between -limit and limit, (B,)."""
-        return (2 * torch.rand(n, generator=generator) - 1) * limit
+        return (2 * torch.rand(n_scans, generator=self.generator) - 1) * limit
 
-    angle, scale = torch.deg2rad(draw(MAX_ROTATION_DEG)), 1 + draw(MAX_SCALE)
-    flip = torch.where(torch.rand(n, generator=generator) < 0.5, -1.0, 1.0)
-    ratio = volume.shape[3] / volume.shape[4]  # affine_grid's unit is half an axis: y and x differ in length
-    rows = [
-        torch.stack([flip * scale * angle.cos(), -scale * angle.sin() * ratio, draw(2 * MAX_SHIFT_FRACTION)], dim=1),
-        torch.stack([flip * scale * angle.sin() / ratio, scale * angle.cos(), draw(2 * MAX_SHIFT_FRACTION)], dim=1),
-    ]
-    planes = volume[:, 0]  # (B, Z, Y, X): every slice moves alike, so Z can be the channels of a picture
-    grid = functional.affine_grid(torch.stack(rows, dim=1), planes.shape, align_corners=False)
-    moved = functional.grid_sample(planes, grid, align_corners=False)
-    shifts = draw(MAX_SHIFT_FRACTION * n_z).round().long().tolist()
-    for k, shift in enumerate(shifts):
-        moved[k] = _shifted(moved[k], shift)
-    noise = torch.randn(moved.shape, generator=generator).mul_(draw(MAX_NOISE).abs()[:, None, None, None])
-    return noise.mul_(moved > 0).add_(moved).clamp_(0, 1)[:, None]
+    def _motions(self, n_scans: int) -> Tensor:
+        """Where a voxel comes from: x and y in voxels from the centre, by x, y and 1, (B, 2, 3)."""
+        _, n_y, n_x = self.shape
+        angle, scale = torch.deg2rad(self._draw(n_scans, MAX_ROTATION_DEG)), 1 + self._draw(n_scans, MAX_SCALE)
+        flip = torch.where(torch.rand(n_scans, generator=self.generator) < 0.5, -1.0, 1.0)
+        cos, sin = scale * angle.cos(), scale * angle.sin()
+        shift_x, shift_y = (self._draw(n_scans, MAX_SHIFT_FRACTION * n) for n in (n_x, n_y))
+        return torch.stack([flip * cos, -sin, shift_x, flip * sin, cos, shift_y], dim=1).view(n_scans, 2, 3)
 
 
-def _shifted(planes: Tensor, shift: int) -> Tensor:
-    """Move along the first axis by whole voxels, air coming in."""
-    moved = torch.roll(planes, shift, dims=0)
-    if shift:
-        moved[slice(0, shift) if shift > 0 else slice(shift, None)] = 0
-    return moved
+def _neighbours(motion: Tensor, n_y: int, n_x: int) -> tuple[Tensor, Tensor]:
+    """The four voxels between which each voxel in plane comes to lie, and their weights: (B, Y*X, 4) each.
+
+    A neighbour outside the grid is air: its weight is 0.
+    """
+    size = torch.tensor([n_x, n_y], device=motion.device)[:, None, None]
+    x, y = (torch.arange(n, device=motion.device) - (n - 1) / 2 for n in (n_x, n_y))
+    by_x, by_y, shift = motion[..., None, None].unbind(dim=2)  # (B, 2, 1, 1)
+    source = (by_x * x + by_y * y[:, None] + shift + (size - 1) / 2)[..., None]  # (B, 2, Y, X, 1)
+    corner = source.floor() + torch.arange(2, device=motion.device)  # (B, 2, Y, X, 2)
+    is_inside = (corner >= 0) & (corner < size[..., None])
+    weight = (1 - (source - corner).abs()) * is_inside
+    corner = corner * is_inside
+    index = corner[:, 1, ..., None] * n_x + corner[:, 0, ..., None, :]  # (B, Y, X, 2, 2)
+    weight = weight[:, 1, ..., None] * weight[:, 0, ..., None, :]
+    return index.long().view(len(motion), -1, 4), weight.view(len(motion), -1, 4)

@@ -51,7 +51,8 @@ def forward(model: nn.Module, volume: Tensor, precision: str) -> tuple[Tensor, T
     if precision == "bf16" and volume.device.type == "cpu" and min(volume.shape[2:]) < MIN_BF16_VOXELS:
         least, found = MIN_BF16_VOXELS, tuple(volume.shape[2:])
         raise ValueError(f"bf16 on a CPU must have at least {least} voxels along every axis. Found {found}: use fp32.")
-    volume = volume.contiguous(memory_format=torch.channels_last_3d)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    volume = volume.to(dtype, memory_format=torch.channels_last_3d)
     with torch.autocast(volume.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
         features = model.encode(volume)
         return model.read(features)[0], features

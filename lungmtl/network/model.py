@@ -81,11 +81,13 @@ class MultiTaskNet(nn.Module):
 
     def read(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Shared features to what `forward` returns."""
-        scores = torch.cat([self.attention[task](features) for task in self.tasks], dim=1)  # (B, T, z, y, x)
+        scores = functional.conv3d(features, *_joined(self.attention, self.tasks))  # (B, T, z, y, x)
         attention = scores.float().flatten(2).softmax(dim=2)  # (B, T, zyx)
         pooled = torch.einsum("btv,bfv->tbf", attention, features.float().flatten(2))  # (T, B, F)
-        logits = [self.subnetwork[task](pool) for task, pool in zip(self.tasks, pooled, strict=True)]
-        return torch.cat(logits, dim=1).float(), attention.view_as(scores)
+        layers = [_stacked([self.subnetwork[task][layer] for task in self.tasks]) for layer in (0, 2)]
+        inner = functional.relu(torch.baddbmm(layers[0][1], pooled, layers[0][0]))  # (T, B, F)
+        logits = torch.baddbmm(layers[1][1], inner, layers[1][0])  # (T, B, 1)
+        return logits[..., 0].t().float(), attention.view_as(scores)
 
     def shared_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters of the encoder."""
@@ -96,6 +98,17 @@ def _shortcut(n_in: int, n_out: int, stride: int) -> nn.Module:
     if n_in == n_out and stride == 1:
         return nn.Identity()
     return nn.Sequential(nn.Conv3d(n_in, n_out, 1, stride=stride, bias=False), nn.BatchNorm3d(n_out))
+
+
+def _joined(heads: nn.ModuleDict, tasks: Sequence[str]) -> list[Tensor]:
+    """Weight and bias of all tasks' layers as those of one layer."""
+    return [torch.cat([getattr(heads[task], name) for task in tasks]) for name in ("weight", "bias")]
+
+
+def _stacked(layers: Sequence[nn.Linear]) -> tuple[Tensor, Tensor]:
+    """Weights (T, n_in, n_out) and biases (T, 1, n_out) of one linear layer per task."""
+    weight, bias = (torch.stack([getattr(layer, name) for layer in layers]) for name in ("weight", "bias"))
+    return weight.transpose(1, 2), bias[:, None]
 
 
 def _attention(n_features: int) -> nn.Module:

@@ -31,6 +31,7 @@ class Natural(Sampler[list[int]]):
     def __init__(self, scans: Dataset, batch_size: int, generator: torch.Generator, *, focus: Policy | None = None):
         self.n_scans, self.batch_size, self.generator, self.focus = len(scans), batch_size, generator, focus
         self.epoch, self.position, self._drawn_from, self._resumed_at = 0, 0, None, None
+        self.ahead: list[int] = []  # the batch after the one given last, in the same epoch
         self._prepare(scans)
 
     def __len__(self) -> int:
@@ -48,6 +49,7 @@ class Natural(Sampler[list[int]]):
             self._resumed_at = None
         while self.position < len(self):
             self.position += 1
+            self.ahead = batches[self.position] if self.position < len(self) else []
             yield batches[self.position - 1]
         torch.randperm(self.n_scans, generator=self.generator)  # torch's sampler draws this, too: same bits
         self.epoch, self.position = self.epoch + 1, 0

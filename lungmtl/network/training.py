@@ -13,7 +13,7 @@ import functools
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,9 +23,10 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from lungmtl.network.augmentation import augmented
+from lungmtl.network.augmentation import Augmentation, columns
 from lungmtl.network.checkpoint import Checkpoints, State
 from lungmtl.network.device import forward, pick_device
+from lungmtl.network.held import Held
 from lungmtl.network.losses import task_losses
 from lungmtl.network.sampling import Natural
 from lungmtl.network.settings import Training
@@ -81,8 +82,11 @@ def fit(
     model.to(device, memory_format=torch.channels_last_3d)
     generator = torch.Generator().manual_seed(seed)
     batches = sampler(train_set, training.batch_size, generator)
-    loader = DataLoader(train_set, batch_sampler=batches, generator=generator)
-    n_steps = training.epochs * len(loader)
+    dtype = torch.bfloat16 if precision == "bf16" else None
+    held = Held(train_set, device, dtype=dtype, arranged=columns if training.augment else torch.Tensor.contiguous)
+    checked_on = Held(validation_set, device, dtype=dtype)
+    augmented = Augmentation(train_set[0][0].shape[1:], generator, seed=seed, like=torch.empty(0, device=device, dtype=dtype)) if training.augment else torch.Tensor.__getitem__
+    n_steps = training.epochs * len(batches)
     checkpoints = checkpoints or Checkpoints()
     state = State(model, policy, batches, functools.partial(_optimiser, model, training=training), n_steps)
     if checkpoints.resume(state):
@@ -92,10 +96,9 @@ def fit(
     for epoch in range(state.epoch, training.epochs):
         start = time.perf_counter() - state.seconds
         model.train()
-        for volume, target, known in loader:
-            volume = augmented(volume, generator) if training.augment else volume
-            volume, target, known = (tensor.to(device) for tensor in (volume, target, known))
-            logits, features = forward(model, volume, precision)
+        for index in batches:
+            volumes, place, target, known = held.batch(index, batches.ahead)
+            logits, features = forward(model, augmented(volumes, place), precision)
             losses = task_losses(logits, target, known, positive_weight=positive_weight)  # (T,)
             step = len(state.steps)
             progress = Progress(step, n_steps, epoch, training.epochs)
@@ -109,7 +112,7 @@ def fit(
             state.seconds = time.perf_counter() - start
             checkpoints.keep(state)
         trained = _epoch_rows("train", epoch, state.seen, model.tasks, positive_weight, state.seconds)
-        checked = _check_epoch(epoch, model, validation_set, training.batch_size, precision, positive_weight)
+        checked = _check_epoch(epoch, model, checked_on.in_order(training.batch_size), precision, positive_weight)
         state.history += trained + checked
         state.keep_better(checked[0]["auc"] if training.selection == "best_auc" else epoch)
         logger.info(_epoch_line(epoch, training.epochs, trained, checked))
@@ -120,7 +123,7 @@ def fit(
 
 def predict(model: nn.Module, scans: Dataset, *, batch_size: int, precision: str) -> np.ndarray:
     """Probability of every task for every scan, in the order of `scans`: float64 (N, T)."""
-    logits, _, _ = _outputs(model, scans, batch_size, precision)
+    logits, _, _ = _outputs(model, DataLoader(scans, batch_size), precision)
     return torch.sigmoid(logits.double()).numpy()
 
 
@@ -148,7 +151,9 @@ def _step(
 def _optimiser(
     model: nn.Module, n_steps: int, training: Training
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    optimiser = torch.optim.AdamW(model.parameters(), training.learning_rate, weight_decay=training.weight_decay)
+    optimiser = torch.optim.AdamW(
+        model.parameters(), training.learning_rate, weight_decay=training.weight_decay, fused=True
+    )
     rate = functools.partial(learning_rate_share, n_steps=n_steps, warmup=training.warmup)
     return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
 
@@ -172,19 +177,20 @@ def _update(
         raise ValueError(f"The loss must stay finite. Found {loss.item()} in step {step}.")
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
-    nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
+    nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM, foreach=True)
     optimiser.step()
     schedule.step()
 
 
 @torch.inference_mode()
-def _outputs(model: nn.Module, scans: Dataset, batch_size: int, precision: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits, targets and known flags of all scans, (N, T) each, on the CPU."""
+def _outputs(model: nn.Module, scans: Iterable[Sequence[Tensor]], precision: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits, targets and known flags of all batches (volume, target, known), (N, T) each, on the CPU."""
     model.eval()
     device = next(model.parameters()).device
-    batches = []
-    for volume, target, known in DataLoader(scans, batch_size):
-        batches.append((forward(model, volume.to(device), precision)[0].cpu(), target, known))
+    batches = [
+        (forward(model, volume.to(device), precision)[0].cpu(), target.cpu(), known.cpu())
+        for volume, target, known in scans
+    ]
     return tuple(torch.cat(parts) for parts in zip(*batches, strict=True))
 
 
@@ -206,11 +212,15 @@ def _step_row(
 
 
 def _check_epoch(
-    epoch: int, model: nn.Module, scans: Dataset, batch_size: int, precision: str, positive_weight: Tensor | None
+    epoch: int,
+    model: nn.Module,
+    scans: Iterable[Sequence[Tensor]],
+    precision: str,
+    positive_weight: Tensor | None,
 ) -> list[dict]:
     """Rows of the validation scans after an epoch."""
     start = time.perf_counter()
-    outputs = [_outputs(model, scans, batch_size, precision)]
+    outputs = [_outputs(model, scans, precision)]
     return _epoch_rows("validation", epoch, outputs, model.tasks, positive_weight, time.perf_counter() - start)
 
 
