@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lungmtl.network import augmentation
-from lungmtl.network.augmentation import augmented
+from lungmtl.network.augmentation import Augmentation, columns
 from lungmtl.network.device import MIN_BF16_VOXELS, forward, resolve_precision, seed_everything
 from lungmtl.network.losses import task_losses
 from lungmtl.network.model import MultiTaskNet
@@ -115,6 +115,11 @@ def test_a_task_unknown_in_every_batch_is_blank_in_the_steps():
     fitted = run(scans(8, known=False), policy=BW(TASKS, [1, 1]))
     assert fitted.steps["loss_lung_cancer"].isna().all()
     assert (fitted.steps["loss"] == 0).all()
+
+
+def augmented(volume, generator):
+    held = torch.stack([columns(scan) for scan in volume])
+    return Augmentation(volume.shape[2:], generator, seed=0, dtype=volume.dtype)(held, torch.arange(len(volume)))
 
 
 @pytest.mark.parametrize("limit", ["MAX_SHIFT_FRACTION", "MAX_ROTATION_DEG", "MAX_SCALE", "MAX_NOISE"])

@@ -33,24 +33,31 @@ class Augmentation:
         shape: Voxels of a scan, (Z, Y, X).
         generator: Draws, on the CPU, what each scan of a batch undergoes.
         seed: Of the pool.
-        like: Tensor of the device and type in which to compute.
+        dtype, device: Of the volumes.
     """
 
-    def __init__(self, shape: Sequence[int], generator: torch.Generator, *, seed: int, like: Tensor):
+    def __init__(
+        self,
+        shape: Sequence[int],
+        generator: torch.Generator,
+        *,
+        seed: int,
+        dtype: torch.dtype,
+        device: torch.device | None = None,
+    ):
         self.shape, self.generator = tuple(shape), generator
         n_values = self.shape[0] * self.shape[1] * self.shape[2] + N_OFFSETS
-        self.pool = torch.randn(n_values, generator=torch.Generator().manual_seed(seed)).to(like)
+        self.pool = torch.randn(n_values, generator=torch.Generator().manual_seed(seed)).to(device, dtype)
 
     def __call__(self, held: Tensor, scans: Tensor) -> Tensor:
         """A batch, (B, 1, Z, Y, X), of the scans with the numbers `scans` (B,) among those `held`, (N, Y*X, Z)."""
         n_scans, (n_z, n_y, n_x) = len(scans), self.shape
-        motion = self._motions(n_scans).to(held.device)
-        index, weight = _neighbours(motion, n_y, n_x)  # (B, Y*X, 4)
-        index += (scans * (n_y * n_x))[:, None, None]
-        table, weight = held.flatten(0, 1), weight.to(held.dtype)
-        moved = functional.embedding_bag(
-            index.flatten(0, 1).int(), table, per_sample_weights=weight.flatten(0, 1), mode="sum"
-        ).view(n_scans, n_y * n_x, n_z)
+        index, weight = _neighbours(self._motions(n_scans).to(held.device), n_y, n_x)  # (4, B, Y*X)
+        index += (scans * (n_y * n_x)).int()[:, None]
+        index, weight = (part.flatten(1).t().contiguous() for part in (index, weight.to(held.dtype)))  # (B*Y*X, 4)
+        table = held.flatten(0, 1)
+        moved = functional.embedding_bag(index, table, per_sample_weights=weight, mode="sum")
+        moved = moved.view(n_scans, n_y * n_x, n_z)
         volume = held.new_zeros(n_scans, n_z, n_y * n_x)
         shifts = self._draw(n_scans, MAX_SHIFT_FRACTION * n_z).round().long().tolist()
         factors = self._draw(n_scans, MAX_NOISE).tolist()
@@ -76,18 +83,19 @@ class Augmentation:
 
 
 def _neighbours(motion: Tensor, n_y: int, n_x: int) -> tuple[Tensor, Tensor]:
-    """The four voxels between which each voxel in plane comes to lie, and their weights: (B, Y*X, 4) each.
+    """The four voxels between which each voxel in plane comes to lie, and their weights: (4, B, Y*X) each.
 
     A neighbour outside the grid is air: its weight is 0.
     """
     size = torch.tensor([n_x, n_y], device=motion.device)[:, None, None]
     x, y = (torch.arange(n, device=motion.device) - (n - 1) / 2 for n in (n_x, n_y))
     by_x, by_y, shift = motion[..., None, None].unbind(dim=2)  # (B, 2, 1, 1)
-    source = (by_x * x + by_y * y[:, None] + shift + (size - 1) / 2)[..., None]  # (B, 2, Y, X, 1)
-    corner = source.floor() + torch.arange(2, device=motion.device)  # (B, 2, Y, X, 2)
-    is_inside = (corner >= 0) & (corner < size[..., None])
+    source = by_x * x + by_y * y[:, None] + (shift + (size - 1) / 2)  # (B, 2, Y, X)
+    below = source.floor()
+    corner = torch.stack([below, below + 1])  # (2, B, 2, Y, X)
+    is_inside = (corner >= 0) & (corner < size)
     weight = (1 - (source - corner).abs()) * is_inside
-    corner = corner * is_inside
-    index = corner[:, 1, ..., None] * n_x + corner[:, 0, ..., None, :]  # (B, Y, X, 2, 2)
-    weight = weight[:, 1, ..., None] * weight[:, 0, ..., None, :]
-    return index.long().view(len(motion), -1, 4), weight.view(len(motion), -1, 4)
+    corner = (corner * is_inside).int()
+    index = corner[:, None, :, 1] * n_x + corner[None, :, :, 0]  # (2, 2, B, Y, X)
+    weight = weight[:, None, :, 1] * weight[None, :, :, 0]
+    return index.view(4, len(motion), -1), weight.view(4, len(motion), -1)

@@ -1,5 +1,6 @@
 """Scans where the network computes: all in one tensor of its device, or read ahead batch by batch."""
 
+import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,9 +28,10 @@ class Held:
         device: torch.device,
         *,
         dtype: torch.dtype | None,
-        arranged: Callable[[Tensor], Tensor] = torch.Tensor.contiguous,
+        arranged: Callable[[Tensor], Tensor] | None = None,
     ):
-        self.scans, self.device, self.dtype, self.arranged = scans, device, dtype, arranged
+        self.scans, self.device, self.arranged = scans, device, arranged or torch.Tensor.contiguous
+        self.dtype = dtype or scans[0][0].dtype
         self._reader = ThreadPoolExecutor(1)
         self._coming: dict[tuple[int, ...], object] = {}
         first = self._read([0])
@@ -57,13 +59,13 @@ class Held:
     def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Volumes, target and known of all scans, batch by batch."""
         parts = [*torch.arange(len(self.scans)).split(batch_size), torch.arange(0)]
-        for part, following in zip(parts[:-1], parts[1:], strict=True):
+        for part, following in itertools.pairwise(parts):
             volumes, place, target, known = self.batch(part.tolist(), following.tolist())
             yield volumes[place], target, known
 
     def _read(self, index: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         items = [self.scans[k] for k in index]
-        volumes = torch.stack([self.arranged(volume).to(self.dtype or volume.dtype) for volume, _, _ in items])
+        volumes = torch.stack([self.arranged(volume).to(self.dtype) for volume, _, _ in items])
         parts = (volumes, *(torch.stack([item[part] for item in items]) for part in (1, 2)))
         if self.device.type == "cuda":
             parts = (part.pin_memory() for part in parts)

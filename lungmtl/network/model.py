@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lungmtl.network.norm import Norm
+
 REDUCTION = 8  # input voxels per feature voxel along each axis
 ATTENTION_GAIN = 3.0  # chosen by us: attention starts on strong features; from a random start some seeds never learn it
 
@@ -26,9 +28,9 @@ class ResidualBlock(nn.Module):
     def __init__(self, n_in: int, n_out: int, *, stride: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv3d(n_in, n_out, 3, stride=stride, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm3d(n_out)
+        self.norm1 = Norm(n_out)
         self.conv2 = nn.Conv3d(n_out, n_out, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm3d(n_out)
+        self.norm2 = Norm(n_out)
         self.shortcut = _shortcut(n_in, n_out, stride)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -56,7 +58,7 @@ class MultiTaskNet(nn.Module):
         n_features = 8 * width
         self.encoder = nn.Sequential(
             nn.Conv3d(1, width, 3, stride=2, padding=1, bias=False),
-            nn.BatchNorm3d(width),
+            Norm(width),
             nn.ReLU(),
             ResidualBlock(width, 2 * width, stride=2),
             ResidualBlock(2 * width, 4 * width, stride=2),
@@ -97,7 +99,7 @@ class MultiTaskNet(nn.Module):
 def _shortcut(n_in: int, n_out: int, stride: int) -> nn.Module:
     if n_in == n_out and stride == 1:
         return nn.Identity()
-    return nn.Sequential(nn.Conv3d(n_in, n_out, 1, stride=stride, bias=False), nn.BatchNorm3d(n_out))
+    return nn.Sequential(nn.Conv3d(n_in, n_out, 1, stride=stride, bias=False), Norm(n_out))
 
 
 def _joined(heads: nn.ModuleDict, tasks: Sequence[str]) -> list[Tensor]:

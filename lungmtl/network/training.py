@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import logging
 import math
+import operator
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
@@ -25,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lungmtl.network.augmentation import Augmentation, columns
 from lungmtl.network.checkpoint import Checkpoints, State
-from lungmtl.network.device import forward, pick_device
+from lungmtl.network.device import forward, keep_memory, pick_device
 from lungmtl.network.held import Held
 from lungmtl.network.losses import task_losses
 from lungmtl.network.sampling import Natural
@@ -78,14 +79,17 @@ def fit(
             the loss stops being finite.
     """
     _check(model, train_set, policy, training)
+    keep_memory()
     device = pick_device()
     model.to(device, memory_format=torch.channels_last_3d)
     generator = torch.Generator().manual_seed(seed)
     batches = sampler(train_set, training.batch_size, generator)
     dtype = torch.bfloat16 if precision == "bf16" else None
-    held = Held(train_set, device, dtype=dtype, arranged=columns if training.augment else torch.Tensor.contiguous)
-    checked_on = Held(validation_set, device, dtype=dtype)
-    augmented = Augmentation(train_set[0][0].shape[1:], generator, seed=seed, like=torch.empty(0, device=device, dtype=dtype)) if training.augment else torch.Tensor.__getitem__
+    held = Held(train_set, device, dtype=dtype, arranged=columns if training.augment else None)
+    held_out = Held(validation_set, device, dtype=dtype)
+    draw_batch = operator.getitem
+    if training.augment:
+        draw_batch = Augmentation(train_set[0][0].shape[1:], generator, seed=seed, dtype=held.dtype, device=device)
     n_steps = training.epochs * len(batches)
     checkpoints = checkpoints or Checkpoints()
     state = State(model, policy, batches, functools.partial(_optimiser, model, training=training), n_steps)
@@ -98,7 +102,7 @@ def fit(
         model.train()
         for index in batches:
             volumes, place, target, known = held.batch(index, batches.ahead)
-            logits, features = forward(model, augmented(volumes, place), precision)
+            logits, features = forward(model, draw_batch(volumes, place), precision)
             losses = task_losses(logits, target, known, positive_weight=positive_weight)  # (T,)
             step = len(state.steps)
             progress = Progress(step, n_steps, epoch, training.epochs)
@@ -112,7 +116,7 @@ def fit(
             state.seconds = time.perf_counter() - start
             checkpoints.keep(state)
         trained = _epoch_rows("train", epoch, state.seen, model.tasks, positive_weight, state.seconds)
-        checked = _check_epoch(epoch, model, checked_on.in_order(training.batch_size), precision, positive_weight)
+        checked = _check_epoch(epoch, model, held_out.in_order(training.batch_size), precision, positive_weight)
         state.history += trained + checked
         state.keep_better(checked[0]["auc"] if training.selection == "best_auc" else epoch)
         logger.info(_epoch_line(epoch, training.epochs, trained, checked))

@@ -32,7 +32,7 @@ def environment(*, threads: int, precision: str) -> dict[str, Any]:
         precision: The precision in use, bf16 or fp32.
     Returns:
         Keys of `SECTIONS["environment"]` in `study.record`, and `peak_memory_mb`; commit is "unknown" without git,
-            gpu "" without a CUDA device.
+            gpu and cudnn "" without a CUDA device.
     """
     import torch  # takes seconds to import, and only a run needs it here
 
@@ -46,6 +46,7 @@ def environment(*, threads: int, precision: str) -> dict[str, Any]:
         "numpy": np.__version__,
         "cpu": _cpu_name(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
+        "cudnn": str(torch.backends.cudnn.version() or "") if torch.cuda.is_available() else "",
         "threads": threads,
         "precision": precision,
         "peak_memory_mb": peak_memory_mb(),
