@@ -375,7 +375,7 @@ def test_an_item_is_the_volume_its_targets_and_what_is_known(prepared):
     assert len(data) == 3
     volume, target, known = data[2]
     assert volume.shape == (1, 4, 5, 6)
-    assert volume.dtype == target.dtype == torch.float32
+    assert (volume.dtype, target.dtype) == (torch.float16, torch.float32)
     assert (volume == 0.75).all()
     assert target.tolist() == [0.0, 0.0]  # an unknown target is 0 and masked
     assert known.tolist() == [True, False]
