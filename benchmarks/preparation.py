@@ -38,7 +38,6 @@ from scipy import ndimage
 from threadpoolctl import threadpool_limits
 
 from benchmarks import masses
-from lungmtl.data.air import aerated
 from lungmtl.data.cohort import read_cohort
 from lungmtl.data.grid import middle_voxel
 from lungmtl.data.lungs import BODY_HU, MIN_LUNG_L, Lungs, find_lungs, lung_mask
@@ -140,7 +139,7 @@ def _speed(series: Path, lobes: Path, place: Path, repeats: int) -> float:
     print(f"one scan, {volume.hu.shape[0]} slices, processor seconds, median of {repeats}")
     totals = {grid: _print_stages(f"lungmtl, {grid}", ours[grid]) for grid in GRIDS}
     straight_s = _print_stages("straightforward, 1 mm", straight)
-    air = aerated(volume, find_region(volume))[0].whole(volume)
+    air = find_region(volume).lungs.whole(volume)
     truth = (labels >= LOBES[0]) & (labels <= LOBES[1])
     dice, tight_dice, straight_dice = (_dice(found, truth) for found in (air, lung_mask(volume), straight_mask))
     for grid, total_s in totals.items():

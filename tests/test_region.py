@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from chests import chest
 
-from lungmtl.data.air import aerated
+from lungmtl.data.air import pool_l
 from lungmtl.data.lungs import lung_mask
 from lungmtl.data.plausibility import gas, sides, symmetry
 from lungmtl.data.reading import read_volume
@@ -92,7 +92,7 @@ def test_bowel_table_and_chest_wall_stay_out(case, whole):
 
 def test_the_air_in_the_region_is_the_tight_mask_of_a_healthy_chest(case, whole):
     volume, lung = case
-    air, dark_l = aerated(volume, whole)
+    air, dark_l = whole.lungs, pool_l(volume, whole)
     found = air.whole(volume)
     assert 2 * np.count_nonzero(found & lung) / (np.count_nonzero(found) + np.count_nonzero(lung)) > 0.995
     assert dark_l < 0.1

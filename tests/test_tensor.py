@@ -9,6 +9,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 from chests import chest, fine_chest
 
+from lungmtl.data import region
 from lungmtl.data.lungs import find_lungs
 from lungmtl.data.preparation import Preparation
 from lungmtl.data.reading import read_volume
@@ -28,6 +29,27 @@ def test_a_prepared_scan_is_windowed_lung_on_the_asked_grid():
     np.testing.assert_allclose(tensor[2:14, 2:12, 2:12], 150 / 1400, atol=1e-3)  # float16
     np.testing.assert_allclose(tensor[2:14, 2:12, 16:26], 150 / 1400, atol=1e-3)
     assert np.count_nonzero(tensor) == 2 * 12 * 10 * 10
+
+
+def test_the_wide_region_shows_tissue_with_a_fifth_of_its_contrast(monkeypatch):
+    volume = read_volume(REAL_CT)
+    shown = prepare(volume, SPEC).astype(np.float32)
+    bounds = []
+    for contrast in (0, 1):
+        monkeypatch.setattr(region, "TISSUE_CONTRAST", contrast)
+        bounds.append(prepare(volume, SPEC).astype(np.float32))
+    air, whole = bounds
+    np.testing.assert_allclose(shown, air + 0.2 * (whole - air), atol=1e-3)  # float16
+    assert (whole - air).max() > 0.5
+
+
+def test_the_wide_region_shows_the_lungs_air_as_the_tight_one_does():
+    volume = read_volume(REAL_CT)
+    wide, tight = region.find_region(volume), find_lungs(volume)
+    full = [np.argwhere(wide.contrast(z) == 1) for z in range(len(wide.mask))]
+    assert sum(map(len, full)) == np.count_nonzero(wide.lungs.mask)
+    both = np.count_nonzero(wide.lungs.whole(volume) & tight.whole(volume))
+    assert 2 * both > 0.97 * (np.count_nonzero(wide.lungs.mask) + np.count_nonzero(tight.mask))
 
 
 def test_preparing_does_not_depend_on_where_the_patient_lies():

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from lungmtl.data.air import aerated
+from lungmtl.data.air import pool_l
 from lungmtl.data.cohort import exclude_failed, included, numbers_of
 from lungmtl.data.images import place_of, reason, stamp
 from lungmtl.data.inventory import leak_notes, mix, shared
@@ -168,11 +168,10 @@ def find_shown(volume: Volume, own: Lungs | None) -> tuple[np.ndarray, dict]:
         ScanError: If it is not a chest.
     """
     region = find_region(volume)
-    lungs, dark_l = aerated(volume, region)
-    lungs = lungs.whole(volume)
+    lungs = region.lungs.whole(volume)
     hu = volume.hu[:, ::2, ::2]
     found = {"air_hu": air_hu(hu, lungs[:, ::2, ::2]), "tissue_off_hu": tissue_off_hu(hu), "left_out": 0.0}
-    found["dark_l"] = round(dark_l, 3)
+    found["dark_l"] = round(pool_l(volume, region), 3)
     found |= {name: round(float(getattr(region, name)), 3) for name in ("left_l", "right_l", "gas_l", "cut_cm2")}
     if own is not None:
         shown = own.whole(volume)

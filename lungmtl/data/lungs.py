@@ -48,6 +48,10 @@ class Lungs:
         mask[self.box] = self.mask
         return mask
 
+    def contrast(self, z: int) -> np.ndarray:
+        """Share of its contrast with which each voxel of a slice of the box is shown, (Y, X); 0 outside the lungs."""
+        return self.mask[z]
+
 
 class Blocks(NamedTuple):
     """Blocks of a volume's voxels: their mean HU, (Z, Y, X), their sides in voxels and in mm, (z, y, x).
@@ -249,6 +253,14 @@ def closed(mask: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
     near = within(mask, CLOSING_MM, spacing_mm)
     shut = ~within(~near, CLOSING_MM, spacing_mm)
     return _filled(shut | mask, axes=(0, 1, 2))
+
+
+def closed_air(air: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+    """Close the lungs' air on blocks, bool (Z, Y, X); tissue beyond the blocks around it is left out."""
+    box = box_around(air, margin=[math.ceil(CLOSING_MM / s) + 1 for s in spacing_mm])
+    lungs = np.zeros_like(air)
+    lungs[box] = closed(air[box], spacing_mm)
+    return lungs
 
 
 def within(mask: np.ndarray, radius_mm: float, spacing_mm: Sequence[float]) -> np.ndarray:

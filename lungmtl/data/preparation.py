@@ -18,8 +18,9 @@ class Preparation:
         spacing_mm: Voxel size of the result in mm, (z, y, x).
         shape: Voxels of the result, (z, y, x).
         window_hu: HU mapped to 0 and to 1.
-        region: wide = the space inside the ribs, with what is not air; tight = the air of the lungs, closed by 10 mm.
-            Chosen by us: the paper masks by a segmentation and does not say what that does with disease at the wall.
+        region: wide = the space inside the ribs, with less contrast for what is not in the lungs' air; tight = the air
+            of the lungs, closed by 10 mm. Chosen by us: the paper masks by a segmentation and does not say what that
+            does with disease at the wall.
     """
 
     spacing_mm: Sequence[float]

@@ -20,13 +20,16 @@ from lungmtl.data.lungs import (
     airways,
     blocks_of,
     check_chest,
+    closed_air,
     grown,
     is_gas,
+    voxels_of,
     within,
 )
 from lungmtl.data.rays import BEYOND_MM, RIB_GAP_MM, RIM_MM, chest_half
 from lungmtl.data.volume import Volume
 
+TISSUE_CONTRAST = 0.2  # chosen by us: muscle is then as bright as lung of -790 HU
 OUTSIDE_HU = -950  # chosen by us: between air and the darkest blocks of lung, at the border of a slice
 BONES = (2, 98)  # percentiles of the rows with bone: a piece of air whose median lies beyond them is in the table
 MIN_PIECE_L = 0.02  # chosen by us: smaller pieces of air say nothing about the cavity
@@ -46,6 +49,7 @@ class Region(Lungs):
     """The chest cavity as `Lungs`, and the air in it.
 
     Attributes:
+        lungs: The part of the cavity that the tight mask of `find_lungs` is: the lungs' air, closed.
         air: Air of the lungs, bool, on the volume's blocks.
         left_l: Of that on the patient's left, in litres.
         right_l: And on the right.
@@ -53,11 +57,23 @@ class Region(Lungs):
         cut_cm2: Surface of the lungs at which the image ends.
     """
 
+    lungs: Lungs
     air: np.ndarray
     left_l: float
     right_l: float
     gas_l: float
     cut_cm2: float
+
+    def contrast(self, z: int) -> np.ndarray:
+        """Full in the lungs' air, closed, and TISSUE_CONTRAST in the rest of the cavity."""
+        shares = self.mask[z] * np.float32(TISSUE_CONTRAST)
+        first, *plane = (
+            slice(inner.start - box.start, inner.stop - box.start)
+            for inner, box in zip(self.lungs.box, self.box, strict=True)
+        )
+        if first.start <= z < first.stop:
+            shares[tuple(plane)][self.lungs.mask[z - first.start]] = 1
+        return shares
 
 
 class _Mirror(NamedTuple):
@@ -73,7 +89,8 @@ def find_region(volume: Volume) -> Region:
     Raises:
         ScanError: If it is not a chest: see `check_chest`.
     """
-    hu, factors, spacing_mm, _ = blocks_of(volume)
+    blocks = blocks_of(volume)
+    hu, factors, spacing_mm, _ = blocks
     outside, mirror = _outside(hu), _mirror_plane(hu)
     air, other = _lung_air(hu, outside, mirror, spacing_mm)
     block_l = math.prod(spacing_mm) * 1e-6
@@ -81,10 +98,11 @@ def find_region(volume: Volume) -> Region:
     gas_l = _in_body(other, hu, spacing_mm) * block_l
     check_chest(air, spacing_mm, gas_l=gas_l)
     cavity = _cavity(air, hu, mirror, spacing_mm)
-    blocks = box_around(cavity)
-    mask = cavity[blocks].repeat(factors[0], axis=0).repeat(factors[1], axis=1).repeat(factors[2], axis=2)
-    box = tuple(slice(int(b.start) * f, int(b.stop) * f) for b, f in zip(blocks, factors, strict=True))
-    return Region(box, mask, air, left_l, right_l, gas_l, _cut_cm2(air, outside, spacing_mm))
+    around = box_around(cavity)
+    mask = cavity[around].repeat(factors[0], axis=0).repeat(factors[1], axis=1).repeat(factors[2], axis=2)
+    box = tuple(slice(int(b.start) * f, int(b.stop) * f) for b, f in zip(around, factors, strict=True))
+    lungs = voxels_of(volume, closed_air(air, spacing_mm) & cavity, blocks)
+    return Region(box, mask, lungs, air, left_l, right_l, gas_l, _cut_cm2(air, outside, spacing_mm))
 
 
 def _outside(hu: np.ndarray) -> np.ndarray:

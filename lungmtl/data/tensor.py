@@ -26,8 +26,8 @@ def prepare(volume: Volume, preparation: Preparation) -> np.ndarray:
     """Turn a CT into what the network sees: lungs only, on a grid of fixed voxel size centred on them.
 
     The tight mask is closed by 10 mm, which takes in small nodules at the wall; it is not dilated, so that the bright
-    chest wall stays out. The wide region keeps masses at the wall, too. HU are windowed and masked before resampling: a
-    voxel at the edge fades out.
+    chest wall stays out. The wide region keeps masses at the wall, too, and shows what is not in the tight mask with
+    less contrast. HU are windowed and masked before resampling: a voxel at the edge fades out.
 
     Returns:
         float16 (Z, Y, X) in [0, 1]; 0 outside the lungs.
@@ -62,8 +62,8 @@ def resample_lungs(volume: Volume, lungs: Lungs, preparation: Preparation) -> Pr
     grid = lung_grid(mask, volume.spacing_mm, spacing_mm=preparation.spacing_mm, shape=preparation.shape)
 
     def masked(z: int) -> np.ndarray:
-        """A slice (Y, X), windowed, in HU above the window's low end; 0 outside the mask."""
-        return (hu[z].astype(np.float32).clip(low_hu, high_hu) - low_hu) * mask[z]
+        """A slice (Y, X), windowed, in HU above the window's low end, with its contrast; 0 outside the mask."""
+        return (hu[z].astype(np.float32).clip(low_hu, high_hu) - low_hu) * lungs.contrast(z)
 
     seen = linear_planes(masked, mask.shape, volume.spacing_mm, grid)
     tensor = np.empty(grid.shape, dtype=np.float16)
