@@ -5,6 +5,7 @@ from pathlib import Path
 import ipywidgets as widgets
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from drawings import missed
 from made_up import predictions
@@ -12,6 +13,7 @@ from made_up import predictions
 from lungmtl import comparison, figures
 from lungmtl.evidence import youden_threshold
 from lungmtl.figures import controls
+from lungmtl.study import collect
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "06_explore.ipynb"
 
@@ -91,3 +93,25 @@ def test_missed_scans_stand_apart_by_class_most_often_wrong_first():
     assert negatives.get_title(loc="left") == "false alarms: 13 of 20"
     assert positives.get_yticklabels()[0].get_text() == "s00005, 12 mm"
     assert [text.get_text() for text in positives.texts][:2] == ["1", "1"]
+
+
+def test_verdicts_of_a_choice_are_those_of_the_whole_study():
+    study = NOTEBOOK.parents[1] / "results" / "phantom-full"
+    tested = pd.read_csv(study / "tables" / "comparisons.csv")
+    rows = comparison.chosen(collect(study).predictions, ["STL", "MTL2", "ITW2"], [0, 1])
+    draws = {"task": "lung_cancer", "replicates": 20, "seed": 0}
+    table = comparison.comparison_table(rows, references=["STL", "MTL2"], **draws)
+
+    judged = comparison.judged_by(table, tested).set_index(["reference", "experiment"])
+
+    assert judged["verdict"].to_dict() == {
+        ("STL", "MTL2"): "not settled",
+        ("STL", "ITW2"): "not settled",
+        ("MTL2", "ITW2"): "not tested",
+    }
+    assert judged.loc[("STL", "ITW2"), "p_holm"] == pytest.approx(0.16, abs=0.005)
+    assert judged["difference"].tolist() == table["difference"].tolist()
+    assert set(judged["n_family"]) == {17}
+    words = {text.get_text() for axis in figures.forest(judged.reset_index()).axes for text in axis.texts}
+    assert {"not settled", "not tested", ""} <= words
+    assert "nan" not in words
