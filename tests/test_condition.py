@@ -198,9 +198,9 @@ def test_the_bar_says_since_when_and_for_how_long(study, monkeypatch):
     monkeypatch.setenv(workflow.STARTED, json.dumps([1e9, 2]))
     assert workflow.progress_bar(runs) == "[....................] 0/5 runs  3 min so far"
     prepared = write(folder.parents[1] / "preparation.csv", "")
-    os.utime(prepared, [1e9 + 30] * 2)
+    os.utime(prepared, (1e9 + 30, 1e9 + 30))
     for run, end in zip(runs, (110, 120, 200), strict=False):  # in two slots from 30 on: 80, 90 and 90 s by the clock
         execute(run)
-        os.utime(run_dir(run) / "record.json", [1e9 + end] * 2)
+        os.utime(run_dir(run) / "record.json", (1e9 + end, 1e9 + end))
     bar = "[############........] 3/5 runs  3 min so far, about 87 s to go, then the comparison"  # 260 / 3 * 2 / 2
     assert workflow.progress_bar(runs) == bar
