@@ -2,11 +2,12 @@
 
 import dataclasses
 import json
+import os
 
 import pytest
 from standin import write_notebook
 
-from lungmtl.files import sha256
+from lungmtl.files import sha256, write
 from lungmtl.study import estimate, outlook, workflow
 from lungmtl.study.condition import condition
 from lungmtl.study.config import RunConfig
@@ -189,13 +190,17 @@ def test_the_plan_says_what_would_run_and_why_and_how_long(study):
 
 
 def test_the_bar_says_since_when_and_for_how_long(study, monkeypatch):
-    config, _, _ = study
-    runs = [config, *(dataclasses.replace(config, experiment=name) for name in ("MTL", "STL", "MTL2"))]
-    assert workflow.progress_bar(runs) == "[....................] 0/4 runs"
-    monkeypatch.setattr("lungmtl.study.workflow.time.time", lambda: 1e9 + 120)
+    config, folder, _ = study
+    names = ("MTL", "STL", "MTL2", "ITW1")
+    runs = [config, *(dataclasses.replace(config, experiment=name) for name in names)]
+    assert workflow.progress_bar(runs) == "[....................] 0/5 runs"
+    monkeypatch.setattr("lungmtl.study.workflow.time.time", lambda: 1e9 + 200)
     monkeypatch.setenv(workflow.STARTED, json.dumps([1e9, 2]))
-    assert workflow.progress_bar(runs) == "[....................] 0/4 runs  2 min so far"
-    execute(config)
-    assert (
-        workflow.progress_bar(runs) == "[#####...............] 1/4 runs  2 min so far, about 90 s to go"
-    )  # 3 x 60 / 2
+    assert workflow.progress_bar(runs) == "[....................] 0/5 runs  3 min so far"
+    prepared = write(folder.parents[1] / "preparation.csv", "")
+    os.utime(prepared, (1e9 + 30, 1e9 + 30))
+    for run, end in zip(runs, (110, 120, 200), strict=False):  # in two slots from 30 on: 80, 90 and 90 s by the clock
+        execute(run)
+        os.utime(run_dir(run) / "record.json", (1e9 + end, 1e9 + end))
+    bar = "[############........] 3/5 runs  3 min so far, about 87 s to go, then the comparison"  # 260 / 3 * 2 / 2
+    assert workflow.progress_bar(runs) == bar

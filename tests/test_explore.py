@@ -5,8 +5,9 @@ from pathlib import Path
 import ipywidgets as widgets
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
-from drawings import missed
+from drawings import comparisons, missed
 from made_up import predictions
 
 from lungmtl import comparison, figures
@@ -91,3 +92,18 @@ def test_missed_scans_stand_apart_by_class_most_often_wrong_first():
     assert negatives.get_title(loc="left") == "false alarms: 13 of 20"
     assert positives.get_yticklabels()[0].get_text() == "s00005, 12 mm"
     assert [text.get_text() for text in positives.texts][:2] == ["1", "1"]
+
+
+def test_verdicts_of_a_choice_are_those_of_the_whole_study():
+    tested = pd.read_csv(NOTEBOOK.parents[1] / "results" / "phantom-full" / "tables" / "comparisons.csv")
+    picked = comparisons(["STL", "MTL", "ITW2"]).assign(reference=["STL", "STL", "ITW1"])  # all "lower", of 3
+
+    judged = comparison.judged_by(picked, tested)
+
+    assert judged["verdict"].tolist() == ["lower", "not settled", "not tested"]
+    assert judged["p_holm"].round(2).tolist()[:2] == [0.01, 0.16]
+    assert set(judged["n_family"]) == {17}
+    assert judged["difference"].tolist() == picked["difference"].tolist()
+    words = [text.get_text() for axis in figures.forest(judged).axes for text in axis.texts]
+    assert "nan" not in words
+    assert words[-3:] == ["", "", "not tested"]

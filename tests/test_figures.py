@@ -14,6 +14,7 @@ from matplotlib.text import Text
 
 from lungmtl.figures import (
     auc_by_task,
+    contour_maps,
     cooccurrence,
     coverage,
     forest,
@@ -355,3 +356,16 @@ def test_notebook_shows_the_figure_as_png():
 
     assert png.startswith(b"\x89PNG")
     assert metadata == {"alt": "Seconds per run from 127 (STL) to 127 (ITW3)."}
+
+
+def test_no_label_of_a_contour_is_cut_by_the_border_of_its_panel():
+    corner = np.full((4, 3), 0.005)
+    corner[0, 0] = -0.0004  # a short line of 0 around one corner
+    places = itertools.product([0, 1 / 3, 2 / 3, 1], [160, 640, 2560])
+    frame = pd.DataFrame(places, columns=["relatedness", "n_scans"]).assign(difference=corner.ravel(), n_steps=800)
+    frame = frame.assign(experiment="ITW2", reference="STL", low=-0.1, high=0.1, n_seeds=16)
+
+    panel = contour_maps(frame, titles={("ITW2", "STL"): "ITW2 minus STL"}).axes[0]
+
+    assert len(panel.texts) == 1
+    assert not panel.texts[0].get_visible()

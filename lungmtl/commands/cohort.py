@@ -15,16 +15,7 @@ from lungmtl import data
 from lungmtl.commands.options import add_allow_outside, add_workers, folder, places, planned
 from lungmtl.files import PROJECT, locked, write
 from lungmtl.sources import read_truth
-from lungmtl.study import (
-    FLOW_FILE,
-    NOTE_FILE,
-    PAGE_FILE,
-    READINGS_FILE,
-    RunConfig,
-    execute_notebook,
-    plan,
-    write_scans,
-)
+from lungmtl.study import FLOW_FILE, NOTE_FILE, PAGE_FILE, READINGS_FILE, RunConfig, plan, write_scans
 from lungmtl.tables import write_csv
 
 CHECK_NOTEBOOK = "01_cohort.ipynb"
@@ -210,7 +201,8 @@ def _print_verdicts(scans: pd.DataFrame, notes: Sequence[str]) -> None:
 
 def _write_page(config: RunConfig, tasks: Sequence[str], table: Path, out: Path) -> None:
     """Execute the cohort notebook on the checked cohort and make its page; drop the notebook, which contains paths."""
-    from lungmtl.report import write_html
+    from lungmtl.report import write_html  # papermill and nbconvert take two seconds to import
+    from lungmtl.study import execute_notebook
 
     parameters = {"cohort": str(table), "check_dir": str(out), "tasks": list(tasks)}
     names = (

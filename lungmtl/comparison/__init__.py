@@ -9,7 +9,8 @@ __getattr__, __dir__, __all__ = exports(
         "confirm": ["confirm_table", "failures_table", "mixed_table"],
         "curves": ["early_table", "reliability_table", "roc_table"],
         "differences": [
-            *("comparison_table", "ensemble_comparison_table", "gain_needed", "seed_comparison_table", "verdicts"),
+            *("comparison_table", "ensemble_comparison_table", "gain_needed", "judged_by", "seed_comparison_table"),
+            "verdicts",
         ],
         "learning": ["FLAT_RISE", "LEARNT_LOW", "ceiling_table", "learning_table", "learnt_table"],
         "missed": ["chosen", "missed_table"],

@@ -95,6 +95,22 @@ def verdicts(comparisons: pd.DataFrame) -> pd.Series:
     return comparisons.apply(_verdict, axis=1, result_type="reduce").astype(object)
 
 
+def judged_by(comparisons: pd.DataFrame, study: pd.DataFrame) -> pd.DataFrame:
+    """Comparisons of a choice of runs, with the adjusted p values, family and verdicts of the whole study.
+
+    Args:
+        comparisons: `COMPARISON_COLUMNS`.
+        study: The study's own, with verdict.
+    Returns:
+        The comparisons and verdict, which is "not tested", and p values NaN, for a pair that the study did not compare.
+    """
+    pair = ["experiment", "reference"]
+    own = study.set_index(pair)[["p_holm", "equivalence_p_holm", "verdict"]]
+    own = own.reindex(pd.MultiIndex.from_frame(comparisons[pair])).set_axis(comparisons.index)
+    n_family = study["n_family"].iloc[0]
+    return comparisons.assign(**own.fillna({"verdict": "not tested"}), n_family=n_family)
+
+
 def gain_needed(comparisons: pd.DataFrame) -> pd.Series:
     """The smallest difference that Holm's next step would call higher, given each comparison's standard error.
 

@@ -30,7 +30,7 @@ def forest(comparisons: pd.DataFrame) -> Figure:
 
     Args:
         comparisons: experiment, reference, difference, low, high, low_90, high_90, p_holm, equivalence_p_holm, margin,
-            verdict, interval, n_family, n_seeds, n, positives; NaN rows are left out.
+            verdict, interval, n_family, n_seeds, n, positives; rows without a difference are left out.
     """
     rows = comparisons.dropna(subset="difference")
     experiments = in_order(rows["experiment"])
@@ -69,7 +69,8 @@ def _draw_forest(axis: Axes, part: pd.DataFrame, rows: pd.DataFrame, style: dict
     _draw_differences(axis, part, rows, style)
     lines = {-0.9: FOREST_HEADS}
     for row in part.itertuples():
-        ps = ["< 0.001" if p < 0.001 else f"{p:.3f}" for p in (row.p_holm, row.equivalence_p_holm)]
+        adjusted = (row.p_holm, row.equivalence_p_holm)
+        ps = ["" if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}" for p in adjusted]
         lines[row.position] = (_interval(row), *ps, row.verdict)
     _write_columns(axis, lines, FOREST_COLUMNS)
     name_rows([axis], dict(enumerate(experiments)), grid=True)

@@ -15,6 +15,7 @@ from lungmtl.figures.words import captioned, seeds_of
 LIMIT = 0.08  # AUC difference at the ends of the colours
 LEVEL = 0.01  # a difference gets a frame if its interval excludes 0 and its value is beyond this
 LINES = {-LEVEL: "dashed", 0.0: "solid", LEVEL: "dotted"}  # contours
+EDGE = 0.03  # of a panel: a contour's label nearer to the border would be cut, and its line is left without one
 FINE = 61  # points per axis on which contours are interpolated
 
 
@@ -43,8 +44,9 @@ def contour_maps(contrasts: pd.DataFrame, *, titles: dict[tuple[str, str], str])
     figure = _panels(contrasts, titles, _contours, size_in=(2.4, 1.75))
     return captioned(
         figure,
-        f"Differences of test AUC, mean over {seeds_of(contrasts)}, interpolated in relatedness and log scans. Dots: "
-        "the cells computed; open: the 95 % t interval includes 0. Feature phantoms, not scans.",
+        f"Differences of test AUC, mean over {seeds_of(contrasts)}, interpolated in relatedness and log scans. Lines: "
+        f"0 (solid), {-LEVEL} (dashed), +{LEVEL} (dotted). Dots: the cells computed; open: the 95 % t interval "
+        "includes 0. Feature phantoms, not scans.",
     )
 
 
@@ -106,7 +108,9 @@ def _contours(axis: Axes, grid: dict[str, pd.DataFrame]) -> None:
     if drawn:
         options = {"linestyles": list(drawn.values()), "colors": "0.1", "linewidths": 1.2}
         lines = axis.contour(x, y, between, levels=list(drawn), **options)
-        axis.clabel(lines, fmt=lambda level: f"{level:+.2f}" if level else "0", fontsize=7)
+        for text in axis.clabel(lines, fmt=lambda level: f"{level:+.2f}" if level else "0", fontsize=7):
+            at = np.divide(np.subtract(text.get_position(), (x[0], y[0])), (x[-1] - x[0], y[-1] - y[0]))
+            text.set_visible(bool((np.abs(at - 0.5) < 0.5 - EDGE).all()))
     is_clear = _is_clear(grid)[::-1].ravel()
     places = np.stack(np.meshgrid(down, across, indexing="ij"), -1).reshape(-1, 2)
     for shown, color in ((is_clear, "0.1"), (~is_clear, "white")):

@@ -53,11 +53,11 @@ class RunConfig:
     phantom_wall_masses: float = 0.0  # share of the visible cancers that are a mass at the chest wall
     split_fractions: list[float] = dataclasses.field(default_factory=lambda: [0.743, 0.082, 0.175])  # paper's split
     split_seed: int = 0  # seeds the split of patients whose split column is blank
-    labels: str = "all"  # of training scans: all, disjoint (one pattern per scan) or matched (all, on as many scans)
-    label_patterns: list[str] = dataclasses.field(default_factory=list)  # tasks that a scan keeps, joined by "+"
-    label_proportions: list[float] = dataclasses.field(default_factory=list)  # of the patterns; empty is equal shares
-    label_seed: int = 0  # seeds which scan keeps which pattern, and the shuffle
-    shuffle_tasks: list[str] = dataclasses.field(default_factory=list)  # tasks that get labels of other training scans
+    labels: str = "all"  # training labels kept: all, disjoint (one pattern per scan) or matched (control of disjoint)
+    label_patterns: list[str] = dataclasses.field(default_factory=list)  # patterns such as "copd+asthma", one per scan
+    label_proportions: list[float] = dataclasses.field(default_factory=list)  # share of scans per pattern; empty: equal
+    label_seed: int = 0  # seeds which scan gets which pattern, and the shuffle of shuffle_tasks
+    shuffle_tasks: list[str] = dataclasses.field(default_factory=list)  # tasks whose training labels are shuffled
     # preparation
     spacing_mm: list[float] = dataclasses.field(default_factory=lambda: [8.0, 8.0, 8.0])  # voxel size in mm, (z, y, x)
     shape: list[int] = dataclasses.field(default_factory=lambda: [32, 32, 40])  # model grid in voxels, (z, y, x)
@@ -85,7 +85,7 @@ class RunConfig:
     # training
     epochs: int = 3  # passes over the training scans
     batch_size: int = 8  # scans per optimiser step
-    sampler: str = "natural"  # of batches: natural, each (every task labelled), turns (by task) or focus (PFLP's task)
+    sampler: str = "natural"  # batches: natural (any scan), each (all tasks labelled), turns (one task) or focus (PFLP)
     learning_rate: float = 0.001  # peak of the schedule
     weight_decay: float = 0.01  # AdamW
     warmup: float = 0.1  # fraction of the steps with a rising learning rate; it falls over the last quarter
@@ -94,7 +94,7 @@ class RunConfig:
     selection: str = "last"  # rule for the epoch kept: last, or best_auc (central task, validation)
     precision: str = "fp32"  # auto, bf16 or fp32; auto is bf16 where the processor has it
     threads: int = 1  # CPU threads of this run
-    checkpoint_minutes: float = 1.0  # time between two checkpoints, from which an interrupted run goes on
+    checkpoint_minutes: float = 1.0  # minutes between checkpoints; an interrupted run goes on from the last one
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> "RunConfig":

@@ -49,10 +49,16 @@ def pace(config: RunConfig, records: Sequence[dict[str, Any]]) -> Pace | None:
 
 
 def remaining_s(runs: Sequence[RunConfig], waiting: Collection[str], *, since: float, slots: int) -> float:
-    """Seconds until the waiting runs are done, from the runs completed since a time; 0 before the first."""
+    """Seconds until the waiting runs are done, from the runs completed since a time; 0 before the first.
+
+    Durations are those of the clock, the start of a run's processes included: a run began when the scans were prepared,
+    or when the run that was completed `slots` places before it left a slot free.
+    """
+    prepared = plan.study_dir(runs[0]) / plan.PREPARATION_FILE
+    begin = max(since, prepared.stat().st_mtime if prepared.is_file() else since)
     records = [plan.run_dir(config) / plan.RECORD_FILE for config in runs if plan.name_of(config) not in waiting]
-    recent = [path for path in records if path.is_file() and path.stat().st_mtime > since]
-    seconds = [sum(record["seconds"].values()) for path in recent for record in _read(path)]
+    ends = sorted(end for path in records if path.is_file() and (end := path.stat().st_mtime) > begin)
+    seconds = [end - free for free, end in zip([begin] * slots + ends, ends, strict=False)]
     return statistics.mean(seconds) * len(waiting) / min(slots, max(1, len(waiting))) if seconds else 0.0
 
 

@@ -84,7 +84,7 @@ def progress_bar(runs: Sequence[RunConfig]) -> str:
     began, slots = json.loads(os.environ[STARTED])
     left = remaining_s(runs, waiting, since=began, slots=slots)
     bar += f"  {duration(time.time() - began)} so far"
-    return f"{bar}, about {duration(left)} to go" if left else bar
+    return f"{bar}, about {duration(left)} to go, then the comparison" if left else bar
 
 
 def _checked_profile(profile: str) -> Path:
