@@ -115,8 +115,8 @@ def _block_means(hu: np.ndarray, factors: Sequence[int]) -> np.ndarray:
     (fz, fy, fx), (nz, ny, nx) = factors, (size // factor for size, factor in zip(hu.shape, factors, strict=True))
     means = np.empty((nz, ny, nx), dtype=np.float32)
     for z in range(nz):  # a slab at a time, which stays in the processor's cache
-        rows = hu[z * fz : (z + 1) * fz, : ny * fy, : nx * fx].sum(axis=0, dtype=np.int32)  # (Y, X)
-        rows = rows.reshape(ny, fy, nx * fx).sum(axis=1, dtype=np.int32)  # (y, X)
+        slab = hu[z * fz : (z + 1) * fz, : ny * fy, : nx * fx].reshape(fz, ny, fy, nx * fx)
+        rows = slab.sum(axis=(0, 2), dtype=np.int32)  # (y, X)
         means[z] = sum(rows[:, x::fx] for x in range(fx))  # (y, x)
     means /= math.prod(factors)
     return means
