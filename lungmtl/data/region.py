@@ -38,6 +38,7 @@ BASE_MM = 30.0  # chosen by us: radius of a mass on the diaphragm that its surro
 DOWN_MM = 15.0  # chosen by us: the right dome stands about so much higher than the left
 MASS_MM = 60.0  # chosen by us: a mass of that size on the recess is taken in; for 90 mm so are kidneys and stomach
 RECESS_MM = 15.0  # chosen by us: so far below, near the ribs, a full recess may lie
+LOW, FRONT = (0.15, 0.5), 0.25  # of the lungs' height, and of their air from the front: there the middle lobe lies
 UP_MM = 25.0  # chosen by us: one apex may stand so much higher
 
 
@@ -51,6 +52,7 @@ class Region(Lungs):
         right_l: And on the right.
         gas_l: Air in the body that is not the lungs'.
         cut_cm2: Surface of the lungs at which the image ends.
+        front_right: Share of the right lung in the air low in front; NaN where there is none.
     """
 
     air: np.ndarray
@@ -58,12 +60,14 @@ class Region(Lungs):
     right_l: float
     gas_l: float
     cut_cm2: float
+    front_right: float
 
 
 class _Mirror(NamedTuple):
     y: np.ndarray  # (Y, X), row of each block's mirror image
     x: np.ndarray
     left: np.ndarray  # bool (Y, X), the patient's left half
+    depth: np.ndarray  # (Y, X), blocks along the plane, from front to back
     inside: np.ndarray  # bool (Y, X), where the mirror image lies in the slice
 
 
@@ -84,7 +88,8 @@ def find_region(volume: Volume) -> Region:
     blocks = box_around(cavity)
     mask = cavity[blocks].repeat(factors[0], axis=0).repeat(factors[1], axis=1).repeat(factors[2], axis=2)
     box = tuple(slice(int(b.start) * f, int(b.stop) * f) for b, f in zip(blocks, factors, strict=True))
-    return Region(box, mask, air, left_l, right_l, gas_l, _cut_cm2(air, outside, spacing_mm))
+    cut_cm2 = _cut_cm2(air, outside, spacing_mm)
+    return Region(box, mask, air, left_l, right_l, gas_l, cut_cm2, _front_right(air, mirror))
 
 
 def _outside(hu: np.ndarray) -> np.ndarray:
@@ -116,7 +121,7 @@ def _mirror_plane(hu: np.ndarray) -> _Mirror:
     y, x = np.tensordot(turn.T, np.indices(seen.shape) - center, axes=1)
     index = np.rint(np.tensordot(turn, np.stack([y, 2 * middle - x]), axes=1) + center).astype(np.intp)
     last = np.array(seen.shape)[:, None, None] - 1
-    return _Mirror(*index.clip(0, last), x > middle, ((index >= 0) & (index <= last)).all(axis=0))
+    return _Mirror(*index.clip(0, last), x > middle, y, ((index >= 0) & (index <= last)).all(axis=0))
 
 
 def _reflected(mask: np.ndarray, mirror: _Mirror) -> np.ndarray:
@@ -181,6 +186,17 @@ def _cut_cm2(air: np.ndarray, outside: np.ndarray, spacing_mm: Sequence[float]) 
         faces = np.count_nonzero(lung[1:] & out[:-1]) + np.count_nonzero(lung[:-1] & out[1:])
         area += face * (faces + np.count_nonzero(lung[[0, -1]]))
     return area
+
+
+def _front_right(air: np.ndarray, mirror: _Mirror) -> float:
+    height = box_around(air)[0]
+    low, high = (height.start + int(share * (height.stop - height.start)) for share in LOW)
+    columns = air.sum(axis=0)  # (Y, X)
+    rows = np.rint(mirror.depth - mirror.depth.min()).astype(np.intp)
+    behind = np.bincount(rows.ravel(), weights=columns.ravel()).cumsum()
+    front = air[low:high].sum(axis=0) * (rows < np.searchsorted(behind, FRONT * behind[-1]))
+    n = front.sum()
+    return float(front[~mirror.left].sum() / n) if n else math.nan
 
 
 def _cavity(air: np.ndarray, hu: np.ndarray, mirror: _Mirror, spacing_mm: Sequence[float]) -> np.ndarray:
