@@ -96,7 +96,7 @@ def middle_lobe(row: Any) -> str:
     if symmetry(row) or not row.front_right < FRONT_RIGHT:
         return ""
     found = f"Of the air low in front, the right lung holds {row.front_right:.0%}; usual is over {FRONT_RIGHT:.0%}"
-    return f"{found}. The middle lobe may be {NOT_ALL}, or the right diaphragm or the heart lies unusually."
+    return f"{found}. The middle lobe may be {NOT_ALL}, or the diaphragm or heart lies unusually, as if mirrored."
 
 
 def gas(row: Any) -> str:

@@ -22,6 +22,7 @@ from lungmtl.data.lungs import (
     check_chest,
     grown,
     is_gas,
+    thickened,
     within,
 )
 from lungmtl.data.rays import BEYOND_MM, RIB_GAP_MM, RIM_MM, chest_half
@@ -205,7 +206,7 @@ def _cavity(air: np.ndarray, hu: np.ndarray, mirror: _Mirror, spacing_mm: Sequen
     base = _base(both, spacing_mm) - DOWN_MM / z_mm  # (Y, X)
     seen = both.any(axis=(1, 2)).nonzero()[0]
     slices = slice(max(0, int(seen[0] - DOWN_MM / z_mm)), int(seen[-1] + UP_MM / z_mm) + 1)
-    bone = _thick(hu[slices] > BONE_HU, int(RIB_GAP_MM / z_mm))
+    bone = thickened(hu[slices] > BONE_HU, int(RIB_GAP_MM / z_mm))
     height = np.arange(len(hu))[slices, None, None] - base
     cavity = within(air, RIM_MM, spacing_mm)
     for half, medial in ((mirror.left, -1), (~mirror.left, 1)):
@@ -217,15 +218,6 @@ def _cavity(air: np.ndarray, hu: np.ndarray, mirror: _Mirror, spacing_mm: Sequen
             deep = (height[part] >= 0) | (shell & (height[part] >= -RECESS_MM / z_mm))
             cavity[slices][part] |= inside & deep & half[:, part[2]]
     return cavity
-
-
-def _thick(mask: np.ndarray, n_slices: int) -> np.ndarray:
-    """A mask (Z, Y, X), grown by so many slices up and down: 20 times as fast as a maximum filter."""
-    thick = mask.copy()
-    for step in range(1, n_slices + 1):
-        thick[step:] |= mask[:-step]
-        thick[:-step] |= mask[step:]
-    return thick
 
 
 def _base(both: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
