@@ -63,6 +63,15 @@ def test_a_mass_stays_in(case, place, diameter_mm, side, seed):
     assert share(find_region(ill.volume), ill.ill & lung) >= KEPT
 
 
+@pytest.mark.parametrize(("at", "seed"), [((73, 42, 48), 56), ((70, 42, 64), 16)])
+def test_a_small_mass_leaves_no_notch_in_the_region(at, seed):
+    volume = read_volume(ROOT / "tests" / "data" / "lidc_idri_0001_4mm.nii.gz")
+    lung, spacing_mm = lung_mask(volume), np.array(volume.spacing_mm)
+    ill = masses._solid(lung.shape, spacing_mm, np.array(at) * spacing_mm, 8, seed) & lung
+    ill_hu = np.where(ill, masses.MASS_HU, volume.hu).astype(np.int16)
+    assert share(find_region(Volume(ill_hu, volume.spacing_mm)), ill) == 1  # 0.95 without closing
+
+
 @pytest.mark.parametrize(("side", "upper"), [("right", False), ("left", False), ("right", True), ("left", True)])
 def test_a_consolidated_lobe_stays_in(case, side, upper):
     volume, lung = case
@@ -122,7 +131,7 @@ def test_shifted_hu_do_not_open_the_body(case, off_hu):
     volume, lung = case
     region = find_region(Volume((volume.hu + np.int16(off_hu)).clip(-1024), volume.spacing_mm))
     assert share(region, lung) > 0.97
-    assert np.count_nonzero(region.mask) < 2 * np.count_nonzero(lung)
+    assert np.count_nonzero(region.mask) < 2.05 * np.count_nonzero(lung)
 
 
 def test_a_chest_without_bones_has_a_region():

@@ -40,6 +40,7 @@ DOWN_MM = 15.0  # chosen by us: the right dome stands about so much higher than 
 MASS_MM = 60.0  # chosen by us: a mass of that size on the recess is taken in; for 90 mm so are kidneys and stomach
 RECESS_MM = 15.0  # chosen by us: so far below, near the ribs, a full recess may lie
 LOW, FRONT = (0.15, 0.5), 0.25  # of the lungs' height, and of their air from the front: there the middle lobe lies
+NOTCH_MM = 6.0  # chosen by us: half the width of a notch that a small mass leaves at the wall
 UP_MM = 25.0  # chosen by us: one apex may stand so much higher
 
 
@@ -217,7 +218,16 @@ def _cavity(air: np.ndarray, hu: np.ndarray, mirror: _Mirror, spacing_mm: Sequen
             inside, shell = chest_half(*lungs, np.ascontiguousarray(bone[part]), spacing_mm, medial)
             deep = (height[part] >= 0) | (shell & (height[part] >= -RECESS_MM / z_mm))
             cavity[slices][part] |= inside & deep & half[:, part[2]]
-    return cavity
+    return _without_notches(cavity, spacing_mm)
+
+
+def _without_notches(cavity: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+    n_steps, closed = int(NOTCH_MM / max(spacing_mm[1:])), cavity
+    for _ in range(2):  # grow, then grow what is left out
+        for _ in range(n_steps):
+            closed = grown(closed)
+        closed = ~closed
+    return cavity | closed
 
 
 def _base(both: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
