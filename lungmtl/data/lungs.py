@@ -234,7 +234,7 @@ def check_chest(lungs: np.ndarray, spacing_mm: Sequence[float], *, gas_l: float)
     if litres < WHOLE_LUNGS_L and end_cm2 >= END_SHARE * areas_cm2.max():
         must += f", and {WHOLE_LUNGS_L:g} L where it is cut off"
         found = f"{litres:.2f} L, with {end_cm2:.0f} cm2 in the first or last slice"
-        raise ScanError(f"{must}. Found {found}: not a chest.")
+        raise ScanError(f"{must}. Found {found}: a slab of a chest, or not a chest.")
 
 
 def _two_largest(air: np.ndarray, hu: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
