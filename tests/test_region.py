@@ -1,10 +1,12 @@
 """Region: what disease takes from the lungs stays in, in tight fields of view too; bowel and table stay out."""
 
 import importlib.util
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from chests import chest
 
@@ -124,6 +126,33 @@ def test_tight_fields_of_view_lose_no_lung(case):
         assert share(region, seen) >= 0.97, name
         if "240 mm" in name or "cut" in name or "hole" in name:
             assert f"{region.cut_cm2:.0f} cm2" in sides(region), name
+
+
+TABLE = ROOT / "results" / "region" / "tables" / "kept.csv"
+COVERAGE = """
+import pathlib, sys
+from benchmarks import preparation
+preparation.KEPT = pathlib.Path(sys.argv.pop())
+preparation.main()
+"""
+
+
+def least_kept(column, *kinds):
+    frame = pd.read_csv(TABLE)
+    return frame.loc[frame["what"].isin(kinds), column].min()
+
+
+def test_the_table_reaches_what_is_asked():
+    assert least_kept("wide_in_chest", "round mass", "lobulated mass") >= 100 * KEPT
+    assert least_kept("wide", "consolidation", "effusion, the lung") >= 100 * KEPT
+    assert least_kept("wide", "lung") >= 97
+
+
+@pytest.mark.slow
+def test_the_table_is_what_the_regions_keep_at_full_size(tmp_path):
+    command = [sys.executable, "-c", COVERAGE, "--coverage", "--folder", tmp_path, tmp_path / "kept.csv"]
+    subprocess.run(command, cwd=ROOT, check=True)
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "kept.csv"), pd.read_csv(TABLE), rtol=0, atol=0.11)
 
 
 @pytest.mark.parametrize("off_hu", [-100, 55, 200])
