@@ -44,6 +44,12 @@ def lung_grid(
     return Grid(center_mm, tuple(float(s) for s in spacing_mm), tuple(int(n) for n in shape))
 
 
+def box_of(shape: Sequence[int], spacing_mm: Sequence[float], grid: Grid) -> tuple[slice, ...]:
+    """Slices (z, y, x) of the grid outside which `linear_planes` of an array of `shape` are 0."""
+    sizes = zip(shape, spacing_mm, strict=True)
+    return tuple(_used(_axis_weights(n, s, grid, axis).T) for axis, (n, s) in enumerate(sizes))
+
+
 def to_grid(
     array: np.ndarray, volume_spacing_mm: Sequence[float], grid: Grid, *, fill: float, order: int
 ) -> np.ndarray:
@@ -64,32 +70,30 @@ def to_grid(
     if order == 0:
         return _nearest(array, volume_spacing_mm, grid, fill)
     fill = np.float32(fill)
-    box, planes = linear_planes(lambda z: array[z].astype(np.float32) - fill, array.shape, volume_spacing_mm, grid)
-    out = np.full(grid.shape, fill)
-    out[box] += np.stack(list(planes))
+    planes = linear_planes(lambda z: array[z].astype(np.float32) - fill, array.shape, volume_spacing_mm, grid)
+    out = np.empty(grid.shape, dtype=np.float32)
+    for target, plane in zip(out, planes, strict=True):
+        np.add(plane, fill, out=target)
     return out
 
 
 def linear_planes(
     plane: Callable[[int], np.ndarray], shape: Sequence[int], spacing_mm: Sequence[float], grid: Grid
-) -> tuple[tuple[slice, ...], Iterator[np.ndarray]]:
-    """Resample an array of which `plane(z)` gives slice z, float32 (Y, X).
+) -> Iterator[np.ndarray]:
+    """Resample an array of which `plane(z)` gives slice z, float32 (Y, X): the grid's planes (y, x), 0 outside.
 
-    Returns:
-        Slices (z, y, x) of the grid's box in which the array lies, and the box's planes (y, x); all else is 0.
+    A plane is to be used before the next ones are taken: their memory is used again.
     """
     sizes = zip(shape, spacing_mm, strict=True)
-    box, bands = zip(*(_bands(n, s, grid, axis) for axis, (n, s) in enumerate(sizes)), strict=True)
-    return box, _planes(plane, bands, [b.stop - b.start for b in box[1:]])
-
-
-def _planes(plane: Callable[[int], np.ndarray], bands: Sequence[list], shape: Sequence[int]) -> Iterator[np.ndarray]:
-    z_bands, y_bands, x_bands = bands
+    z_bands, y_bands, x_bands = (_bands(n, s, grid, axis) for axis, (n, s) in enumerate(sizes))
+    most = max(weights.shape[1] for *_, weights in z_bands)
+    many, band = (np.empty((n, *grid.shape[1:]), dtype=np.float32) for n in (most, min(BAND, grid.shape[0])))
     for _, used, weights in z_bands:
-        planes = np.empty((weights.shape[1], *shape), dtype=np.float32)
-        for index in range(len(planes)):
+        (n, n_used), planes = weights.shape, many[: weights.shape[1]]
+        for index in range(n_used):
             _resample_plane(plane(used.start + index), y_bands, x_bands, planes[index])
-        yield from np.tensordot(weights, planes, axes=1)  # (z, y, x)
+        np.dot(weights, planes.reshape(n_used, -1), out=band[:n].reshape(n, -1))
+        yield from band[:n]  # (z, y, x)
 
 
 def _resample_plane(plane: np.ndarray, y_bands: list, x_bands: list, out: np.ndarray) -> None:
@@ -100,19 +104,11 @@ def _resample_plane(plane: np.ndarray, y_bands: list, x_bands: list, out: np.nda
         out[to] = weights @ rows[used]  # (y, x)
 
 
-def _bands(n: int, spacing_mm: float, grid: Grid, axis: int) -> tuple[slice, list[tuple[slice, slice, np.ndarray]]]:
-    """Grid voxels along one axis that have weights, and these, BAND of the grid's voxels at a time.
-
-    Of each band: its voxels, counted from the first that has weights, the input voxels that they need, weights.
-    """
+def _bands(n: int, spacing_mm: float, grid: Grid, axis: int) -> list[tuple[slice, slice, np.ndarray]]:
+    """Weights along one axis, BAND grid voxels at a time: which these are, which input voxels they need, weights."""
     weights = _axis_weights(n, spacing_mm, grid, axis)
-    box, bands = _used(weights.T), []
-    for k in range(0, len(weights), BAND):
-        start, stop = max(k, box.start), min(k + BAND, box.stop)
-        if start < stop:
-            used = _used(weights[start:stop])
-            bands.append((slice(start - box.start, stop - box.start), used, weights[start:stop, used]))
-    return box, bands
+    parts = [(slice(k, k + BAND), weights[k : k + BAND]) for k in range(0, len(weights), BAND)]
+    return [(to, _used(part), part[:, _used(part)]) for to, part in parts]
 
 
 def _axis_weights(n: int, spacing_mm: float, grid: Grid, axis: int) -> np.ndarray:
