@@ -1,7 +1,7 @@
 """Disease drawn into a CT, and how much of it a mask keeps: masses, a consolidated lobe, an effusion, tight fields.
 
-Everything is drawn in place of lung and touches it: a mass at the wall bulges inwards from it. Arrays are (Z, Y, X),
-LPS, HU.
+Everything is drawn in place of lung and touches it: a mass at the wall bulges inwards from it. In the recess, which is
+thinner than a large mass, the rest is drawn in place of ribs, wall and liver. Arrays are (Z, Y, X), LPS, HU.
 """
 
 import dataclasses
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from scipy import ndimage
+from scipy.spatial import ConvexHull, Delaunay
 
 from lungmtl.data.grid import box_around
 from lungmtl.data.volume import Volume
@@ -16,6 +17,8 @@ from lungmtl.data.volume import Volume
 DIAMETERS_MM = (8, 12, 20, 30, 40, 50, 70, 90)
 PLACES = ("lateral wall", "back wall", "mediastinum", "apex", "base", "recess", "fissure")
 MASS_HU, LOBE_HU, FLUID_HU, NOISE_HU = 40, 30, 10, 15
+RIBS, BELOW = (92, 115), (1, 2, 3, 5, 6)  # labels of the published mask; below the diaphragm: spleen to stomach
+RIB_GAP_MM, RIB_MM = 10.0, 9.0  # between ribs in z, half; a rib and the pleura
 SUNK_MM = 2.0  # a mass is this deep in the wall, so that no lung is between the two
 
 
@@ -44,6 +47,18 @@ def with_mass(volume: Volume, lung: np.ndarray, place: str, side: str, diameter_
     center = anchor * spacing + np.array(inward) * (0 if place == "fissure" else radius_mm - SUNK_MM)
     ill = _solid(lung.shape, spacing, center, radius_mm, seed)
     return Disease(_drawn(volume, ill, MASS_HU), ill, lung | ill)
+
+
+def in_chest(labels: np.ndarray, lung: np.ndarray, spacing_mm: tuple[float, ...]) -> np.ndarray:
+    """Inside of the ribs and not in an organ below the diaphragm; all lung is. Fat below it counts as inside, too."""
+    gap = int(RIB_GAP_MM / spacing_mm[0])
+    ribs = ndimage.maximum_filter1d((labels >= RIBS[0]) & (labels <= RIBS[1]), 2 * gap + 1, axis=0)
+    inside, index = np.zeros(lung.shape, dtype=bool), np.indices(lung.shape[1:])
+    for z in ribs.any(axis=(1, 2)).nonzero()[0]:
+        points = np.argwhere(ribs[z])
+        hull = Delaunay(points[ConvexHull(points).vertices]).find_simplex(np.moveaxis(index, 0, -1)) >= 0
+        inside[z] = ndimage.distance_transform_edt(hull, sampling=spacing_mm[1:]) > RIB_MM
+    return (inside & ~np.isin(labels, BELOW)) | lung
 
 
 def with_lobe(volume: Volume, lung: np.ndarray, lobe: np.ndarray) -> Disease:

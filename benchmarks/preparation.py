@@ -1,8 +1,8 @@
 """Preparation of a real chest CT, from DICOM to the model's tensor, against a straightforward pipeline in the same run.
 
 `python -m benchmarks.preparation [--folder FOLDER] [--repeats 3] [--rows 10000] [--scans 64] [--slices 800]` prints
-(with --coverage only the share of drawn disease, and of lung in tight fields of view, that both regions keep, which
-`results/region/tables/kept.csv` then holds)
+(with --coverage only the share of drawn disease, and of lung in tight fields of view, that both regions keep, of masses
+also the share that lies inside the chest and what the wide region keeps of that: `results/region/tables/kept.csv`)
 
 - seconds to read, find the lungs, resample and write, on the paper's grid and the phantom study's, and the same for the
   pipeline that one would write first with SimpleITK and SciPy; both one thread, in turn, medians of processor seconds;
@@ -241,11 +241,16 @@ def _coverage(volume: Volume, labels: np.ndarray) -> None:
     lung, rows = lung_mask(volume), []
     wide = find_region(volume)
     print(f"volume of the wide region: {np.count_nonzero(wide.mask) / np.count_nonzero(lung):.2f} x the tight mask")
-    print(f"{'%':60s}{'tight':>8s}{'wide':>8s}")
+    chest = masses.in_chest(labels, lung, volume.spacing_mm)
+    print(f"{'%':66s}{'tight':>8s}{'wide':>8s}{'in chest':>10s}{'wide, of that':>15s}")
     for what, place, side, size_mm, drawn, where in _cases(volume, lung, labels):
-        kept = {name: _kept(find, drawn, where) for name, find in (("tight", find_lungs), ("wide", find_region))}
+        seen = {name: _whole_mask(find, drawn) for name, find in (("tight", find_lungs), ("wide", find_region))}
+        kept = {name: _share(mask, where) for name, mask in seen.items()}
+        if what.endswith("mass"):
+            kept |= {"in_chest": _share(chest, where), "wide_in_chest": _share(seen["wide"], where & chest)}
         rows.append({"what": what, "place": place, "side": side, "size_mm": size_mm, **kept})
-        print(f"{what:20s}{place:28s}{side:6s}{size_mm:6g}{kept['tight']:8.1f}{kept['wide']:8.1f}", flush=True)
+        figures = "".join(f"{kept.get(name, np.nan):10.1f}" for name in ("tight", "wide", "in_chest", "wide_in_chest"))
+        print(f"{what:20s}{place:32s}{side:6s}{size_mm:6g}{figures}", flush=True)
     write(KEPT, pd.DataFrame(rows).to_csv(index=False, float_format="%.1f"))
 
 
@@ -265,13 +270,17 @@ def _cases(volume: Volume, lung: np.ndarray, labels: np.ndarray) -> Iterator[tup
         yield "lung", name, "", 0, cut, seen
 
 
-def _kept(find: Callable[[Volume], Lungs], volume: Volume, where: np.ndarray) -> float:
-    """Percentage of voxels that a region keeps; 0 where none is found."""
+def _whole_mask(find: Callable[[Volume], Lungs], volume: Volume) -> np.ndarray:
+    """A region on the volume's own grid; nothing where none is found."""
     try:
-        lungs = find(volume)
+        return find(volume).whole(volume)
     except ScanError:
-        return 0.0
-    return 100 * np.count_nonzero(where[lungs.box] & lungs.mask) / np.count_nonzero(where)
+        return np.zeros(volume.hu.shape, dtype=bool)
+
+
+def _share(mask: np.ndarray, where: np.ndarray) -> float:
+    """Percentage of the voxels `where` that lie in a mask."""
+    return 100 * np.count_nonzero(mask & where) / np.count_nonzero(where)
 
 
 # ---------------------------------------------------------------- tables, workers, memory, NLST

@@ -129,6 +129,15 @@ def test_check_of_a_study_leaves_the_studys_files_alone(user):
     assert [path.name for path in (user / "results" / "own").iterdir()] == ["check"]
 
 
+def test_a_studys_check_goes_where_out_says_and_its_tables_do_not(user, caplog):
+    write(user, "one")
+    (user / "own.yaml").write_text(f"experiments: [STL]\nseeds: [0]\ncohort: {user}/cohort.csv\n", encoding="utf-8")
+    assert cli.main(["check", "own.yaml", "--no-page", "--workers", "1", "--out", "elsewhere"]) == 1  # too few patients
+    assert (user / "elsewhere" / "scans.csv").is_file()
+    assert cli.main(["prepare", "own.yaml", "--out", "elsewhere"]) == 2
+    assert "own folder. Found `--out elsewhere` with a params file" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [

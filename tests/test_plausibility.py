@@ -67,6 +67,21 @@ def test_a_lobe_without_air(real, side, tmp_path):
     assert f"A part of the {side} lung" in said(filled(volume, part & lower, 35), tmp_path)
 
 
+def test_a_middle_lobe_without_air(real, tmp_path):
+    volume, lung = real
+    part = half(lung, "right")
+    z, y, x = (np.nonzero(part)[axis] for axis in range(3))
+    low, high = np.percentile(z, [5, 60])
+    columns, rows, planes = np.arange(lung.shape[2]), np.arange(lung.shape[1])[:, None], np.arange(len(lung))
+    is_low = ((planes > low) & (planes < high))[:, None, None]
+    lobe = part & is_low & (rows < np.percentile(y, 30)) & (columns > np.percentile(x, 10))
+    assert 0.05 < lobe.sum() / lung.sum() < 0.12  # as a middle lobe
+    text = said(filled(volume, lobe, 35), tmp_path)
+    assert text.startswith("Of the air low in front, the right lung holds ")
+    assert "The middle lobe may be white" in text
+    assert "unequal" not in text
+
+
 def test_two_white_lungs_are_no_usable_scan(real, tmp_path):
     assert ": not a chest, or one without air." in said(filled(*real, 35), tmp_path)
 

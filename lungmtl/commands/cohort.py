@@ -63,7 +63,8 @@ def add_check(parser: argparse.ArgumentParser) -> None:
 def check(options: argparse.Namespace) -> int:
     """Check a cohort table and all its images; write tables, thumbnails and a page next to the table."""
     config, tasks, table, out, is_study = source(options)
-    out = out / "check" if is_study else out  # the study's own page and scans.csv are one folder up
+    if is_study:  # the study's own page and scans.csv are one folder up
+        out = (options.out or out / "check").absolute()
     frame, rules = read_table(config, table, tasks), config.splitting | {"tasks": tasks}
     with locked(out / ".check.lock", "Another process is checking this cohort: waiting for it."):
         split, _ = data.judge_splits(frame, **rules)
@@ -95,6 +96,8 @@ def add_prepare(parser: argparse.ArgumentParser) -> None:
 def prepare(options: argparse.Namespace) -> int:
     """Prepare the scans of a cohort that are not prepared yet; write the outcome of every scan."""
     config, tasks, table, out, is_study = source(options)
+    if is_study and options.out:
+        raise ValueError(f"A study's tables must be in its own folder. Found `--out {options.out}` with a params file.")
     frame, rules = read_table(config, table, tasks, is_study=is_study), config.splitting | {"tasks": tasks}
     split = data.check_splits(frame, **rules) if is_study else frame
     with locked(plan.cache_dir(config) / "prepare.lock", "Another process is preparing scans: waiting for it."):

@@ -42,7 +42,7 @@ CHECK_MEASURES = (
     *("hu_min", "hu_p01", "hu_p05", "hu_p50", "hu_p95", "hu_p99", "hu_max"),
     *("lung_volume_l", "lung_p05", "lung_p50", "lung_p95", "lung_z_mm", "lung_y_mm", "lung_x_mm"),
     *("below_mm", "above_mm", "below_cm2", "above_cm2"),
-    *("left_l", "right_l", "gas_l", "dark_l", "cut_cm2", "air_hu", "tissue_off_hu", "left_out"),
+    *("left_l", "right_l", "front_right", "gas_l", "dark_l", "cut_cm2", "air_hu", "tissue_off_hu", "left_out"),
 )
 HU_PERCENTILES = (1, 5, 50, 95, 99)
 LUNG_PERCENTILES = (5, 50, 95)
@@ -172,7 +172,8 @@ def find_shown(volume: Volume, own: Lungs | None) -> tuple[np.ndarray, dict]:
     hu = volume.hu[:, ::2, ::2]
     found = {"air_hu": air_hu(hu, lungs[:, ::2, ::2]), "tissue_off_hu": tissue_off_hu(hu), "left_out": 0.0}
     found["dark_l"] = round(pool_l(volume, region), 3)
-    found |= {name: round(float(getattr(region, name)), 3) for name in ("left_l", "right_l", "gas_l", "cut_cm2")}
+    names = ("left_l", "right_l", "front_right", "gas_l", "cut_cm2")
+    found |= {name: round(float(getattr(region, name)), 3) for name in names}
     if own is not None:
         shown = own.whole(volume)
         found["left_out"] = round(1 - np.count_nonzero(lungs & shown) / np.count_nonzero(lungs), 3)

@@ -44,6 +44,12 @@ def lung_grid(
     return Grid(center_mm, tuple(float(s) for s in spacing_mm), tuple(int(n) for n in shape))
 
 
+def box_of(shape: Sequence[int], spacing_mm: Sequence[float], grid: Grid) -> tuple[slice, ...]:
+    """Slices (z, y, x) of the grid outside which `linear_planes` of an array of `shape` are 0."""
+    sizes = zip(shape, spacing_mm, strict=True)
+    return tuple(_used(_axis_weights(n, s, grid, axis).T) for axis, (n, s) in enumerate(sizes))
+
+
 def to_grid(
     array: np.ndarray, volume_spacing_mm: Sequence[float], grid: Grid, *, fill: float, order: int
 ) -> np.ndarray:
@@ -65,20 +71,29 @@ def to_grid(
         return _nearest(array, volume_spacing_mm, grid, fill)
     fill = np.float32(fill)
     planes = linear_planes(lambda z: array[z].astype(np.float32) - fill, array.shape, volume_spacing_mm, grid)
-    return np.stack(list(planes)) + fill
+    out = np.empty(grid.shape, dtype=np.float32)
+    for target, plane in zip(out, planes, strict=True):
+        np.add(plane, fill, out=target)
+    return out
 
 
 def linear_planes(
     plane: Callable[[int], np.ndarray], shape: Sequence[int], spacing_mm: Sequence[float], grid: Grid
 ) -> Iterator[np.ndarray]:
-    """Resample an array of which `plane(z)` gives slice z, float32 (Y, X): the grid's planes (y, x), 0 outside."""
+    """Resample an array of which `plane(z)` gives slice z, float32 (Y, X): the grid's planes (y, x), 0 outside.
+
+    A plane is to be used before the next ones are taken: their memory is used again.
+    """
     sizes = zip(shape, spacing_mm, strict=True)
     z_bands, y_bands, x_bands = (_bands(n, s, grid, axis) for axis, (n, s) in enumerate(sizes))
+    most = max(weights.shape[1] for *_, weights in z_bands)
+    many, band = (np.empty((n, *grid.shape[1:]), dtype=np.float32) for n in (most, min(BAND, grid.shape[0])))
     for _, used, weights in z_bands:
-        planes = np.empty((weights.shape[1], *grid.shape[1:]), dtype=np.float32)
-        for index in range(len(planes)):
+        (n, n_used), planes = weights.shape, many[: weights.shape[1]]
+        for index in range(n_used):
             _resample_plane(plane(used.start + index), y_bands, x_bands, planes[index])
-        yield from np.tensordot(weights, planes, axes=1)  # (z, y, x)
+        np.dot(weights, planes.reshape(n_used, -1), out=band[:n].reshape(n, -1))
+        yield from band[:n]  # (z, y, x)
 
 
 def _resample_plane(plane: np.ndarray, y_bands: list, x_bands: list, out: np.ndarray) -> None:

@@ -119,8 +119,8 @@ def _block_means(hu: np.ndarray, factors: Sequence[int]) -> np.ndarray:
     (fz, fy, fx), (nz, ny, nx) = factors, (size // factor for size, factor in zip(hu.shape, factors, strict=True))
     means = np.empty((nz, ny, nx), dtype=np.float32)
     for z in range(nz):  # a slab at a time, which stays in the processor's cache
-        rows = hu[z * fz : (z + 1) * fz, : ny * fy, : nx * fx].sum(axis=0, dtype=np.int32)  # (Y, X)
-        rows = rows.reshape(ny, fy, nx * fx).sum(axis=1, dtype=np.int32)  # (y, X)
+        slab = hu[z * fz : (z + 1) * fz, : ny * fy, : nx * fx].reshape(fz, ny, fy, nx * fx)
+        rows = slab.sum(axis=(0, 2), dtype=np.int32)  # (y, X)
         means[z] = sum(rows[:, x::fx] for x in range(fx))  # (y, x)
     means /= math.prod(factors)
     return means
@@ -128,7 +128,7 @@ def _block_means(hu: np.ndarray, factors: Sequence[int]) -> np.ndarray:
 
 def _edge(lungs: np.ndarray, hu: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
     """Blocks of lung that touch others and lie EDGE_MM from all tissue that the closing took in; bool, as `lungs`."""
-    edge = lungs & ~ndimage.binary_erosion(lungs, border_value=1, brute_force=True)
+    edge = lungs & (grown(~lungs) | thickened(~lungs, 1))
     box = box_around(lungs)
     edge[box] &= ~within((lungs & (hu >= BODY_HU))[box], EDGE_MM, spacing_mm)
     return edge
@@ -182,6 +182,15 @@ def grown(mask: np.ndarray) -> np.ndarray:
     return larger
 
 
+def thickened(mask: np.ndarray, n_slices: int) -> np.ndarray:
+    """A mask (Z, Y, X), grown by so many slices up and down: 20 times as fast as a maximum filter."""
+    thick = mask.copy()
+    for step in range(1, n_slices + 1):
+        thick[step:] |= mask[:-step]
+        thick[:-step] |= mask[step:]
+    return thick
+
+
 def _filled(mask: np.ndarray, *, axes: Sequence[int], structure: np.ndarray | None = None) -> np.ndarray:
     """Fill the holes, all that is not connected to the array's edges along `axes`: faster than `binary_fill_holes`."""
     labels, n = ndimage.label(~mask, structure=structure)
@@ -229,7 +238,7 @@ def check_chest(lungs: np.ndarray, spacing_mm: Sequence[float], *, gas_l: float)
     if litres < WHOLE_LUNGS_L and end_cm2 >= END_SHARE * areas_cm2.max():
         must += f", and {WHOLE_LUNGS_L:g} L where it is cut off"
         found = f"{litres:.2f} L, with {end_cm2:.0f} cm2 in the first or last slice"
-        raise ScanError(f"{must}. Found {found}: not a chest.")
+        raise ScanError(f"{must}. Found {found}: a slab of a chest, or not a chest.")
 
 
 def _two_largest(air: np.ndarray, hu: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:

@@ -23,6 +23,7 @@ from lungmtl.data.lungs import (
     closed_air,
     grown,
     is_gas,
+    thickened,
     voxels_of,
     within,
 )
@@ -41,6 +42,8 @@ BASE_MM = 30.0  # chosen by us: radius of a mass on the diaphragm that its surro
 DOWN_MM = 15.0  # chosen by us: the right dome stands about so much higher than the left
 MASS_MM = 60.0  # chosen by us: a mass of that size on the recess is taken in; for 90 mm so are kidneys and stomach
 RECESS_MM = 15.0  # chosen by us: so far below, near the ribs, a full recess may lie
+LOW, FRONT = (0.15, 0.5), 0.25  # of the lungs' height, and of their air from the front: there the middle lobe lies
+NOTCH_MM = 6.0  # chosen by us: half the width of a notch that a small mass leaves at the wall
 UP_MM = 25.0  # chosen by us: one apex may stand so much higher
 
 
@@ -55,6 +58,7 @@ class Region(Lungs):
         right_l: And on the right.
         gas_l: Air in the body that is not the lungs'.
         cut_cm2: Surface of the lungs at which the image ends.
+        front_right: Share of the right lung in the air low in front; NaN where there is none.
     """
 
     lungs: Lungs
@@ -63,6 +67,7 @@ class Region(Lungs):
     right_l: float
     gas_l: float
     cut_cm2: float
+    front_right: float
 
     def contrast(self, z: int) -> np.ndarray:
         """Full in the lungs' air, closed, and TISSUE_CONTRAST in the rest of the cavity."""
@@ -80,6 +85,7 @@ class _Mirror(NamedTuple):
     y: np.ndarray  # (Y, X), row of each block's mirror image
     x: np.ndarray
     left: np.ndarray  # bool (Y, X), the patient's left half
+    depth: np.ndarray  # (Y, X), blocks along the plane, from front to back
     inside: np.ndarray  # bool (Y, X), where the mirror image lies in the slice
 
 
@@ -102,7 +108,8 @@ def find_region(volume: Volume) -> Region:
     mask = cavity[around].repeat(factors[0], axis=0).repeat(factors[1], axis=1).repeat(factors[2], axis=2)
     box = tuple(slice(int(b.start) * f, int(b.stop) * f) for b, f in zip(around, factors, strict=True))
     lungs = voxels_of(volume, closed_air(air, spacing_mm) & cavity, blocks)
-    return Region(box, mask, lungs, air, left_l, right_l, gas_l, _cut_cm2(air, outside, spacing_mm))
+    cut_cm2 = _cut_cm2(air, outside, spacing_mm)
+    return Region(box, mask, lungs, air, left_l, right_l, gas_l, cut_cm2, _front_right(air, mirror))
 
 
 def _outside(hu: np.ndarray) -> np.ndarray:
@@ -134,11 +141,12 @@ def _mirror_plane(hu: np.ndarray) -> _Mirror:
     y, x = np.tensordot(turn.T, np.indices(seen.shape) - center, axes=1)
     index = np.rint(np.tensordot(turn, np.stack([y, 2 * middle - x]), axes=1) + center).astype(np.intp)
     last = np.array(seen.shape)[:, None, None] - 1
-    return _Mirror(*index.clip(0, last), x > middle, ((index >= 0) & (index <= last)).all(axis=0))
+    return _Mirror(*index.clip(0, last), x > middle, y, ((index >= 0) & (index <= last)).all(axis=0))
 
 
 def _reflected(mask: np.ndarray, mirror: _Mirror) -> np.ndarray:
-    return mask[:, mirror.y, mirror.x] & mirror.inside
+    index = mirror.y * mask.shape[2] + mirror.x
+    return mask.reshape(len(mask), -1).take(index, axis=1) & mirror.inside  # 5 times as fast as with two indices
 
 
 def _lung_air(
@@ -146,7 +154,9 @@ def _lung_air(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Air of the lungs: the largest piece that is not gas, and pieces that fit its mirror image; and other pieces."""
     air = (hu < BODY_HU) & ~outside
-    air &= ~airways(air, hu, float((~mirror.left).sum(axis=1).mean()), spacing_mm)
+    if air.any():
+        box, middle = box_around(air), float((~mirror.left).sum(axis=1).mean())
+        air[box] &= ~airways(air[box], hu[box], middle - box[2].start, spacing_mm)
     labels, n = ndimage.label(air)
     sizes = np.bincount(labels.ravel(), minlength=n + 1)
     sizes[0] = 0
@@ -198,13 +208,24 @@ def _cut_cm2(air: np.ndarray, outside: np.ndarray, spacing_mm: Sequence[float]) 
     return area
 
 
+def _front_right(air: np.ndarray, mirror: _Mirror) -> float:
+    height = box_around(air)[0]
+    low, high = (height.start + int(share * (height.stop - height.start)) for share in LOW)
+    columns = air.sum(axis=0)  # (Y, X)
+    rows = np.rint(mirror.depth - mirror.depth.min()).astype(np.intp)
+    behind = np.bincount(rows.ravel(), weights=columns.ravel()).cumsum()
+    front = air[low:high].sum(axis=0) * (rows < np.searchsorted(behind, FRONT * behind[-1]))
+    n = front.sum()
+    return float(front[~mirror.left].sum() / n) if n else math.nan
+
+
 def _cavity(air: np.ndarray, hu: np.ndarray, mirror: _Mirror, spacing_mm: Sequence[float]) -> np.ndarray:
     both = air | _reflected(air, mirror)
     z_mm = spacing_mm[0]
     base = _base(both, spacing_mm) - DOWN_MM / z_mm  # (Y, X)
     seen = both.any(axis=(1, 2)).nonzero()[0]
     slices = slice(max(0, int(seen[0] - DOWN_MM / z_mm)), int(seen[-1] + UP_MM / z_mm) + 1)
-    bone = ndimage.maximum_filter1d((hu[slices] > BONE_HU).view(np.uint8), 2 * int(RIB_GAP_MM / z_mm) + 1, axis=0)
+    bone = thickened(hu[slices] > BONE_HU, int(RIB_GAP_MM / z_mm))
     height = np.arange(len(hu))[slices, None, None] - base
     cavity = within(air, RIM_MM, spacing_mm)
     for half, medial in ((mirror.left, -1), (~mirror.left, 1)):
@@ -212,10 +233,19 @@ def _cavity(air: np.ndarray, hu: np.ndarray, mirror: _Mirror, spacing_mm: Sequen
             columns = half.any(axis=0).nonzero()[0]
             part = np.s_[:, :, columns[0] : columns[-1] + 1]
             lungs = (np.ascontiguousarray((mask[slices] & half)[part]) for mask in (air, both))
-            inside, shell = chest_half(*lungs, np.ascontiguousarray(bone.view(bool)[part]), spacing_mm, medial)
+            inside, shell = chest_half(*lungs, np.ascontiguousarray(bone[part]), spacing_mm, medial)
             deep = (height[part] >= 0) | (shell & (height[part] >= -RECESS_MM / z_mm))
             cavity[slices][part] |= inside & deep & half[:, part[2]]
-    return cavity
+    return _without_notches(cavity, spacing_mm)
+
+
+def _without_notches(cavity: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+    n_steps, closed = int(NOTCH_MM / max(spacing_mm[1:])), cavity
+    for _ in range(2):  # grow, then grow what is left out
+        for _ in range(n_steps):
+            closed = grown(closed)
+        closed = ~closed
+    return cavity | closed
 
 
 def _base(both: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lungmtl.data.grid import Grid, linear_planes, lung_grid
+from lungmtl.data.grid import Grid, box_of, linear_planes, lung_grid
 from lungmtl.data.lungs import Lungs, find_lungs
 from lungmtl.data.preparation import Preparation
 from lungmtl.data.region import Region, find_region
@@ -66,9 +66,10 @@ def resample_lungs(volume: Volume, lungs: Lungs, preparation: Preparation) -> Pr
         return (hu[z].astype(np.float32).clip(low_hu, high_hu) - low_hu) * lungs.contrast(z)
 
     seen = linear_planes(masked, mask.shape, volume.spacing_mm, grid)
-    tensor = np.empty(grid.shape, dtype=np.float16)
-    for target, plane in zip(tensor, seen, strict=True):  # each in the processor's cache
-        np.clip(plane / np.float32(high_hu - low_hu), 0, 1, out=target, casting="same_kind")
+    tensor = np.zeros(grid.shape, dtype=np.float16)
+    box = box_of(mask.shape, volume.spacing_mm, grid)[1:]
+    for target, plane in zip(tensor[:, *box], seen, strict=True):  # each in the processor's cache
+        np.clip(plane[box] / np.float32(high_hu - low_hu), 0, 1, out=target, casting="same_kind")
     lung_volume_l = float(np.count_nonzero(mask)) * math.prod(volume.spacing_mm) * 1e-6
     return Prepared(tensor, lung_volume_l, _outside(mask, volume.spacing_mm, grid))
 
