@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = exports(
         "world": ["Scans", "World", "ceiling", "draw_scans"],
         "together": ["Together", "projected"],
         "students": ["Budget", "train_students"],
+        "early": ["Early", "look", "predictor_table"],
         "cells": ["Cell", "cells_of", "run_cell", "run_map"],
         "advice": ["KEPT", "Place", "beyond", "expected", "relatedness_of"],
         "foretell": ["foretold_table"],
