@@ -19,6 +19,7 @@ from lungmtl.policies import Step, Weighting, build, gramian
 from lungmtl.when import (
     Budget,
     Cell,
+    Each,
     Early,
     Together,
     World,
@@ -327,6 +328,29 @@ def test_pcgrad_of_all_seeds_at_once_projects_as_its_policy_does_in_the_same_ord
     drawn = Together([policy] * 24)(gramians, np.ones((24, 5), dtype=bool))
     assert (drawn >= 0).all()
     assert np.abs(drawn - wanted).max() > 0.01  # the order matters
+
+
+def test_each_student_asks_its_own_policy_with_what_its_own_batch_shows():
+    seen = []
+
+    class Seen(type(build(MTL))):
+        def __call__(self, step):
+            seen.append(step)
+            return dataclasses.replace(super().__call__(step), restart=len(seen) == 2)
+
+    losses, gramians = torch.rand(3, 5), torch.rand(3, 5, 5)
+    known = torch.rand(3, 5) < 0.5
+    at = {"step": 0, "n_steps": 4, "epoch": 0, "n_epochs": 1}
+    policies = [Seen(TASKS, [weight, 1.0, 1.0, 1.0, 1.0]) for weight in (1.0, 2.0, 3.0)]
+    weights, restarts = Each(policies).answers(at, losses, known, gramians)
+
+    for s, step in enumerate(seen):
+        assert all(torch.equal(*both) for both in ((step.losses, losses[s]), (step.gramian, gramians[s])))
+        assert list(step.known) == known[s].tolist()
+    assert weights[:, 0].tolist() == [1.0, 2.0, 3.0]
+    assert restarts.tolist() == [False, True, False]
+    assert Each(policies[:1] * 3).answers(at, losses, known, None)[0].shape == (3, 5)
+    assert len(seen) == 4  # one policy for all is asked once
 
 
 def test_gramians_of_the_stack_are_those_of_the_shared_layer():
