@@ -130,6 +130,7 @@ SEEDS = (
     Seeds(4, 0.1, 0.25, *LEARNABLE, failing=(0.2, 0.0)),
     Seeds(5, 0.1, 0.25, *LEARNABLE, failing=(0.2, 0.2)),
     Seeds(5, 0.1, 0.25, *LEARNABLE, failing=(0.5, 0.0)),
+    Seeds(4, 0.1, 0.25, *LEARNABLE, failing=(0.2, 0.2)),
 )
 
 

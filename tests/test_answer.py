@@ -8,7 +8,7 @@ import pytest
 from made_up import predictions
 
 from lungmtl.comparison import comparison_table, gain_needed
-from lungmtl.report import answer, box, decisions
+from lungmtl.report import answer, box, conclusion, confirmed, decisions
 
 TABLES = Path(__file__).parents[1] / "results"
 HIGHER, LOWER, EQUAL, OPEN = "higher", "lower", "equivalent within 0.02", "not settled"
@@ -179,6 +179,58 @@ def test_a_study_of_one_experiment_needs_no_gain():
     settings = {"references": ["STL"], "task": "lung_cancer", "replicates": 100, "seed": 0}
 
     assert gain_needed(comparison_table(predictions(["STL"]), **settings)).empty
+
+
+def fixed(*verdicts, **columns):
+    """Contrasts fixed beforehand, one for each verdict; "" could not be computed."""
+    frame = compared(*verdicts, n_seeds=4, **columns).assign(p_holm=[0.01 if one else np.nan for one in verdicts])
+    return frame.assign(question="q", n_failed=[1] + [0] * (len(verdicts) - 1), n=1920)
+
+
+def test_where_contrasts_were_fixed_the_answer_is_their_budget_and_holm_over_them_alone():
+    said = confirmed(fixed(LOWER, OPEN, ""), budget="**Not flat**: so.")
+    text = box_of(tables(compared(LOWER, OPEN)), fixed=said)
+
+    assert said.startswith(
+        "**Not flat**: so.\n\n**Of two contrasts fixed beforehand one is settled** (Holm's adjustment"
+    )
+    assert "A \N{MINUS SIGN} STL" in said
+    assert "(one of eight runs did not learn), lower, p 0.01. Not settled: B \N{MINUS SIGN} STL" in said
+    assert said.endswith("One could not be computed.")
+    assert text.startswith("**Not flat**")
+    assert "Of two settings" not in text
+    assert "McNemar" not in text
+    assert confirmed(fixed(OPEN), budget="").endswith(
+        "none is settled** (Holm's adjustment over these alone). "
+        "Not settled: A \N{MINUS SIGN} STL \N{MINUS SIGN}0.050 [\N{MINUS SIGN}0.100, +0.010] "
+        "(one of eight runs did not learn)."
+    )
+    assert confirmed(fixed(""), budget="x") == ""
+
+
+def test_the_conclusion_is_four_sentences_that_follow_from_its_tables():
+    learning = pd.DataFrame({"experiment": list("ABC"), "is_flat": ["no", "yes", "yes"], "n_epochs": 40.0})
+    studies = {1.0: {"confirm": fixed(LOWER, OPEN), "learning": learning},
+               0.0: {"confirm": fixed(OPEN, OPEN), "learning": learning.assign(is_flat="yes")}}  # fmt: skip
+    cells = pd.MultiIndex.from_product(
+        [[0.0, 1.0], [160, 640], [800, 7200]], names=["relatedness", "n_scans", "n_steps"]
+    )
+    cells = cells.to_frame(index=False).assign(arm="", n_seeds=16)
+    gain = np.where((cells["relatedness"] == 1) & (cells["n_steps"] == 7200), 0.02, -0.02)
+    pairs = (("MTL2", "STL"), ("MTL2", "MTL.aux1"), ("ITW2", "STL"), ("ITW2", "tuned static"))
+    grid = pd.concat([cells.assign(experiment=a, reference=b, low=gain - 0.01, high=gain + 0.01) for a, b in pairs])
+    grid.loc[grid["reference"] == "tuned static", ["low", "high"]] = -0.01, 0.01
+    lines = conclusion(studies, grid).splitlines()
+
+    assert len(lines) == 4
+    assert "four training sets of phantoms and tested on 1,920 others" in lines[0]
+    assert "at relatedness 0, after which all validation curves were flat" in lines[1]
+    assert "at relatedness 1, after which one of three validation curves still rose" in lines[1]
+    assert lines[2].count("\N{MINUS SIGN} STL") == 4
+    assert "(MTL2) lies above both" in lines[3]
+    assert "equal ratio in two of eight cells (relatedness 1, 160 to 640 scans, 7,200 steps)" in lines[3]
+    assert "tuned on validation in none of eight cells" in lines[3]
+    assert lines[3].count("six of eight cells") == 2
 
 
 @pytest.mark.parametrize("study", ["phantom-full", "sensitivity"])

@@ -21,7 +21,7 @@ from lungmtl.study.plan import plan_runs
 ROOT = Path(__file__).parents[1]
 EXPERIMENT = ROOT / "notebooks" / "02_experiment.ipynb"
 TABLE2 = ROOT / "params" / "table2"
-MAPS = [ROOT / "params" / f"{name}.yaml" for name in ("when", "when-rivals")]  # of no runs: tests/test_when.py
+MAPS = [ROOT / "params" / f"{name}.yaml" for name in ("when", "when-rivals", "when-early")]  # of no runs
 PARAMS = sorted(path for path in (ROOT / "params").rglob("*.yaml") if path not in MAPS)
 STUDIES = [path for path in PARAMS if path.parent == TABLE2.parent]
 RIVALS = {path.stem for path in (ROOT / "params" / "policies").glob("*.yaml")}

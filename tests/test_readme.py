@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from benchmarks import conclusion
 from lungmtl import report
 from lungmtl.study import collect
 
@@ -68,6 +69,13 @@ def test_the_rule_that_stays_near_the_single_task_follows_from_the_map_of_rivals
     assert farthest[farthest <= 0.005].index.tolist() == ["PCD"]
     assert "Of [four gradient rules]" in README
     assert len(farthest) == 4
+
+
+@pytest.mark.skipif(
+    not (PROJECT / "results" / "confirm-related" / "tables" / "confirm.csv").is_file(), reason="not run yet"
+)
+def test_the_conclusion_is_that_of_the_confirmatory_studies():
+    assert conclusion.written(PROJECT / "results") in README
 
 
 def test_the_readme_is_short():

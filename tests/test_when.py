@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
+import itertools
 import random
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,6 +19,8 @@ from lungmtl.policies import Step, Weighting, build, gramian
 from lungmtl.when import (
     Budget,
     Cell,
+    Each,
+    Early,
     Together,
     World,
     ceiling,
@@ -25,6 +29,8 @@ from lungmtl.when import (
     draw_scans,
     experiment_table,
     held_out,
+    look,
+    predictor_table,
     projected,
     run_cell,
     run_map,
@@ -32,6 +38,7 @@ from lungmtl.when import (
     with_tuned,
 )
 
+ROOT = Path(__file__).parents[1]
 STL = Weighting(tasks=TASKS, weights=[3.0, 0, 0, 0, 0])
 MTL = Weighting(tasks=TASKS, weights=[3.0] * 5)
 FOCUS = dataclasses.replace(MTL, pflp=True)
@@ -215,6 +222,68 @@ def test_a_map_that_is_the_same_in_both_halves_is_foretold():
     assert row["correlation"] > 0.95
 
 
+def test_watched_students_learn_the_same_and_a_task_that_is_the_central_one_over_again_agrees_with_it():
+    scans, budget = draw_scans(WORLD, seed=0), Budget(n_steps=40)
+    twins = {
+        split: part._replace(target=part.target[:, :1].expand(-1, 5), known=part.known) for split, part in scans.items()
+    }
+    watch = Early(0.5, [twins])
+    plain, watched = (train_students([[build(MTL)]], [twins], budget, seed=0, watch=w)["test"] for w in (None, watch))
+    apart = Early(0.5, [scans])
+    train_students([[build(MTL)]], [scans], budget, seed=0, watch=apart)
+
+    assert torch.equal(plain, watched)
+    assert len(watch.seen) == 2  # before steps 0 and 10 of 20
+    assert set(watch.signs) == {"cosine", "affinity", "validation"}
+    with pytest.raises(ValueError, match=r"above 0 and below 1\. Found 1"):
+        Early(1, [scans])
+    assert watch.signs["affinity"].item() > apart.signs["affinity"].item()
+
+
+def test_cosine_and_affinity_are_those_of_the_gradients_that_torch_gives():
+    generator = torch.Generator().manual_seed(0)
+    weight, bias, head, offset = (
+        torch.randn(1, 1, *shape, generator=generator) for shape in ((6, 4), (1, 4), (4, 2), (1, 2))
+    )
+    features, target = torch.randn(1, 8, 6, generator=generator), torch.randint(0, 2, (1, 8, 2), generator=generator)
+    known, positive = torch.ones(1, 8, 2, dtype=torch.bool), torch.tensor([[2.0, 1.0]])
+    found = look([weight, bias, head, offset], features, target.float(), known, positive)
+    shared = [part[0, 0].double().requires_grad_() for part in (weight, bias)]
+
+    def losses(down, side):
+        logits = (features[0].double() @ down + side).relu() @ head[0, 0].double() + offset[0, 0].double()
+        options = {"pos_weight": positive[0].double(), "reduction": "none"}
+        return binary_cross_entropy_with_logits(logits, target[0].double(), **options).mean(dim=0)
+
+    central, other = (torch.autograd.grad(losses(*shared)[task], shared) for task in (0, 1))
+    flat = [torch.cat([part.flatten() for part in both]) for both in (central, other)]
+    ahead = losses(*(part - 0.003 * slope for part, slope in zip(shared, other, strict=True)))[0]
+    wanted = [torch.cosine_similarity(*flat, dim=0).item(), (1 - ahead / losses(*shared)[0]).item()]
+    assert found.flatten().tolist() == pytest.approx(wanted, rel=1e-6)
+
+
+def test_a_sign_that_orders_the_cells_correlates_and_one_that_is_turned_at_long_trainings_fails_there():
+    rng, parts = np.random.default_rng(0), []
+    for relatedness, n_scans, n_steps in itertools.product((0.0, 0.5, 1.0), (160, 640), (800, 7200)):
+        effect = relatedness + n_scans / 1e4 + rng.normal(0, 0.01, 3)
+        cell = made(B=list(0.01 * effect))
+        signs = {"cosine": effect, "affinity": effect * (1 if n_steps == 800 else -1), "validation": rng.normal(size=3)}
+        own = {f"early_{name}": np.where(cell["experiment"] == "B", np.resize(sign, len(cell)), 0.0)
+               for name, sign in signs.items()}  # fmt: skip
+        cell = cell.assign(relatedness=relatedness, n_scans=n_scans, n_steps=n_steps, **own)
+        parts.append(cell.replace({"experiment": {"A": "STL"}}))
+    table = predictor_table(pd.concat(parts)).set_index(["sign", "over", "n_steps"])
+
+    assert table.loc[("cosine", "cells", 0), "n"] == 12
+    assert table.loc[("cosine", "cells", 0), "correlation"] == pytest.approx(1.0)
+    assert table.loc[("cosine", "worlds", 0), "correlation"] == pytest.approx(1.0)
+    assert table.loc[("affinity", "cells", 800), "low"] > 0
+    assert table.loc[("affinity", "cells", 7200), "high"] < 0
+    assert table.loc[("affinity", "cells", 7200), "same_sign"] == 0
+    noise = table.loc[("validation", "worlds", 0)]
+    assert noise["low"] < noise["correlation"] < 0.5
+
+
 def weighed_alone(policy, gramians: np.ndarray, known: np.ndarray) -> list[tuple[float, ...]]:
     at = {"n_steps": 24, "epoch": 0, "n_epochs": 1, "losses": [1.0] * 5}
     return [
@@ -261,6 +330,29 @@ def test_pcgrad_of_all_seeds_at_once_projects_as_its_policy_does_in_the_same_ord
     assert np.abs(drawn - wanted).max() > 0.01  # the order matters
 
 
+def test_each_student_asks_its_own_policy_with_what_its_own_batch_shows():
+    seen = []
+
+    class Seen(type(build(MTL))):
+        def __call__(self, step):
+            seen.append(step)
+            return dataclasses.replace(super().__call__(step), restart=len(seen) == 2)
+
+    losses, gramians = torch.rand(3, 5), torch.rand(3, 5, 5)
+    known = torch.rand(3, 5) < 0.5
+    at = {"step": 0, "n_steps": 4, "epoch": 0, "n_epochs": 1}
+    policies = [Seen(TASKS, [weight, 1.0, 1.0, 1.0, 1.0]) for weight in (1.0, 2.0, 3.0)]
+    weights, restarts = Each(policies).answers(at, losses, known, gramians)
+
+    for s, step in enumerate(seen):
+        assert all(torch.equal(*both) for both in ((step.losses, losses[s]), (step.gramian, gramians[s])))
+        assert list(step.known) == known[s].tolist()
+    assert weights[:, 0].tolist() == [1.0, 2.0, 3.0]
+    assert restarts.tolist() == [False, True, False]
+    assert Each(policies[:1] * 3).answers(at, losses, known, None)[0].shape == (3, 5)
+    assert len(seen) == 4  # one policy for all is asked once
+
+
 def test_gramians_of_the_stack_are_those_of_the_shared_layer():
     """What rules see equals the products of the gradients that torch gives at the shared layer of each student."""
     scans, seen = draw_scans(WORLD, seed=0), []
@@ -284,3 +376,11 @@ def test_gramians_of_the_stack_are_those_of_the_shared_layer():
     options = {"pos_weight": positive, "reduction": "none"}
     losses = binary_cross_entropy_with_logits(hidden @ head + offset, target[rows], **options).mean(dim=0)
     torch.testing.assert_close(seen[0].double(), gramian(losses, [hidden]), rtol=1e-4, atol=1e-8)
+
+
+def test_the_cells_that_were_watched_are_those_of_the_map():
+    tables = [ROOT / "results" / study / "tables" / "experiments.csv" for study in ("when-early", "when")]
+    watched, of_map = (set(path.read_text(encoding="utf-8").splitlines()) for path in tables)
+    same = {row for row in watched if ",STL," in row or ",MTL," in row}
+    assert len(same) == 72
+    assert same <= of_map

@@ -105,15 +105,20 @@ def compare(options: argparse.Namespace) -> int:
 
 
 def _print_results(folder: Path) -> None:
-    """Print the answer in one sentence, the table behind it, and the path of the report."""
+    """Print the answer, that to the contrasts fixed beforehand if there are any; its table, and the report's path."""
     import pandas as pd
 
-    from lungmtl.comparison import format_result
-    from lungmtl.report import answer
+    from lungmtl.comparison import FLAT_RISE, format_result
+    from lungmtl.report import answer, budget, confirmed
 
     aucs, comparisons = (pd.read_csv(folder / "tables" / f"{name}.csv") for name in ("auc", "comparisons"))
     comparisons["verdict"] = comparisons["verdict"].fillna("")  # blank where there is no difference
-    print(f"\n{answer(comparisons, task=aucs['task'].iloc[0])}\n\n{format_result(aucs, comparisons)}\n")
+    said = answer(comparisons, task=aucs["task"].iloc[0])
+    if (folder / "tables" / "confirm.csv").is_file():
+        fixed, learning = (pd.read_csv(folder / "tables" / f"{name}.csv") for name in ("confirm", "learning"))
+        learning["is_flat"] = learning["is_flat"].fillna("")
+        said = confirmed(fixed, budget=budget(learning, flat_rise=FLAT_RISE)) or said
+    print(f"\n{said}\n\n{format_result(aucs, comparisons)}\n")
     print(f"Report: {folder / PAGE_FILE}")
 
 

@@ -1,6 +1,7 @@
 """Command `when`: the map of when sharing helps, cell by cell, and its tables."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ def when(options: argparse.Namespace) -> int:
     values = read_params(options.params)
     folder = options.results_dir / values["study"]
     experiments = {name: plan.experiment_config({}, name, options.params).weighting for name in values["experiments"]}
-    cells = cells_of({name: values[name] for name in AXES}, _arms(values))
+    cells = [replace(cell, early=values.get("early", 0.0))
+             for cell in cells_of({name: values[name] for name in AXES}, _arms(values))]  # fmt: skip
     place = {"n_seeds": values["n_seeds"], "folder": folder / "cells", "workers": options.workers}
     files = list(tqdm(run_map(cells, experiments, **place), total=len(cells), unit="cell", desc=values["study"]))
     results = pd.concat(map(pd.read_csv, sorted(files)), ignore_index=True).fillna({"arm": ""})

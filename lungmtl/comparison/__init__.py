@@ -6,7 +6,7 @@ __getattr__, __dir__, __all__ = exports(
     __name__,
     {
         "aucs": ["auc_table", "ensemble_table", "run_table"],
-        "confirm": ["confirm_table", "failures_table", "mixed_table"],
+        "confirm": ["confirm_table", "failures_table", "joint_table", "mixed_table"],
         "curves": ["early_table", "reliability_table", "roc_table"],
         "differences": [
             *("comparison_table", "ensemble_comparison_table", "gain_needed", "judged_by", "seed_comparison_table"),

@@ -1,15 +1,16 @@
 """Confirmation: the contrasts that a protocol fixed beforehand, Holm's adjustment over these alone; failing seeds."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import linalg, stats
 
 from lungmtl.comparison.differences import MARGIN, verdicts, with_family
 from lungmtl.comparison.learning import LEARNT_LOW
 from lungmtl.comparison.scans import Scans, best_on, bootstrapped, named, of_task, pair_of
-from lungmtl.evidence import allowing_difference, allowing_mean, delong_covariance, fit_mixed, rate
+from lungmtl.evidence import Fit, allowing_difference, allowing_mean, delong_covariance, fit_mixed, rate
 
 ANY = ("any_low", "any_high")  # limits that allow for seeds which do not learn
 CONFIRM_COLUMNS = (
@@ -18,7 +19,9 @@ CONFIRM_COLUMNS = (
 )
 AUC = ("auc", "low", "high")
 FAILURE_COLUMNS = ("experiment", "n_seeds", "n_learnt", "share", "share_low", "share_high", *AUC, *ANY)
-MIXED_COLUMNS = ("question", "experiment", "reference", "difference", "low", "high", "p", "set_variance", "variance")
+NAMES = ("question", "experiment", "reference")
+MIXED_COLUMNS = (*NAMES, "difference", "low", "high", "p", "set_variance", "variance")
+JOINT_COLUMNS = (*MIXED_COLUMNS[:7], "change", "change_low", "change_high", "change_p", *MIXED_COLUMNS[7:], "n_sets")
 Contrast = Sequence[str | Sequence[str]]  # question, experiment, reference; of a list validation scans choose one
 
 
@@ -97,11 +100,62 @@ def mixed_table(predictions: pd.DataFrame, confirmed: pd.DataFrame, *, task: str
         data sets less one; set_variance between data sets, variance of what is left but for DeLong's. No row with
         one seed.
     """
+    tested = confirmed.dropna(subset="difference")[[*NAMES]]
+    part = _logits(predictions, tested, task)
+    if part is None:
+        return pd.DataFrame(columns=list(MIXED_COLUMNS))
+    fit = fit_mixed(part.logits, _per_pair(part), known=part.known, groups=part.sets)
+    found = _with_limits(fit, range(len(tested)), len(set(part.sets)) - 1)
+    return tested.assign(**found, set_variance=fit.between, variance=fit.rest)
+
+
+def joint_table(studies: Sequence[tuple[pd.DataFrame, pd.DataFrame, float]], *, task: str) -> pd.DataFrame:
+    """One mixed model of the confirmatory differences of several studies: relatedness a factor, data set random.
+
+    The studies ask the same contrasts and share no scan, so that DeLong's errors of two studies are independent.
+
+    Args:
+        studies: Of each the predictions, the table of `confirm_table`, and the relatedness of its diagnoses.
+        task: The central one.
+    Returns:
+        `JOINT_COLUMNS`, a row per contrast that every study has: difference in logit AUC at the mean relatedness, and
+        `change`, what it gains from relatedness 0 to 1, each with a 95 % t interval of as many degrees of freedom as
+        there are data sets less one per study, not adjusted. No row with fewer than two degrees of relatedness.
+    """
+    there = pd.concat([confirmed["difference"] for _, confirmed, _ in studies], axis=1).notna().all(axis=1)
+    tested = [confirmed.loc[there[there].index, [*NAMES]] for _, confirmed, _ in studies]
+    parts = [_logits(study[0], pairs, task) for study, pairs in zip(studies, tested, strict=True)]
+    levels = np.array([study[2] for study in studies])
+    if len(set(levels)) < 2 or None in parts:
+        return pd.DataFrame(columns=list(JOINT_COLUMNS))
+    places = zip(levels - levels.mean(), parts, strict=True)
+    terms = np.vstack([np.kron([1, level], _per_pair(part)) for level, part in places])
+    sets = [f"{place}, {one}" for place, part in enumerate(parts) for one in part.sets]
+    known = linalg.block_diag(*(part.known for part in parts))
+    fit = fit_mixed(np.concatenate([part.logits for part in parts]), terms, known=known, groups=sets)
+    n, freedom = there.sum(), len(set(sets)) - len(parts)
+    changes = dict(zip(JOINT_COLUMNS[7:11], _with_limits(fit, range(n, 2 * n), freedom).values(), strict=True))
+    both = {name: zip(*(one[name] for one in tested), strict=True) for name in NAMES}
+    named = pd.DataFrame({name: [" or ".join(dict.fromkeys(of)) for of in values] for name, values in both.items()})
+    found = {**_with_limits(fit, range(n), freedom), **changes, "set_variance": fit.between, "variance": fit.rest}
+    return named.assign(**found, n_sets=len(set(sets)))
+
+
+class _Logits(NamedTuple):
+    """Differences of logit AUC of P pairs and S seeds, pairs outermost, (P S,); DeLong's covariance; data sets."""
+
+    logits: np.ndarray
+    known: np.ndarray
+    sets: list[int]
+    n_seeds: int
+
+
+def _logits(predictions: pd.DataFrame, tested: pd.DataFrame, task: str) -> _Logits | None:
+    """Of the pairs of experiments in these rows; none with one seed."""
     test = of_task(predictions, "test", task)
-    tested = confirmed.dropna(subset="difference")[["question", "experiment", "reference"]]
     pairs = [pair_of(test, row.experiment, row.reference) for row in tested.itertuples()]
     if not pairs or len(pairs[0].a.seeds) < 2:
-        return pd.DataFrame(columns=list(MIXED_COLUMNS))
+        return None
     stack = np.vstack([part for pair in pairs for part in (pair.a.probability, pair.b.probability)])
     areas, covariance = delong_covariance(pairs[0].a.target, stack)
     n_seeds = len(pairs[0].a.seeds)
@@ -109,15 +163,21 @@ def mixed_table(predictions: pd.DataFrame, confirmed: pd.DataFrame, *, task: str
     contrast = np.kron(np.eye(len(pairs)), sides)  # (pairs S, 2 pairs S)
     areas = np.clip(areas, 1e-6, 1 - 1e-6)
     slopes = contrast / (areas * (1 - areas))
-    sets = pairs[0].a.sets or pairs[0].a.seeds
-    terms = np.kron(np.eye(len(pairs)), np.ones((n_seeds, 1)))
-    values = contrast @ np.log(areas / (1 - areas))
-    fit = fit_mixed(values, terms, known=slopes @ covariance @ slopes.T, groups=list(sets) * len(pairs))
-    freedom, errors = len(set(sets)) - 1, np.sqrt(np.diag(fit.covariance))
+    sets = list(pairs[0].a.sets or pairs[0].a.seeds) * len(pairs)
+    return _Logits(contrast @ np.log(areas / (1 - areas)), slopes @ covariance @ slopes.T, sets, n_seeds)
+
+
+def _per_pair(part: _Logits) -> np.ndarray:
+    """A term per pair, (P S, P)."""
+    return np.kron(np.eye(len(part.logits) // part.n_seeds), np.ones((part.n_seeds, 1)))
+
+
+def _with_limits(fit: Fit, rows: range, freedom: int) -> dict[str, np.ndarray]:
+    """Coefficients of these terms with t intervals and p values."""
+    values, errors = fit.coefficients[rows], np.sqrt(np.diag(fit.covariance))[rows]
     half = stats.t.ppf(0.975, freedom) * errors
-    found = {"difference": fit.coefficients, "low": fit.coefficients - half, "high": fit.coefficients + half}
-    p_values = 2 * stats.t.sf(np.abs(fit.coefficients) / errors, freedom)
-    return tested.assign(**found, p=p_values, set_variance=fit.between, variance=fit.rest)
+    p_values = 2 * stats.t.sf(np.abs(values) / errors, freedom)
+    return {"difference": values, "low": values - half, "high": values + half, "p": p_values}
 
 
 def _chosen(names: Sequence[str], validation: dict[str, Scans]) -> str:

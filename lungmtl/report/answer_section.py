@@ -48,7 +48,28 @@ def decisions(comparisons: pd.DataFrame) -> str:
     return render("decisions.md.j2", rows=rows, **counts, reference=rows["reference"].iloc[0], number=number)
 
 
-def box(tables: dict[str, pd.DataFrame], *, task: str, scans: str, n_out: int = 0, n_sets: int = 1) -> str:
+def confirmed(contrasts: pd.DataFrame, *, budget: str) -> str:
+    """The answer of a study whose contrasts were fixed beforehand: its budget, then what is settled; "" without any.
+
+    Args:
+        contrasts: As tables/confirm.csv has them.
+        budget: What `budget` says.
+    """
+    rows = contrasts.dropna(subset="p_holm")
+    if rows.empty:
+        return ""
+    settled = rows["verdict"].map(_word) != "undecided"
+    parts = {"settled": rows[settled], "rest": rows[~settled]}
+    listed = {
+        name: [row.to_dict() | {"shown": shown_difference(row)} for _, row in part.iterrows()]
+        for name, part in parts.items()
+    }
+    return render("confirmed.md.j2", budget=budget, n=len(rows), n_asked=len(contrasts), **listed, number=number)
+
+
+def box(
+    tables: dict[str, pd.DataFrame], *, task: str, scans: str, n_out: int = 0, n_sets: int = 1, fixed: str = ""
+) -> str:
     """The answer with its numbers and limits as Markdown; a page frames the cell that is tagged `answer`.
 
     Args:
@@ -58,20 +79,22 @@ def box(tables: dict[str, pd.DataFrame], *, task: str, scans: str, n_out: int = 
         scans: What the test scans are: "phantoms" or "patients".
         n_out: Planned runs that are missing or left out.
         n_sets: Training sets of the runs.
+        fixed: What `confirmed` says; where there is something, it is the answer.
     """
     comparisons, learning = tables["comparisons"], tables["learning"]
     aucs = tables["auc"][tables["auc"]["task"] == task].set_index("experiment")
     compared = _first(comparisons).dropna(subset="difference").sort_values("difference")
-    ends = [f"{_shown(row)} ({row['experiment']})" for _, row in compared.iterrows()]
+    ends = [f"{shown_difference(row)} ({row['experiment']})" for _, row in compared.iterrows()]
     reference = aucs.loc[compared["reference"].iloc[0]] if len(compared) else None
     transfer = tables["parts"].query("part == 'transfer'").dropna(subset="difference")
     return render(
         "box.md.j2",
-        answer=answer(comparisons, task=task),
-        decisions=decisions(comparisons),
+        answer=fixed or f"**{answer(comparisons, task=task)}**",
+        is_fixed=bool(fixed),
+        decisions="" if fixed else decisions(comparisons),
         reference=reference,
         ends=" to ".join(dict.fromkeys(ends[:1] + ends[-1:])),
-        transfer=[row.to_dict() | {"shown": _shown(row)} for _, row in transfer.iterrows()],
+        transfer=[row.to_dict() | {"shown": shown_difference(row)} for _, row in transfer.iterrows()],
         learning=learning,
         rising=int((learning["is_flat"] == "no").sum()),
         failed=learning[learning["n_learnt"] < learning["n_seeds"]],
@@ -100,7 +123,7 @@ def _word(verdict: str) -> str:
     return next((word for start, word in words.items() if verdict.startswith(start)), "undecided")
 
 
-def _shown(row: pd.Series) -> str:
+def shown_difference(row: pd.Series) -> str:
     """A difference with its interval."""
     return f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]".replace("-", "\N{MINUS SIGN}")
 

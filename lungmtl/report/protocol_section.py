@@ -50,6 +50,12 @@ def contrasts(text: str, study: str) -> list[list[Any]]:
     return found
 
 
+def alike(text: str, study: str) -> list[str]:
+    """Other studies for which a protocol fixes the same contrasts; none where it fixes none."""
+    asked = contrasts(text, study)
+    return [name for name in _read_protocol(text)[0] if name != study and asked and contrasts(text, name) == asked]
+
+
 def _is_of(study: str, part: str, studies: list[str]) -> bool:
     """Whether a part of a protocol, which begins with its heading, is not of other studies alone."""
     names = part.partition("\n")[0].replace("`", "").lstrip("# ").strip().split(", ")

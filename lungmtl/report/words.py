@@ -16,8 +16,13 @@ def render(template: str, **values: Any) -> str:
     """Fill in a Markdown template of this folder; a name that the template lacks is an error."""
     loader = PackageLoader("lungmtl.report", "")
     environment = Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
-    environment.filters["shown"] = shown
+    environment.filters |= {"shown": shown, "ends": ends}
     return environment.get_template(template).render(values).strip()
+
+
+def ends(values: pd.Series, form: str) -> str:
+    """From the least value to the greatest; one where all are equal."""
+    return " to ".join(dict.fromkeys(form.format(value) for value in (values.min(), values.max())))
 
 
 def recorded(runs: pd.DataFrame, column: str, between: str = ", ") -> str:

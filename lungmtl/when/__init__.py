@@ -6,8 +6,9 @@ __getattr__, __dir__, __all__ = exports(
     __name__,
     {
         "world": ["Scans", "World", "ceiling", "draw_scans"],
-        "together": ["Together", "projected"],
+        "together": ["Each", "Together", "projected"],
         "students": ["Budget", "train_students"],
+        "early": ["Early", "look", "predictor_table"],
         "cells": ["Cell", "cells_of", "run_cell", "run_map"],
         "advice": ["KEPT", "Place", "beyond", "expected", "relatedness_of"],
         "foretell": ["foretold_table"],

@@ -12,6 +12,7 @@ import torch
 from lungmtl.keys import Place, code_key, key
 from lungmtl.policies import POLICIES, Weighting, build, names
 from lungmtl.tables import write_csv
+from lungmtl.when.early import Early
 from lungmtl.when.students import Budget, train_students
 from lungmtl.when.world import World, ceiling, draw_scans
 from lungmtl.workers import run_jobs
@@ -34,6 +35,7 @@ class Cell:
     correlation: float = 0.0
     one_label: bool = False
     optimiser: str = "adamw"
+    early: float = 0.0  # share of the steps in which students are watched for early signs
 
     @property
     def world(self) -> World:
@@ -81,17 +83,20 @@ def run_cell(cell: Cell, experiments: Mapping[str, Weighting], *, n_seeds: int) 
 
     Returns:
         One row per experiment and seed: the fields of the cell, `experiment`, `seed`, `ceiling`, `auc_train`,
-        `auc_validation`, `auc_test` of the central task, and `learnt`.
+        `auc_validation`, `auc_test` of the central task, of a cell that is watched the signs of `Early`, and `learnt`.
     """
     scans = [draw_scans(cell.world, seed=seed) for seed in range(n_seeds)]
     policies = [_of_seeds(weighting, n_seeds) for weighting in experiments.values()]
-    aucs = train_students(policies, scans, cell.budget, seed=0)
+    watch = Early(cell.early, scans) if cell.early else None
+    aucs = train_students(policies, scans, cell.budget, seed=0, watch=watch)
+    found = {f"auc_{split}": values for split, values in aucs.items()}
+    found |= {f"early_{sign}": values for sign, values in watch.signs.items()} if watch else {}
     ceilings = [ceiling(of_seed["test"]) for of_seed in scans]
     rows = [
         {
             **dataclasses.asdict(cell),
             **{"experiment": name, "seed": seed, "ceiling": ceilings[seed]},
-            **{f"auc_{split}": float(values[place, seed]) for split, values in aucs.items()},
+            **{name: float(values[place, seed]) for name, values in found.items()},
         }
         for place, name in enumerate(experiments)
         for seed in range(n_seeds)

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from lungmtl.evidence import rate
+from lungmtl.evidence import fit_mixed, rate
 from lungmtl.when.cells import AXES
+from lungmtl.when.early import predictor_table
 
 HELD_OUT = ["n_cells", "correlation", "error", "same_sign", "n_clear"]
 CELL = ["arm", *AXES]
@@ -40,7 +41,8 @@ CONTRASTS = (  # of the protocol (params/when.md), the first six confirmatory
 
 
 def map_tables(results: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Tables of a map by name: `experiments`, `contrasts` (those of `CONTRASTS` that are there) and `held_out`.
+    """Tables of a map by name: `experiments`, `contrasts` (those of `CONTRASTS` that are there), `held_out`;
+    and `predictors` where the cells were watched.
 
     Args:
         results: Rows of `run_cell`, of many cells; "" as `arm` of the grid.
@@ -49,7 +51,8 @@ def map_tables(results: pd.DataFrame) -> dict[str, pd.DataFrame]:
     results = with_tuned(results, statics) if statics else results
     pairs = [pair for pair in CONTRASTS if set(pair) <= set(results["experiment"])]
     tables = {"experiments": experiment_table(results), "contrasts": contrast_table(results, pairs)}
-    return tables | {"held_out": held_out(results, pairs)}
+    tables["held_out"] = held_out(results, pairs)
+    return tables | ({"predictors": predictor_table(results)} if "early_cosine" in results else {})
 
 
 def with_tuned(results: pd.DataFrame, statics: Sequence[str]) -> pd.DataFrame:
@@ -127,12 +130,11 @@ def held_out(results: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.Data
 
 
 def _foretold(wide: pd.DataFrame, experiment: str, reference: str) -> dict[str, object]:
-    from statsmodels.regression.mixed_linear_model import MixedLM
-
     difference = (wide[experiment] - wide[reference]).to_numpy()
     terms, is_even = terms_of(wide), (wide["seed"] % 2 == 0).to_numpy()
-    fitted = MixedLM(difference[is_even], terms[is_even], groups=wide["seed"][is_even]).fit(reml=True)
-    others = wide[~is_even].assign(found=difference[~is_even], foretold=(terms @ fitted.fe_params)[~is_even])
+    n = is_even.sum()  # DeLong's errors of the cells are not kept: part of what no term explains
+    fit = fit_mixed(difference[is_even], terms[is_even], known=np.zeros((n, n)), groups=wide["seed"][is_even])
+    others = wide[~is_even].assign(found=difference[~is_even], foretold=(terms @ fit.coefficients)[~is_even])
     cells = others.groupby(list(AXES))
     found = cells["found"].apply(_interval, "mean").unstack()  # noqa: PD010
     foretold = cells["foretold"].mean()

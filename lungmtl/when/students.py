@@ -8,7 +8,7 @@ Sources: AdamW after Loshchilov and Hutter 2019, arXiv 1711.05101, algorithm 2.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from scipy.stats import rankdata
@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from lungmtl.network import learning_rate_share
-from lungmtl.policies import Policy, Step
-from lungmtl.when.together import RULES, Together
+from lungmtl.policies import Policy
+from lungmtl.when.together import Each, Together, asked
 from lungmtl.when.world import Scans
 
 HIDDEN = 32  # values of the shared layer
@@ -43,7 +43,12 @@ class Budget:
 
 
 def train_students(
-    policies: Sequence[Sequence[Policy]], scans: Sequence[dict[str, Scans]], budget: Budget, *, seed: int
+    policies: Sequence[Sequence[Policy]],
+    scans: Sequence[dict[str, Scans]],
+    budget: Budget,
+    *,
+    seed: int,
+    watch: Callable[..., None] | None = None,
 ) -> dict[str, Tensor]:
     """Train K x S students and score their central task.
 
@@ -52,11 +57,12 @@ def train_students(
         scans: Of every seed, as `draw_scans` gives them.
         budget: The same for all.
         seed: Seeds start and batches, together with the place of the student's own seed.
+        watch: Called before every step with all students, the number of the step and its batch (`Early`).
     Returns:
         Split -> AUC of the central task, (K, S), at the last step.
     """
     stack = _Stack(len(policies), scans, budget, seed)
-    askable = [Together(of_seeds) if type(of_seeds[0]).__name__ in RULES else of_seeds for of_seeds in policies]
+    askable = [asked(of_seeds) for of_seeds in policies]
     train = [_stacked(scans, "train", part) for part in ("features", "target", "known")]
     positive = _positive_weight(*train[1:])  # (S, T)
     n_batches = len(scans[0]["train"].features) // budget.batch_size
@@ -68,6 +74,8 @@ def train_students(
         drawn = [part.gather(1, rows.expand(-1, -1, part.shape[2])) for part in train]
         drawn[0] = drawn[0] + JITTER * stack.noise(drawn[0].shape[1:])
         at = {"step": step, "n_steps": budget.n_steps, "epoch": epoch, "n_epochs": -(-budget.n_steps // n_batches)}
+        if watch:
+            watch(stack, step, *drawn, positive)
         stack.learn(askable, at, *drawn, positive)
     return {split: stack.aucs(scans, split) for split in ("train", "validation", "test")}
 
@@ -96,14 +104,9 @@ class _Stack:
         """Standard normal draws for every seed, (S, ...)."""
         return torch.stack([torch.randn(*shape, generator=generator) for generator in self.generators])
 
-    def read(self, features: Tensor) -> Tensor:
-        """Features (S, B, D) to logits (K, S, B, T)."""
-        weight, bias, head, offset = self.parameters
-        return functional.relu(features @ weight + bias) @ head + offset
-
     def learn(
         self,
-        policies: Sequence[Sequence[Policy] | Together],
+        policies: Sequence[Each | Together],
         at: dict[str, int],
         features: Tensor,
         target: Tensor,
@@ -111,24 +114,14 @@ class _Stack:
         positive: Tensor,
     ) -> None:
         """One optimiser step of every student on its seed's batch, (S, B, D), (S, B, T), (S, B, T)."""
-        logits = self.read(features)
-        losses = _losses(logits, target, known, positive)  # (K, S, T)
+        logits = read(self.parameters, features)
+        losses = losses_of(logits, target, known, positive)  # (K, S, T)
         weights = torch.zeros(losses.shape)
-        asking = [k for k, one in enumerate(policies) if isinstance(one, Together) or one[0].needs_gradients]
+        asking = [k for k, one in enumerate(policies) if one.needs_gradients]
         products = dict(zip(asking, self._gramians(logits, losses, asking), strict=True)) if asking else {}
-        for k, of_seeds in enumerate(policies):
-            if isinstance(of_seeds, Together):
-                weights[k] = torch.from_numpy(of_seeds(products[k].numpy(), known.any(dim=1).numpy()))
-                continue
-            is_asked_once = _is_one(of_seeds)
-            gramians = products.get(k, [None] * len(of_seeds))
-            for s, policy in enumerate(of_seeds[:1] if is_asked_once else of_seeds):
-                step = Step(**at, losses=losses[k, s].detach(), known=known[s].any(dim=0), gramian=gramians[s])
-                decision = policy(step)
-                places = slice(None) if is_asked_once else s
-                weights[k, places, : len(policy.tasks)] = torch.tensor(decision.weights)
-                if decision.restart:
-                    self.begun[k, places] = at["step"]
+        for k, one in enumerate(policies):
+            weights[k], restarts = one.answers(at, losses[k].detach(), known.any(dim=1), products.get(k))
+            self.begun[k, restarts] = at["step"]
         self._update(torch.autograd.grad((weights * losses).sum(), self.parameters), at["step"])
 
     def _gramians(self, logits: Tensor, losses: Tensor, asking: Sequence[int]) -> Tensor:
@@ -165,7 +158,7 @@ class _Stack:
     @torch.no_grad()
     def aucs(self, scans: Sequence[dict[str, Scans]], split: str) -> Tensor:
         """AUC of the central task, (K, S)."""
-        logits = self.read(_stacked(scans, split, "features"))[..., 0]  # (K, S, N)
+        logits = read(self.parameters, _stacked(scans, split, "features"))[..., 0]  # (K, S, N)
         positive = _stacked(scans, split, "target")[..., 0] > 0.5  # (S, N)
         ranks = torch.from_numpy(rankdata(logits, axis=-1))
         n_positive, n = positive.sum(dim=1), positive.shape[1]
@@ -187,14 +180,15 @@ def _positive_weight(target: Tensor, known: Tensor) -> Tensor:
     return torch.where((positives > 0) & (positives < n), (n - positives) / positives.clamp(min=1), 1.0)
 
 
-def _losses(logits: Tensor, target: Tensor, known: Tensor, positive: Tensor) -> Tensor:
+def read(parameters: Sequence[Tensor], features: Tensor) -> Tensor:
+    """Features (S, B, D) to logits (K, S, B, T)."""
+    weight, bias, head, offset = parameters
+    return functional.relu(features @ weight + bias) @ head + offset
+
+
+def losses_of(logits: Tensor, target: Tensor, known: Tensor, positive: Tensor) -> Tensor:
     """Mean cross-entropy over the known labels of a batch, (K, S, T); 0 for a task without any."""
     losses = functional.binary_cross_entropy_with_logits(
         logits, target.expand_as(logits), pos_weight=positive[:, None], reduction="none"
     )
     return (losses * known).sum(dim=2) / known.sum(dim=1).clamp(min=1)
-
-
-def _is_one(of_seeds: Sequence[Policy]) -> bool:
-    """Whether one policy serves all seeds, as a schedule can."""
-    return all(policy is of_seeds[0] for policy in of_seeds)

@@ -1,21 +1,55 @@
-"""Gradient rules for the students of all seeds at once, where a policy apiece would take most of the map's time.
+"""How the students of an experiment are asked: a policy apiece, or a gradient rule for all seeds at once.
 
-Each gives the weights of the policy of its name in `lungmtl.policies`, whose paper that names, from Gramians stacked
-over the seeds. Only the order in which PCGrad projects is drawn otherwise.
+A policy apiece would take most of the map's time there. Each rule gives the weights of the policy of its name in
+`lungmtl.policies`, whose paper that names, from Gramians stacked over the seeds. Only the order in which PCGrad
+projects is drawn otherwise.
 """
 
 from collections.abc import Callable, Sequence
 from itertools import product
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from lungmtl.policies import Policy
+from lungmtl.policies import Policy, Step
 
 EPS = np.finfo(float).eps
 
 
+class Each:
+    """A policy for each of the S students of one experiment, or one for all, as a schedule can be."""
+
+    def __init__(self, policies: Sequence[Policy]) -> None:
+        is_one = all(policy is policies[0] for policy in policies)
+        self.policies = policies[:1] if is_one else policies
+        self.needs_gradients = policies[0].needs_gradients
+
+    def answers(
+        self, at: dict[str, int], losses: Tensor, known: Tensor, gramians: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Weights of a step, (S, T), and which students begin a fresh optimiser, (S,).
+
+        Args:
+            at: Where the training is, as `Step` has it.
+            losses: (S, T).
+            known: Which tasks have a label in the batch, bool (S, T).
+            gramians: Products of the tasks' gradients, (S, T, T); none where no policy needs them.
+        """
+        products = [None] * len(losses) if gramians is None else gramians
+        decisions = [
+            policy(Step(**at, losses=losses[s], known=known[s], gramian=products[s]))
+            for s, policy in enumerate(self.policies)
+        ]
+        weights, restarts = torch.zeros(len(decisions), losses.shape[1]), [one.restart for one in decisions]
+        weights[:, : len(self.policies[0].tasks)] = torch.tensor([one.weights for one in decisions])
+        return weights.expand_as(losses), torch.tensor(restarts).expand(len(losses))
+
+
 class Together:
     """One rule for the S students of one experiment; `policies` as `train_students` is given them."""
+
+    needs_gradients = True
 
     def __init__(self, policies: Sequence[Policy]) -> None:
         self.base = np.array(policies[0].weights)
@@ -33,6 +67,11 @@ class Together:
         moving = takes_part & (np.diagonal(scaled, axis1=1, axis2=2) > 0)
         factors = self.rule(np.where(moving[:, :, None] & moving[:, None], scaled, 0.0), moving)
         return self.base * np.where(moving, factors.clip(min=0), takes_part)
+
+    def answers(self, _at: dict[str, int], losses: Tensor, known: Tensor, gramians: Tensor) -> tuple[Tensor, Tensor]:
+        """As of `Each`; no rule begins a fresh optimiser."""
+        weights = torch.from_numpy(self(gramians.numpy(), known.numpy()))
+        return weights, torch.zeros(len(losses), dtype=torch.bool)
 
 
 def mgda(_: Sequence[Policy]) -> Callable:
@@ -142,3 +181,8 @@ class Pcd:
 
 
 RULES = {"MGDA": mgda, "PCGrad": pcgrad, "IMTLG": imtlg, "PCD": Pcd}
+
+
+def asked(policies: Sequence[Policy]) -> Each | Together:
+    """Whom the students of one experiment ask."""
+    return (Together if type(policies[0]).__name__ in RULES else Each)(policies)
