@@ -20,14 +20,26 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, StackDataset
 
 from lungmtl.experiments import TASKS
-from lungmtl.network import build_network, forward, pick_device, positive_weights, resolve_precision, task_losses
+from lungmtl.network import (
+    OtherBatches,
+    Training,
+    build_network,
+    forward,
+    pick_device,
+    positive_weights,
+    resolve_precision,
+    task_losses,
+)
 from lungmtl.policies import POLICIES, Policy, Seen, Step, Weighting, build, gramian
 from lungmtl.study import datasets, gather, plan
 
 PLAIN = "BW"
+TRAINING = Training(  # of which other batches need their size and augmentation
+    epochs=1, batch_size=0, learning_rate=1e-4, weight_decay=0.01, warmup=0.1, augment=True, selection="last"
+)
 COMPARED = ("MGDA", "PCGrad", "IMTLG", "AlignedMTL", "ConFIG", "UPGrad", "FairGrad", "PCD", "GCS", "DBMTL")
 
 
@@ -100,7 +112,11 @@ def train_step(
     logits, features = forward(network, batch.volume, precision)
     losses = task_losses(logits, batch.target, batch.known)
     known = batch.known.any(dim=0)
-    step = Step(0, 100, 0, 1, losses=losses.detach(), known=known)
+    training = dataclasses.replace(TRAINING, batch_size=len(batch.volume))
+    scans = StackDataset(batch.volume.cpu(), batch.target.cpu(), batch.known.cpu())
+    others = OtherBatches(network, scans, training, None, precision, seed=0)
+    ahead = others.ahead(losses, batch[:3], step=0, rate=training.learning_rate)
+    step = Step(0, 100, 0, 1, losses=losses.detach(), known=known, ahead=ahead)
     if at := policy.gradients_at(step):
         places = {"features": [features], "parameters": list(network.shared_parameters())}
         step = dataclasses.replace(step, gramian=gramian(losses, places[at], known=known))
