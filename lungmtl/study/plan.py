@@ -65,8 +65,8 @@ def plan_runs(
     """Expand a study's params file into its runs, seed by seed, experiments in the file's order.
 
     A run's parameters are RunConfig's defaults, overridden by the study's file, then by the experiment's file, then by
-    the seed. The experiment's file is `<experiment>.yaml` in the folder of the study's name (of `disjoint-smoke` that of
-    `disjoint`, too), `table2`, `policies` or `controls` next to the study's file or in the project. A variant,
+    the seed. The experiment's file is `<experiment>.yaml` in the folder of the study's name (of `disjoint-smoke` that
+    of `disjoint`, too), `table2`, `policies` or `controls` next to the study's file or in the project. A variant,
     `<base>.<change>`, and an arm, `<base>-<arm>`, inherit from their base what their own file does not set;
     `<experiment>.*` stands for the experiment and its trials in `params/trials.csv`. In a study with its own tasks, the
     project's experiments apply their central weight to the first task and their auxiliary weight to every other one.
