@@ -14,13 +14,13 @@ from lungmtl.policies.rules import Seen, is_positive, plain
 class AutoLambda(Learnt):
     """Auto-lambda: every task's weight descends the central loss of another batch, seen after a virtual step.
 
-    The upper level uses another batch of the training scans, as the paper does in practice: validation scans select
-    and test scans judge, so no policy learns from them. Its slopes are the paper's finite difference (`look_ahead`).
-    Written from the paper, not from the authors' code.
+    The upper level uses another batch of the training scans, as the paper's own trainings do: validation scans select
+    and test scans judge, so no policy may learn from them. Its slopes are the paper's finite difference (`look_ahead`),
+    for a virtual step of plain gradient descent, where AdamW takes the real one. Written from the paper alone.
 
     Args:
-        learning_rate: Of the weights, by Adam. chosen by us: the paper's 0.0001 is for a hundred times as many steps.
-        initial: First weight of every task.
+        learning_rate: Of the weights, by Adam. chosen by us, for a thousand steps: the paper trains for many more.
+        initial: First weight of every task; third party: 0.1 in public implementations.
     Source: Liu et al. 2022, section 4, arXiv 2202.03091. Weights below 0 are set to 0: chosen by us.
     """
 

@@ -6,8 +6,9 @@ optimiser, loader or config and needs nothing but Python, so it serves any train
 `notebooks/04_policies.ipynb` shows one.
 
 There are three kinds. A schedule follows from the progress alone (`schedules.py`), a loss rule from the losses too
-(`losses.py`), a gradient rule from the gradients (`gradients.py`, `borrowed.py`, `bilevel.py`). They compose: ITW takes
-any policy as its warm-up, and PFLP focuses on top of any, by multiplying the weights that the inner policy has found.
+(`losses.py`), a gradient rule from the gradients (`gradients.py`, `borrowed.py`) or from a step that is tried
+(`bilevel.py`). They compose: ITW takes any policy as its warm-up, and PFLP focuses on top of any, by multiplying the
+weights that the inner policy has found.
 
 A policy weighs task losses, never labels, so it also works where each scan is labelled for one task only: give it
 the mean loss over the scans whose label is known, 0 for a task without any in this batch, and which those are.
