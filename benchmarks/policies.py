@@ -4,8 +4,9 @@
 plain one in the same process, in processor time where there is no GPU, so that what else the machine does touches both
 alike, and prints the median ratios of time and of what the step takes of memory at its peak.
 
-`python -m benchmarks.policies --agreement params/phantom.yaml [--steps 80]` trains with equal weights on a study's
-phantoms instead, which it makes if they are not there, and prints cosines and weights from both kinds of gradients.
+`python -m benchmarks.policies --agreement params/phantom.yaml [--steps 80] [--output FOLDER]` trains with equal weights
+on a study's phantoms instead, which it makes if they are not there, and prints cosines and weights from both kinds of
+gradients, as two tables that it writes into FOLDER, too.
 """
 
 import argparse
@@ -18,16 +19,31 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import pandas as pd
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, StackDataset
 
 from lungmtl.experiments import TASKS
-from lungmtl.network import build_network, forward, pick_device, positive_weights, resolve_precision, task_losses
+from lungmtl.files import write
+from lungmtl.network import (
+    OtherBatches,
+    Training,
+    build_network,
+    forward,
+    pick_device,
+    positive_weights,
+    resolve_precision,
+    task_losses,
+)
 from lungmtl.policies import POLICIES, Policy, Seen, Step, Weighting, build, gramian
 from lungmtl.study import datasets, gather, plan
 
 PLAIN = "BW"
+PLACES = ("features", "parameters")
+TRAINING = Training(  # of which other batches need their size and augmentation
+    epochs=1, batch_size=0, learning_rate=1e-4, weight_decay=0.01, warmup=0.1, augment=True, selection="last"
+)
 COMPARED = ("MGDA", "PCGrad", "IMTLG", "AlignedMTL", "ConFIG", "UPGrad", "FairGrad", "PCD", "GCS", "DBMTL")
 
 
@@ -46,7 +62,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     if options.agreement:
-        print_agreement(options.agreement, n_steps=options.steps)
+        print_agreement(options.agreement, n_steps=options.steps, output=options.output)
     else:
         print_costs(options)
 
@@ -100,7 +116,11 @@ def train_step(
     logits, features = forward(network, batch.volume, precision)
     losses = task_losses(logits, batch.target, batch.known)
     known = batch.known.any(dim=0)
-    step = Step(0, 100, 0, 1, losses=losses.detach(), known=known)
+    training = dataclasses.replace(TRAINING, batch_size=len(batch.volume))
+    scans = StackDataset(batch.volume.cpu(), batch.target.cpu(), batch.known.cpu())
+    others = OtherBatches(network, scans, training, None, precision, seed=0)
+    ahead = others.ahead(losses, batch[:3], step=0, rate=training.learning_rate)
+    step = Step(0, 100, 0, 1, losses=losses.detach(), known=known, ahead=ahead)
     if at := policy.gradients_at(step):
         places = {"features": [features], "parameters": list(network.shared_parameters())}
         step = dataclasses.replace(step, gramian=gramian(losses, places[at], known=known))
@@ -111,7 +131,7 @@ def train_step(
     optimiser.step()
 
 
-def print_agreement(params: str, *, n_steps: int) -> None:
+def print_agreement(params: str, *, n_steps: int, output: Path | None) -> None:
     """Cosines to the central gradient and weights, from gradients at the features and at the parameters."""
     config = next(run for run in plan.plan_runs(params) if len(run.tasks) > 1)
     config = dataclasses.replace(config, cache_dir=str(plan.cache_dir(config)))
@@ -133,37 +153,48 @@ def print_agreement(params: str, *, n_steps: int) -> None:
         losses.sum().backward()
         optimiser.step()
     print(f"{Path(params).name}: {n_steps} steps of {config.batch_size} scans, {precision}; {', '.join(config.tasks)}")
-    _print_cosines(found)
-    _print_weights(found, config.tasks)
+    for name, table in {
+        "cosines": cosine_table(found, config.tasks),
+        "weights": weight_table(found, config.tasks),
+    }.items():
+        print(f"\n{name}\n{table.round(3).to_string(index=False)}")
+        if output:
+            write(output / f"{name}.csv", table.round(4).to_csv(index=False))
 
 
-def _print_cosines(found: list) -> None:
-    """First step, means of both halves, and how they go together."""
+def cosine_table(found: list, tasks: list[str]) -> pd.DataFrame:
+    """Cosines to the central gradient at both places: mean of every auxiliary task, and how the places go together."""
     features, parameters = (torch.stack([_cosines(step[k]) for step in found]) for k in (0, 1))  # (steps, T - 1)
-    half = len(found) // 2
-    for name, part in (("first step", slice(0, 1)), ("first half", slice(0, half)), ("second half", slice(half, None))):
-        for place, values in (("features", features), ("parameters", parameters)):
-            print(f"cosines, {name:11s} {place:10s}", *(f"{value:+.3f}" for value in values[part].mean(dim=0)))
-    both = torch.stack([features.flatten(), parameters.flatten()])
-    same = (features.sign() == parameters.sign()).double().mean()
-    print(f"correlation of the two {torch.corrcoef(both)[0, 1]:.2f}, same sign {same:.0%}")
+    half, rows = len(found) // 2, []
+    for name, part in (("first half", slice(0, half)), ("second half", slice(half, None)), ("all", slice(None))):
+        both = [features[part], parameters[part]]
+        together = torch.corrcoef(torch.stack([values.flatten() for values in both]))[0, 1].item()
+        same = (both[0].sign() == both[1].sign()).double().mean().item()
+        for place, values in zip(PLACES, both, strict=True):
+            means = dict(zip(tasks[1:], values.mean(dim=0).tolist(), strict=True))
+            rows.append({"steps": name, "at": place, **means, "correlation": together, "same_sign": same})
+    return pd.DataFrame(rows)
 
 
-def _print_weights(found: list, tasks: list[str]) -> None:
-    """Per rule: mean weights at both places as shares, and how far the shares of a step lie apart."""
+def weight_table(found: list, tasks: list[str]) -> pd.DataFrame:
+    """Per rule and place: mean weights as shares of their sum, share set to 0, and share of a step that moves."""
+    rows = []
     for name in COMPARED:
-        shares = []
-        for place in (0, 1):
-            rule = build(Weighting(tasks=tasks, weights=[1.0] * len(tasks), policy=name))
-            asked = [Step(k, len(found), 0, 1, losses=step[2], gramian=step[place]) for k, step in enumerate(found)]
-            raw = [rule.weigh(Seen(list(range(len(tasks))), step[2], step[place].tolist(), asked[0])) for step in found]
-            below = torch.tensor(raw).lt(0).double().mean()
-            weights = torch.tensor([rule(step).weights for step in asked], dtype=torch.float64)
-            shares.append((weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-12), below))
-        apart = (shares[0][0] - shares[1][0]).abs().sum(dim=1).mean() / 2
-        for place, (values, below) in zip(("features", "parameters"), shares, strict=True):
-            print(f"{name:11s} {place:10s}", *(f"{value:.2f}" for value in values.mean(dim=0)), f"below 0: {below:.0%}")
-        print(f"{name:11s} moved between tasks: {apart:.0%} of the weight")
+        shares, below = zip(*(_shares(name, found, place, tasks) for place in (0, 1)), strict=True)
+        moved = ((shares[0] - shares[1]).abs().sum(dim=1).mean() / 2).item()
+        for place, values, negative in zip(PLACES, shares, below, strict=True):
+            means = dict(zip(tasks, values.mean(dim=0).tolist(), strict=True))
+            rows.append({"policy": name, "at": place, **means, "below_0": negative, "moved": moved})
+    return pd.DataFrame(rows)
+
+
+def _shares(name: str, found: list, place: int, tasks: list[str]) -> tuple[Tensor, float]:
+    """A rule's weights as shares, (steps, T), and how many would have been below 0."""
+    rule, second = (build(Weighting(tasks=tasks, weights=[1.0] * len(tasks), policy=name)) for _ in range(2))
+    asked = [Step(k, len(found), 0, 1, losses=step[2], gramian=step[place]) for k, step in enumerate(found)]
+    raw = [second.weigh(Seen(list(range(len(tasks))), step[2], step[place].tolist(), asked[0])) for step in found]
+    weights = torch.tensor([rule(step).weights for step in asked], dtype=torch.float64)
+    return weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-12), torch.tensor(raw).lt(0).double().mean().item()
 
 
 def _cosines(products: Tensor) -> Tensor:
@@ -211,6 +242,7 @@ def _options() -> argparse.Namespace:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--only", default="", help="policies to time, spelled, with ; between them")
     parser.add_argument("--agreement", default="", metavar="PARAMS", help="a study's params file")
+    parser.add_argument("--output", type=Path, help="folder for the two tables of --agreement")
     return parser.parse_args()
 
 

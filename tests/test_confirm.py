@@ -52,6 +52,14 @@ def test_validation_scans_choose_among_a_list():
     assert lacking["experiment"] == "ITW3"
 
 
+def test_a_star_stands_for_an_experiment_and_its_variants():
+    frame = predictions(("MTL", "MTL.aux1", "MTL2", "STL"))
+    better = frame["experiment"].isin(["MTL.aux1", "MTL2"]) & (frame["split"] == "validation")
+    frame["probability"] = frame["probability"].mask(better, 0.5 * frame["probability"] + 0.5 * frame["target"])
+    row = confirm_table(frame, [["tuned", "STL.*", "MTL.*"]], learnt(frame), **DRAWS).iloc[0]
+    assert (row["experiment"], row["reference"], row["n_candidates"]) == ("STL", "MTL.aux1", 2)
+
+
 def test_a_run_that_failed_gives_its_contrast_the_interval_that_allows_for_it():
     frame = predictions(("MTL", "STL"), (0, 1, 2, 3))
     asked = [["sharing", "MTL", "STL"]]
@@ -213,6 +221,12 @@ def test_a_flat_budget_and_seeds_that_all_learnt_are_said_so():
     assert budget(flat.assign(is_flat=""), flat_rise=0.002).startswith("**Not known")
     share = pd.DataFrame({"experiment": ["STL"], "n_seeds": 5, "n_learnt": 5, "share_low": 0.5655})
     assert failing_seeds(share, None).startswith("All 5 runs learnt; so few seeds leave open that up to 43%")
+
+
+def test_the_protocol_sets_every_tuned_policy_against_the_tuned_static_weight():
+    asked = contrasts((ROOT / "params" / "protocol.md").read_text(encoding="utf-8"), "tuned")
+    experiments = read_params(ROOT / "params" / "tuned.yaml")["experiments"]
+    assert asked == [["tuned", name, "MTL.*"] for name in experiments if name != "MTL.*"]
 
 
 @pytest.mark.parametrize("study", ["confirm-unrelated", "confirm-related"])

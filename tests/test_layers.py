@@ -42,7 +42,7 @@ LAYERS = {
     "__main__": {"cli"},
 }
 ROOMS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
-WITH_TORCH = ("policies/gramians.py", "policies/borrowed.py")  # only who asks for them imports these
+WITH_TORCH = tuple(f"policies/{name}.py" for name in ("ahead", "borrowed", "gramians"))  # imported on request alone
 WITHOUT_TORCH = (
     *("policies", "evidence", "comparison", "figures", "report", "commands", "files", "keys", "lazy", "tables"),
 )

@@ -116,6 +116,14 @@ def test_table_2_is_complete():
     assert {path.stem for path in TABLE2.glob("*.yaml")} == set(EXPERIMENTS)
 
 
+@pytest.mark.parametrize("study", ["policies", "disjoint", "tuned"])
+def test_the_small_copy_of_a_study_has_its_experiments(study):
+    full, small = (plan_runs(ROOT / "params" / f"{name}.yaml", seeds=[0]) for name in (study, f"{study}-smoke"))
+    wanted = {run.experiment: (run.weights, run.policy, run.labels, run.sampler) for run in full}
+    found = {run.experiment: (run.weights, run.policy, run.labels, run.sampler) for run in small}
+    assert found == {name: wanted[name] for name in (found if study == "tuned" else wanted)}
+
+
 def test_every_policy_has_a_params_file_and_runs_in_the_pilot_as_in_its_smoke_study():
     pilot, smoke = (plan_runs(ROOT / "params" / f"{name}.yaml") for name in ("policies", "policies-smoke"))
     files = {path.stem: read_params(path) for path in (ROOT / "params" / "policies").glob("*.yaml")}

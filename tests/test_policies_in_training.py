@@ -112,8 +112,8 @@ class Told(Policy):
         return dataclasses.replace(policy("BW")(step), weights=self.weights[step.step])
 
 
-@pytest.mark.parametrize("spelling", ["MGDA", "PCGrad(at='parameters')"])
-def test_the_weights_of_a_gradient_rule_are_all_that_it_does_to_a_training(spelling):
+@pytest.mark.parametrize("spelling", ["MGDA", "PCGrad(at='parameters')", "AutoLambda"])
+def test_the_weights_of_a_rule_are_all_that_it_does_to_a_training(spelling):
     found = train(policy(spelling))
     told = train(Told(tuple(map(tuple, found.steps.filter(like="weight_").to_numpy()))))
     for name, value in found.model.state_dict().items():

@@ -90,3 +90,15 @@ def test_a_linked_file_exists(link):
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"make ([a-z]+)", README))))
 def test_a_named_make_target_exists(target):
     assert re.search(rf"^{target}:", (PROJECT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_how_far_gradients_at_both_places_agree_follows_from_its_tables():
+    page = (PROJECT / "lungmtl" / "policies" / "ADDING.md").read_text(encoding="utf-8")
+    tables = PROJECT / "results" / "agreement" / "tables"
+    cosines = pd.read_csv(tables / "cosines.csv").set_index("steps").loc["all"].iloc[0]
+    moved = pd.read_csv(tables / "weights.csv").set_index("policy")["moved"]
+    assert f"correlate at {cosines['correlation']:.2f} and have the same sign in {cosines['same_sign']:.0%}" in (
+        " ".join(page.replace(" %", "%").split())
+    )
+    assert (moved.idxmin(), moved.idxmax()) == ("PCGrad", "MGDA")
+    assert f"{moved.min():.0%} (PCGrad) to {moved.max():.0%} (MGDA)" in page.replace(" %", "%")

@@ -15,7 +15,7 @@ from bs4 import BeautifulSoup
 from nbformat import v4
 
 from lungmtl.figures.style import new_figure
-from lungmtl.report.methods_section import methods
+from lungmtl.report.methods_section import methods, policies
 from lungmtl.report.page import record_links, write_html
 from lungmtl.report.protocol_section import deviations, protocol
 from lungmtl.study.collection import collect
@@ -504,6 +504,14 @@ def test_every_experiment_has_its_policy_in_words(runs, settings, words):
     words = words or "Loud (gain 2, tasks a, b, map {'a': 1}) over fixed weights"
     weights = "3 : 3 : 3 : 3 : 3" if words == "balanced weights" else "3 : 1 : 1 : 1 : 1"
     assert f"| ITW3 | {words}; weights {weights} | all 5 |" in text
+
+
+def test_labels_and_batches_are_told_where_experiments_differ_in_them(runs):
+    labels = runs["experiment"].map(lambda name: "all" if name == "STL" else "disjoint")
+    arms = runs.assign(config_labels=labels, config_sampler="natural")
+    ends = {name: text.rpartition("; ")[2] for name, text in policies(arms).items()}
+    assert (ends["STL"], ends["ITW3"]) == ("labels all", "labels disjoint")
+    assert not any("labels" in text for text in policies(runs).values())
 
 
 def test_policy_without_weights_of_its_own_shows_those_of_the_experiment(runs):

@@ -11,6 +11,7 @@ from lungmtl.comparison.differences import MARGIN, verdicts, with_family
 from lungmtl.comparison.learning import LEARNT_LOW
 from lungmtl.comparison.scans import Scans, best_on, bootstrapped, named, of_task, pair_of
 from lungmtl.evidence import Fit, allowing_difference, allowing_mean, delong_covariance, fit_mixed, rate
+from lungmtl.experiments import base_of
 
 ANY = ("any_low", "any_high")  # limits that allow for seeds which do not learn
 CONFIRM_COLUMNS = (
@@ -43,7 +44,8 @@ def confirm_table(
     Args:
         predictions: Of all runs.
         contrasts: Of each its question, experiment and reference. In place of a name a list may stand: of its
-            experiments that with the highest mean validation AUC over seeds is taken (the first of equals).
+            experiments that with the highest mean validation AUC over seeds is taken (the first of equals);
+            `MTL.*` stands for MTL and its variants.
         learnt: As `learnt_table` returns it.
         task: The central one.
     Returns:
@@ -55,7 +57,7 @@ def confirm_table(
     validation = of_task(predictions, "validation", task)
     rows = []
     for question, *sides in contrasts:
-        lists = [[side] if isinstance(side, str) else list(side) for side in sides]
+        lists = [_group(side, validation) if isinstance(side, str) else list(side) for side in sides]
         chosen = [_chosen(names, validation) for names in lists]
         n_candidates = max(map(len, lists))
         row = {"question": question, "experiment": chosen[0], "reference": chosen[1]}
@@ -178,6 +180,12 @@ def _with_limits(fit: Fit, rows: range, freedom: int) -> dict[str, np.ndarray]:
     half = stats.t.ppf(0.975, freedom) * errors
     p_values = 2 * stats.t.sf(np.abs(values) / errors, freedom)
     return {"difference": values, "low": values - half, "high": values + half, "p": p_values}
+
+
+def _group(name: str, validation: dict[str, Scans]) -> list[str]:
+    """The experiment, or of `NAME.*` it and its variants."""
+    base = name.removesuffix(".*")
+    return [base] if base == name else [one for one in validation if base_of(one) == base] or [base]
 
 
 def _chosen(names: Sequence[str], validation: dict[str, Scans]) -> str:

@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = exports(
         "losses": ["positive_weights", "task_losses"],
         "cost": ["counted", "seconds_per_step"],
         "device": ["forward", "pick_device", "resolve_precision", "seed_everything"],
+        "others": ["OtherBatches"],
         "sampling": ["Natural", "sampler"],
         "training": ["Fitted", "fit", "learning_rate_share", "predict"],
     },

@@ -4,6 +4,7 @@ All slices of a scan move alike in plane. Scans are therefore held as columns al
 weighted sum of four rows of a table, which `embedding_bag` computes for a whole batch straight from the training set.
 """
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -67,6 +68,12 @@ class Augmentation:
             noise = self.pool[place : place + planes.numel()].view_as(planes)
             planes.addcmul_(planes.clamp(max=AIR), noise, value=factor / AIR)
         return volume.view(n_scans, 1, *self.shape)
+
+    def seeded(self, seed: int) -> "Augmentation":
+        """The same, with a generator of its own."""
+        other = copy.copy(self)
+        other.generator = torch.Generator().manual_seed(seed)
+        return other
 
     def _draw(self, n_scans: int, limit: float) -> Tensor:
         """A value per scan, even between -limit and limit, (B,)."""

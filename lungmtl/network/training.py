@@ -29,6 +29,7 @@ from lungmtl.network.checkpoint import Checkpoints, State
 from lungmtl.network.device import forward, keep_memory, pick_device
 from lungmtl.network.held import Held
 from lungmtl.network.losses import task_losses
+from lungmtl.network.others import OtherBatches
 from lungmtl.network.sampling import Natural
 from lungmtl.network.settings import Training
 from lungmtl.policies import Decision, Policy, Progress, Step, gramian
@@ -96,17 +97,21 @@ def fit(
     if checkpoints.resume(state):
         logger.info("epoch %d/%d  goes on after step %d", state.epoch + 1, training.epochs, len(state.steps))
     positive_weight = None if positive_weight is None else positive_weight.to(device)
+    others = OtherBatches(model, held, draw_batch, training.batch_size, positive_weight, precision, seed)
     logger.info(_epoch_head(training.epochs, model.tasks))
     for epoch in range(state.epoch, training.epochs):
         start = time.perf_counter() - state.seconds
         model.train()
         for index in batches:
             volumes, place, target, known = held.batch(index, batches.ahead)
-            logits, features = forward(model, draw_batch(volumes, place), precision)
+            volume = draw_batch(volumes, place)
+            logits, features = forward(model, volume, precision)
             losses = task_losses(logits, target, known, positive_weight=positive_weight)  # (T,)
-            step = len(state.steps)
+            step, rate = len(state.steps), state.schedule.get_last_lr()[0]
             progress = Progress(step, n_steps, epoch, training.epochs)
-            decision = policy(_step(progress, model, policy, losses, known.any(dim=0), features))
+            asked = _step(progress, model, policy, losses, known.any(dim=0), features)
+            ahead = others.ahead(losses, (volume, target, known), step=step, rate=rate)
+            decision = policy(dataclasses.replace(asked, ahead=ahead))
             if decision.restart:
                 state.restart(n_steps - step)
             loss = (losses * losses.new_tensor(decision.weights)).sum()

@@ -1,6 +1,7 @@
 """Policies: how the losses of several tasks are weighed, for any training loop.
 
-Schedules and loss rules need nothing but Python, `gramian` torch, `timeline` pandas; gradient rules say what they need.
+Schedules, loss rules and `AutoLambda` need nothing but Python, `gramian` and `look_ahead` torch, `timeline` pandas;
+gradient rules say what they need.
 """
 
 from lungmtl.lazy import exports
@@ -12,6 +13,7 @@ __getattr__, __dir__, __all__ = exports(
         "contract": ["Decision", "Policy", "Progress", "Step", "Wrapper"],
         "rules": ["GradientRule", "Rule", "Seen"],
         "gramians": ["gramian"],
+        "ahead": ["look_ahead"],
         "catalogue": ["POLICIES", "Weighting", "build", "describe", "names", "with_setting"],
         "timelines": ["timeline"],
         "watching": ["Watching", "agreement"],

@@ -17,6 +17,7 @@ POLICIES = {  # name in params -> module of this folder that has the class
     **dict.fromkeys(("BW", "PFLP", "ITW", "Alone"), "schedules"),
     **dict.fromkeys(("RLW", "UW", "DWA", "IMTLL", "GeometricMean", "FAMO"), "losses"),
     **dict.fromkeys(("GCS", "OLAUX", "GradNorm", "DBMTL"), "gradients"),
+    **dict.fromkeys(("AutoLambda",), "bilevel"),
     **dict.fromkeys(("MGDA", "PCGrad", "IMTLG", "AlignedMTL", "ConFIG", "GradVac", "PCD"), "borrowed"),
     **dict.fromkeys(("UPGrad", "FairGrad", "CAGrad"), "borrowed"),
 }

@@ -6,8 +6,9 @@ optimiser, loader or config and needs nothing but Python, so it serves any train
 `notebooks/04_policies.ipynb` shows one.
 
 There are three kinds. A schedule follows from the progress alone (`schedules.py`), a loss rule from the losses too
-(`losses.py`), a gradient rule from the gradients (`gradients.py`, `borrowed.py`). They compose: ITW takes any policy as
-its warm-up, and PFLP focuses on top of any, by multiplying the weights that the inner policy has found.
+(`losses.py`), a gradient rule from the gradients (`gradients.py`, `borrowed.py`) or from a step that is tried
+(`bilevel.py`). They compose: ITW takes any policy as its warm-up, and PFLP focuses on top of any, by multiplying the
+weights that the inner policy has found.
 
 A policy weighs task losses, never labels, so it also works where each scan is labelled for one task only: give it
 the mean loss over the scans whose label is known, 0 for a task without any in this batch, and which those are.
@@ -15,7 +16,7 @@ Schedules then give their weights as ever; rules leave these tasks out of the st
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 
@@ -42,11 +43,14 @@ class Step(Progress):
         known: Whether the batch has a label of the task, (T,) bool; empty = of every task.
         gramian: Products of the tasks' gradients with each other, (T, T), where `gradients_at` asks for them, else
             None; zeros where `known` is False. `lungmtl.policies.gramian` computes it.
+        ahead: Tries a step with given weights, (T,), and returns the slopes, (T,), of the central loss of another
+            training batch by them. It costs nothing unless it is called; `lungmtl.policies.look_ahead` computes it.
     """
 
     losses: Any = ()
     known: Any = ()
     gramian: Any = None
+    ahead: Callable[[Sequence[float]], Sequence[float]] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,10 +44,17 @@ def methods(runs: pd.DataFrame) -> str:
 
 
 def policies(runs: pd.DataFrame) -> dict[str, str]:
-    """Policy and weights of every experiment in words, in the paper's order; `runs` as in `methods`."""
-    settings = pd.DataFrame(index=runs.index)
-    names = in_order(runs["experiment"])
-    return {name: render("policy.md.j2", experiment=_experiment(name, runs, settings)) for name in names}
+    """Policy and weights of every experiment in words, and its labels and batches where experiments differ in them.
+
+    In the paper's order; `runs` as in `methods`.
+    """
+    data = runs.drop_duplicates("experiment").set_index("experiment")
+    data = data.filter(regex="^config_(labels|shuffle_tasks|sampler)$").map(shown)
+    data = data.rename(columns=lambda name: name.removeprefix("config_"))
+    data = data[[name for name in data if len(set(data[name])) > 1]]
+    blank = pd.DataFrame(index=runs.index)
+    found = {name: _experiment(name, runs, blank) | {"data": data.loc[name].to_dict()} for name in data.index}
+    return {name: render("policy.md.j2", experiment=found[name]) for name in in_order(found)}
 
 
 def _is_blank(runs: pd.DataFrame, split: str, task: str) -> bool:

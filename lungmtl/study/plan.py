@@ -23,6 +23,7 @@ NOTEBOOKS = PROJECT / "notebooks"  # working directory of every notebook; relati
 TABLE2_PARAMS = PROJECT / "params" / "table2"
 CONTROL_PARAMS = PROJECT / "params" / "controls"  # what takes PFLP and ITW apart, for any study
 POLICY_PARAMS = PROJECT / "params" / "policies"  # policies from the literature, for any study
+SMALL = "-smoke"  # ends the name of a study's small copy
 EXPERIMENT_NOTEBOOK = "02_experiment.ipynb"
 COMPARISON_NOTEBOOK = "03_comparison.ipynb"
 PREPARATION_FILE = "preparation.csv"  # in the study's folder, or the table's: the outcome for every scan
@@ -64,11 +65,11 @@ def plan_runs(
     """Expand a study's params file into its runs, seed by seed, experiments in the file's order.
 
     A run's parameters are RunConfig's defaults, overridden by the study's file, then by the experiment's file, then by
-    the seed. The experiment's file is `<experiment>.yaml` in the folder of the study's name, `table2`, `policies` or
-    `controls` next to the study's file or in the project. A variant, `<base>.<change>`, and an arm,
-    `<base>-<arm>`, inherit from their base what their own file does not set; `<experiment>.*` stands for the
-    experiment and its trials in `params/trials.csv`. In a study with its own tasks, the project's experiments apply
-    their central weight to the first task and their auxiliary weight to every other one.
+    the seed. The experiment's file is `<experiment>.yaml` in the folder of the study's name (of `disjoint-smoke` that
+    of `disjoint`, too), `table2`, `policies` or `controls` next to the study's file or in the project. A variant,
+    `<base>.<change>`, and an arm, `<base>-<arm>`, inherit from their base what their own file does not set;
+    `<experiment>.*` stands for the experiment and its trials in `params/trials.csv`. In a study with its own tasks, the
+    project's experiments apply their central weight to the first task and their auxiliary weight to every other one.
 
     Args:
         params: File with the lists `experiments` and `seeds` and any fields of RunConfig.
@@ -263,7 +264,7 @@ def _with_weights(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _experiment_file(experiment: str, path: Path) -> Path:
-    own = [path.parent / name for name in (path.stem, "table2", "policies", "controls")]
+    own = [path.parent / name for name in (path.stem, path.stem.removesuffix(SMALL), "table2", "policies", "controls")]
     files = [folder / f"{experiment}.yaml" for folder in (*own, CONTROL_PARAMS, POLICY_PARAMS, TABLE2_PARAMS)]
     return next((file for file in files if file.is_file()), files[-1])
 
