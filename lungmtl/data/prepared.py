@@ -174,4 +174,5 @@ def _warn_of(report: pd.DataFrame) -> None:
         _logger.warning(text, len(failed), len(report), first["scan"], first["reason"])
     cut = report[report["cropped_fraction"] > 0.01]
     if len(cut):
-        _logger.warning("%d of %d scans have over 1 %% of their lungs outside the grid", len(cut), len(report))
+        text = "%d of %d scans have over 1 %% of what the network should see outside the grid"
+        _logger.warning(text, len(cut), len(report))
