@@ -223,7 +223,9 @@ def test_the_conclusion_is_four_sentences_that_follow_from_its_tables():
     lines = conclusion(studies, grid).splitlines()
 
     assert len(lines) == 4
-    assert "four training sets of phantoms and tested on 1,920 others" in lines[0]
+    assert "tested on 1,920 others, once with auxiliary diagnoses of relatedness 0 to the nodule and once" in lines[0]
+    assert "others, with auxiliary diagnoses of relatedness 1 to the nodule." in conclusion({1.0: studies[1.0]}, grid)
+    assert "four training sets of phantoms" in lines[0]
     assert "at relatedness 0, after which all validation curves were flat" in lines[1]
     assert "at relatedness 1, after which one of three validation curves still rose" in lines[1]
     assert lines[2].count("\N{MINUS SIGN} STL") == 4

@@ -72,7 +72,7 @@ def test_the_rule_that_stays_near_the_single_task_follows_from_the_map_of_rivals
 
 
 @pytest.mark.skipif(
-    not (PROJECT / "results" / "confirm-related" / "tables" / "confirm.csv").is_file(), reason="not run yet"
+    not any(conclusion.has_tables(PROJECT / "results" / study) for study in conclusion.STUDIES), reason="not run yet"
 )
 def test_the_conclusion_is_that_of_the_confirmatory_studies():
     assert conclusion.written(PROJECT / "results") in README
