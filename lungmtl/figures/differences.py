@@ -1,4 +1,4 @@
-"""Figures of differences from a reference: forest, variants, subgroups."""
+"""Figures of differences: forest, fixed contrasts, variants, subgroups."""
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -20,6 +20,8 @@ from lungmtl.figures.words import attribute_label, captioned, extremes, interval
 
 FOREST_HEADS = ("difference [interval]", "p differs", "p equivalent", "verdict")
 FOREST_COLUMNS = ((8, "left"), (172, "right"), (240, "right"), (254, "left"))  # offset in points and alignment
+CONTRAST_HEADS = ("difference [interval]", "p (Holm)", "verdict")
+CONTRAST_COLUMNS = ((8, "left"), (182, "right"), (196, "left"))
 VARIANT_COLUMNS = ((8, "left"), (148, "left"))
 AGAINST_ALL = ", against all negatives"  # ends the name of a subgroup of positives
 
@@ -69,11 +71,46 @@ def _draw_forest(axis: Axes, part: pd.DataFrame, rows: pd.DataFrame, style: dict
     _draw_differences(axis, part, rows, style)
     lines = {-0.9: FOREST_HEADS}
     for row in part.itertuples():
-        adjusted = (row.p_holm, row.equivalence_p_holm)
-        ps = ["" if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}" for p in adjusted]
+        ps = map(_p_text, (row.p_holm, row.equivalence_p_holm))
         lines[row.position] = (_interval(row), *ps, row.verdict)
     _write_columns(axis, lines, FOREST_COLUMNS)
     name_rows([axis], dict(enumerate(experiments)), grid=True)
+
+
+@styled
+def contrasts(confirmed: pd.DataFrame, *, margin: float) -> Figure:
+    """Differences of test AUC that a protocol fixed beforehand, each with its interval, p value and verdict.
+
+    Args:
+        confirmed: question, experiment, reference, difference, low, high, p_holm, verdict, n_family, n_seeds, n,
+            positives; rows without a difference are left out.
+        margin: Half the width of the band of differences too small to matter.
+    """
+    rows = confirmed.dropna(subset="difference").reset_index(drop=True)
+    rows = rows.assign(position=rows.index, margin=margin)
+    figure, axes = new_figure(width_in=9.6, height_in=1.3 + 0.27 * len(rows))
+    axis = axes[0, 0]
+    _draw_differences(axis, rows, rows, looks(rows["experiment"]))
+    lines = {row.position: (_interval(row), _p_text(row.p_holm), row.verdict) for row in rows.itertuples()}
+    _write_columns(axis, {-0.9: CONTRAST_HEADS} | lines, CONTRAST_COLUMNS)
+    pairs = rows["experiment"] + " \N{MINUS SIGN} " + rows["reference"]
+    name_rows([axis], dict(enumerate(rows["question"] + ":  " + pairs)), grid=True)
+    axis.set_xlabel("difference of test AUC")
+    return captioned(
+        figure,
+        f"Paired by scan and seed: {scans_of(rows)}; 95 % interval. Grey band: within {margin:g} of no difference. "
+        f"p of no difference after Holm over these {rows['n_family'].iloc[0]:.0f} contrasts. "
+        "An arrow: the interval goes on.",
+        alt=f"{len(rows)} differences of test AUC. "
+        + "; ".join(
+            f"{pair} {_interval(row)}, {row.verdict}" for pair, row in zip(pairs, rows.itertuples(), strict=True)
+        )
+        + ".",
+    )
+
+
+def _p_text(p: float) -> str:
+    return "" if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _draw_differences(axis: Axes, part: pd.DataFrame, rows: pd.DataFrame, style: dict[str, Look]) -> None:
