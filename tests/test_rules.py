@@ -180,6 +180,12 @@ def test_a_rule_without_losses_says_so():
         policy("UW")(Step(0, 1, 0, 1))
 
 
+@pytest.mark.parametrize("known", [[True] * 3, torch.eye(4).bool()])
+def test_known_is_of_tasks_and_not_of_scans(known):
+    with pytest.raises(ValueError, match=r"`known` that UW is given must be one value per task, 4\. Found"):
+        policy("UW")(Step(0, 1, 0, 1, losses=LOSSES, known=known))
+
+
 def test_numbers_that_are_not_finite_are_refused_and_not_taken_for_no_gradient():
     with pytest.raises(ValueError, match="The losses that UW is given must be finite"):
         ask(policy("UW"), losses=(math.nan, 1, 1, 1))
