@@ -21,14 +21,13 @@ from typing import NamedTuple
 
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, StackDataset
 
 from lungmtl.experiments import TASKS
 from lungmtl.files import write
 from lungmtl.network import (
     OtherBatches,
-    Training,
     build_network,
     forward,
     pick_device,
@@ -36,24 +35,23 @@ from lungmtl.network import (
     resolve_precision,
     task_losses,
 )
+from lungmtl.network.augmentation import Augmentation, columns
+from lungmtl.network.held import Held
 from lungmtl.policies import POLICIES, Policy, Seen, Step, Weighting, build, gramian
 from lungmtl.study import datasets, gather, plan
 
 PLAIN = "BW"
 PLACES = ("features", "parameters")
-TRAINING = Training(  # of which other batches need their size and augmentation
-    epochs=1, batch_size=0, learning_rate=1e-4, weight_decay=0.01, warmup=0.1, augment=True, selection="last"
-)
+LEARNING_RATE = 1e-4
 COMPARED = ("MGDA", "PCGrad", "IMTLG", "AlignedMTL", "ConFIG", "UPGrad", "FairGrad", "PCD", "GCS", "DBMTL")
 
 
 class Batch(NamedTuple):
-    """Scans and labels, and the weight of a positive label per task."""
+    """Scans and labels."""
 
     volume: Tensor  # (B, 1, Z, Y, X)
     target: Tensor  # (B, T)
     known: Tensor  # (B, T)
-    positive_weight: Tensor | None = None
 
 
 def main() -> None:
@@ -76,10 +74,11 @@ def print_costs(options: argparse.Namespace) -> None:
     batch = Batch(volume, target, torch.ones_like(target, dtype=torch.bool))
     network = build_network("attention", TASKS, width=options.width)
     network.to(device, memory_format=torch.channels_last_3d)
-    optimiser = torch.optim.AdamW(network.parameters(), 1e-4)
+    optimiser = torch.optim.AdamW(network.parameters(), LEARNING_RATE, fused=True)
+    others = other_batches(network, batch, precision)
 
     def measured(policy: Policy) -> tuple[float, float]:
-        return _measured(lambda: train_step(network, optimiser, policy, batch, precision), device)
+        return _measured(lambda: train_step(network, optimiser, policy, batch, others), device)
 
     print(f"{options.batch} x {options.size}^3, width {options.width}, {precision}, {device.type}")
     print(f"{'policy':28s} {'time':>6s} {'memory':>7s}   median of {options.pairs} pairs, against a plain step")
@@ -109,17 +108,23 @@ def spellings(only: str) -> Iterator[str]:
     yield from ("ITW(PFLP)", "ITW(PFLP(UW))")
 
 
+def other_batches(network: nn.Module, batch: Batch, precision: str) -> OtherBatches:
+    """Augmented batches of the same scans, as large, on which `AutoLambda` tries a step."""
+    device = batch.volume.device
+    dtype = torch.bfloat16 if precision == "bf16" else None
+    held = Held(StackDataset(*(part.cpu() for part in batch)), device, dtype=dtype, arranged=columns)
+    moved = Augmentation(batch.volume.shape[2:], torch.Generator(), seed=0, dtype=held.dtype, device=device)
+    return OtherBatches(network, held, moved, len(batch.volume), None, precision, seed=0)
+
+
 def train_step(
-    network: torch.nn.Module, optimiser: torch.optim.Optimizer, policy: Policy, batch: Batch, precision: str
+    network: nn.Module, optimiser: torch.optim.Optimizer, policy: Policy, batch: Batch, others: OtherBatches
 ) -> None:
     """One optimiser step, as `lungmtl.network.fit` takes it."""
-    logits, features = forward(network, batch.volume, precision)
+    logits, features = forward(network, batch.volume, others.precision)
     losses = task_losses(logits, batch.target, batch.known)
     known = batch.known.any(dim=0)
-    training = dataclasses.replace(TRAINING, batch_size=len(batch.volume))
-    scans = StackDataset(batch.volume.cpu(), batch.target.cpu(), batch.known.cpu())
-    others = OtherBatches(network, scans, training, None, precision, seed=0)
-    ahead = others.ahead(losses, batch[:3], step=0, rate=training.learning_rate)
+    ahead = others.ahead(losses, batch, step=0, rate=LEARNING_RATE)
     step = Step(0, 100, 0, 1, losses=losses.detach(), known=known, ahead=ahead)
     if at := policy.gradients_at(step):
         places = {"features": [features], "parameters": list(network.shared_parameters())}
@@ -127,7 +132,7 @@ def train_step(
     loss = (losses * losses.new_tensor(policy(step).weights)).sum()
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
-    torch.nn.utils.clip_grad_norm_(network.parameters(), 100.0)
+    nn.utils.clip_grad_norm_(network.parameters(), 100.0, foreach=True)
     optimiser.step()
 
 

@@ -1,17 +1,23 @@
 """What a policy costs: passes counted while a network trains, and seconds per step."""
 
+import operator
+import sys
+
 import pandas as pd
 import pytest
 import torch
 from test_train import TASKS, run, scans
 from torch.utils.data import DataLoader
 
+from benchmarks import policies as benchmark
 from lungmtl.comparison.printed import cost_table
 from lungmtl.network.cost import counted, seconds_per_step
 from lungmtl.network.device import forward
+from lungmtl.network.held import Held
 from lungmtl.network.model import MultiTaskNet
+from lungmtl.network.others import OtherBatches
 from lungmtl.network.training import predict
-from lungmtl.policies import BW, gramian
+from lungmtl.policies import BW, Weighting, build, gramian
 
 
 @pytest.mark.parametrize(
@@ -71,3 +77,36 @@ def test_costs_are_per_step_and_trials_are_those_of_the_group():
 
 def test_runs_without_a_cost_have_no_row():
     assert cost_table(pd.DataFrame({"experiment": ["MTL"], "seed": [0]})).empty
+
+
+@pytest.mark.parametrize("spelling", ["UW", "PCGrad", "GCS(at='parameters')", "AutoLambda"])
+def test_the_step_that_is_timed_is_that_of_training(spelling):
+    rate, train_set = benchmark.LEARNING_RATE, scans(4)
+    options = {"epochs": 1, "warmup": 0.0, "augment": False, "selection": "last", "learning_rate": rate}
+    trained = run(train_set, policy=build(weighting(spelling)), **options).model
+
+    torch.manual_seed(0)
+    network = MultiTaskNet(TASKS, width=4).to(memory_format=torch.channels_last_3d)
+    optimiser = torch.optim.AdamW(network.parameters(), rate, weight_decay=0.01, fused=True)
+    held = Held(train_set, torch.device("cpu"), dtype=None)
+    others = OtherBatches(network, held, operator.getitem, 4, None, "fp32", 0)
+    order = torch.randperm(4, generator=torch.Generator().manual_seed(0))
+    batch = benchmark.Batch(*(part[order] for part in train_set.datasets))
+    benchmark.train_step(network, optimiser, build(weighting(spelling)), batch, others)
+
+    for name, value in trained.state_dict().items():
+        assert torch.equal(network.state_dict()[name], value), name
+
+
+def weighting(spelling):
+    return Weighting(tasks=TASKS, weights=[1.0, 1.0], policy=spelling)
+
+
+def test_the_benchmark_of_policies_runs_and_says_what_it_leaves_out(monkeypatch, capsys):
+    monkeypatch.setattr("torchjd._mixins.find_spec", lambda name: None if name == "cvxpy" else name)
+    words = "policies --size 8 --batch 2 --width 4 --pairs 1 --only"
+    monkeypatch.setattr(sys, "argv", [*words.split(), "ITW(PFLP);AutoLambda;CAGrad"])
+    benchmark.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[2:]] == ["ITW(PFLP)", "AutoLambda", "CAGrad"]
+    assert "left out: CAGrad must have TorchJD 0.18" in lines[-1]

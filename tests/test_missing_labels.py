@@ -1,6 +1,7 @@
 """Every policy of the catalogue where labels are missing: what is labelled learns, and what is not stays."""
 
 import copy
+import functools
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from lungmtl.network.model import MultiTaskNet
 from lungmtl.network.sampling import sampler
 from lungmtl.network.settings import Training
 from lungmtl.network.training import fit
-from lungmtl.policies import BW, PFLP, POLICIES, Weighting, build
+from lungmtl.policies import BW, PFLP, POLICIES, Step, Weighting, build, gramian, look_ahead
 
 TASKS = ("lung_cancer", "asthma", "copd")
 N_SCANS, BATCH = 12, 3
@@ -85,3 +86,34 @@ def test_batches_that_hold_one_tasks_labels_alone_train_that_task(spelling):
     assert (losses.sum(axis=1) == 1).all()
     assert losses.any().all()
     assert all(value.isfinite().all() for value in after.values())
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_a_plain_loop_with_labels_missing_at_random_learns_the_central_task(spelling):
+    torch.manual_seed(0)
+    encoder, heads, rule = torch.nn.Linear(8, 4), torch.nn.Linear(4, 3), policy(spelling)
+    network = torch.nn.Sequential(encoder, heads)
+    parameters, optimiser = dict(network.named_parameters()), torch.optim.AdamW(network.parameters(), 0.03)
+
+    def task_losses(outputs, batch):
+        inputs, known = batch
+        errors = (outputs - inputs[:, :3]).square() * known
+        return errors.sum(dim=0) / known.sum(dim=0).clamp(min=1)  # (T,), 0 for a task without a label
+
+    def tried(values, batch):
+        return task_losses(torch.func.functional_call(network, values, batch[0]), batch)
+
+    for k in range(120):
+        batch, other = ((torch.randn(6, 8), torch.rand(6, 3) < 0.25) for _ in range(2))
+        features = encoder(batch[0])
+        losses, known = task_losses(heads(features), batch), batch[1].any(dim=0)
+        products = gramian(losses, [features], known=known)
+        here, there = (lambda values, b=batch: tried(values, b)), (lambda values, b=other: tried(values, b)[0])
+        ahead = functools.partial(look_ahead, parameters, losses, rate=0.03, here=here, there=there)
+        step = Step(k, 120, k // 30, 4, losses=losses.detach(), known=known, gramian=products, ahead=ahead)
+        loss = (losses * torch.tensor(rule(step).weights)).sum()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    inputs = torch.randn(500, 8)
+    assert (network(inputs)[:, 0] - inputs[:, 0]).square().mean() < 0.7  # 1.2 untrained

@@ -116,12 +116,20 @@ def test_table_2_is_complete():
     assert {path.stem for path in TABLE2.glob("*.yaml")} == set(EXPERIMENTS)
 
 
-@pytest.mark.parametrize("study", ["policies", "disjoint", "tuned"])
+@pytest.mark.parametrize("study", ["policies", "controls", "disjoint", "tuned"])
 def test_the_small_copy_of_a_study_has_its_experiments(study):
     full, small = (plan_runs(ROOT / "params" / f"{name}.yaml", seeds=[0]) for name in (study, f"{study}-smoke"))
     wanted = {run.experiment: (run.weights, run.policy, run.labels, run.sampler) for run in full}
     found = {run.experiment: (run.weights, run.policy, run.labels, run.sampler) for run in small}
     assert found == {name: wanted[name] for name in (found if study == "tuned" else wanted)}
+
+
+@pytest.mark.parametrize("study", ["phantom-full", "sensitivity", "policies", "controls", "disjoint"])
+def test_the_protocol_has_the_experiments_and_seeds_of_its_study(study):
+    protocol = (ROOT / "params" / "protocol.md").read_text(encoding="utf-8").split("---\n")[1]
+    fixed, planned = yaml.safe_load(protocol)["studies"][study], read_params(ROOT / "params" / f"{study}.yaml")
+
+    assert {name: fixed[name] for name in STUDY_KEYS} == {name: planned[name] for name in STUDY_KEYS}
 
 
 def test_every_policy_has_a_params_file_and_runs_in_the_pilot_as_in_its_smoke_study():

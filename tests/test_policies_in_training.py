@@ -1,13 +1,12 @@
-"""Every policy in the training loop: it trains, stops and goes on with the same bits, and meets missing labels."""
+"""Every policy in the training loop: it trains, stops and goes on with the same bits, also where labels are missing."""
 
 import dataclasses
-import json
 
 import pandas as pd
 import pytest
 import torch
 
-from lungmtl.network import MultiTaskNet, Training, fit
+from lungmtl.network import Checkpoints, MultiTaskNet, Training, fit
 from lungmtl.policies import POLICIES, Weighting, build
 from lungmtl.policies.contract import Policy, Wrapper
 
@@ -33,49 +32,53 @@ def policy(spelling):
     return build(Weighting(tasks=TASKS, weights=[1.0, 0.5, 0.8], policy=spelling, seed=3))
 
 
-def train(policy, train_set=None):
+def train(policy, train_set=None, **options):
     torch.manual_seed(0)
     network = MultiTaskNet(TASKS, width=4)
-    options = {"training": TRAINING, "positive_weight": None, "precision": "fp32", "seed": 0}
+    options |= {"training": TRAINING, "positive_weight": None, "precision": "fp32", "seed": 0}
     return fit(network, train_set or scans(), scans(8), policy=policy, **options)
 
 
 @dataclasses.dataclass(frozen=True)
-class Resumed(Wrapper):
-    """A policy that is built anew in every step from what the one of the step before has written as JSON."""
+class Asked(Wrapper):
+    """A policy that ends the training in a step that it must not be asked for."""
 
-    spelling: str
-    written: list = dataclasses.field(default_factory=list)
+    steps: range
 
     def __call__(self, step):
-        inner = policy(self.spelling)
-        if self.written:
-            inner.load_state_dict(json.loads(self.written[-1]))
-        decision = inner(step)
-        self.written.append(json.dumps(inner.state_dict()))
-        return decision
+        if step.step not in self.steps:
+            raise InterruptedError
+        return self.before(step)
 
 
-@pytest.mark.parametrize("spelling", SPELLINGS)
-def test_a_policy_trains_and_goes_on_after_a_stop_with_the_same_bits(spelling):
-    straight = train(policy(spelling))
-    resumed = train(Resumed(policy(spelling), spelling))
+def steps_of(spelling, folder, train_set):
+    """Steps of a training, which are the same bits, as its network is, if it is stopped and goes on from its file."""
+    straight = train(policy(spelling), train_set)
+    with pytest.raises(InterruptedError):
+        train(Asked(policy(spelling), range(2)), train_set, checkpoints=Checkpoints(f"{folder}/checkpoint"))
+    resumed = train(Asked(policy(spelling), range(2, 4)), train_set, checkpoints=Checkpoints(f"{folder}/checkpoint"))
 
     pd.testing.assert_frame_equal(straight.steps, resumed.steps, check_exact=True)
     for name, value in straight.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name]), name
-    weights = straight.steps.filter(like="weight_").to_numpy()
-    assert straight.steps["mean_weight"].to_numpy() == pytest.approx(weights.mean(axis=1))
-    assert (straight.steps["n_known"] == 3).all()
+    return straight.steps
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_a_policy_trains_where_every_scan_has_one_label(spelling):
+def test_a_policy_trains_and_goes_on_after_a_stop_with_the_same_bits(spelling, tmp_path):
+    steps = steps_of(spelling, tmp_path, scans())
+
+    assert steps["mean_weight"].to_numpy() == pytest.approx(steps.filter(like="weight_").mean(axis=1).to_numpy())
+    assert (steps["n_known"] == 3).all()
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_a_policy_trains_and_goes_on_where_every_scan_has_one_label(spelling, tmp_path):
     known = torch.nn.functional.one_hot(torch.arange(16) % 4, 4)[:, :3].bool()  # a quarter has none
-    steps = train(policy(spelling), scans(known=known)).steps
+    steps = steps_of(spelling, tmp_path, scans(known=known))
 
     has_label = steps.filter(like="loss_").notna().to_numpy()
-    weights = steps.filter(like="weight_").to_numpy()
+    weights = steps.filter(regex="^weight_").to_numpy()
     assert (steps["n_known"] == has_label.sum(axis=1)).all()
     assert (steps["n_known"] < 3).any()
     assert steps["loss"].notna().all()

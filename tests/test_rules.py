@@ -5,7 +5,10 @@ import itertools
 import json
 import math
 import re
+import sys
+import types
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +17,10 @@ from torchjd import aggregation, scalarization
 
 from lungmtl.policies import BW, ITW, PFLP, Seen, Step, gramian
 from lungmtl.policies.catalogue import POLICIES, Weighting, build, describe, find
+from lungmtl.study.config import read_params
+from lungmtl.study.plan import plan_runs
+
+ROOT = Path(__file__).parents[1]
 
 TASKS = ("central", "first", "second", "third")
 SCHEDULES = ("BW", "PFLP", "ITW", "Alone")
@@ -21,6 +28,8 @@ MISSING_SOLVER = () if find_spec("cvxpy") else ("CAGrad",)  # CVXPY is no depend
 RULES = [name for name in POLICIES if name not in (*SCHEDULES, *MISSING_SOLVER)]
 GRADIENT_RULES = [name for name in RULES if "at" in find(name).__dataclass_fields__]
 LOSS_RULES = [name for name in RULES if name not in GRADIENT_RULES]
+TUNED = read_params(ROOT / "params" / "tuned.yaml")["experiments"]
+WITHOUT_TRIALS = [name for name in TUNED if not name.endswith(".*") and name != "STL"]
 LOSSES = (0.7, 0.5, 1.2, 0.3)
 ROWS = torch.randn(4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 ALIKE = ROWS + 1  # gradients that mostly agree
@@ -171,6 +180,12 @@ def test_a_rule_without_losses_says_so():
         policy("UW")(Step(0, 1, 0, 1))
 
 
+@pytest.mark.parametrize("known", [[True] * 3, torch.eye(4).bool()])
+def test_known_is_of_tasks_and_not_of_scans(known):
+    with pytest.raises(ValueError, match=r"`known` that UW is given must be one value per task, 4\. Found"):
+        policy("UW")(Step(0, 1, 0, 1, losses=LOSSES, known=known))
+
+
 def test_numbers_that_are_not_finite_are_refused_and_not_taken_for_no_gradient():
     with pytest.raises(ValueError, match="The losses that UW is given must be finite"):
         ask(policy("UW"), losses=(math.nan, 1, 1, 1))
@@ -235,6 +250,30 @@ def test_a_rule_is_described_by_name_and_settings():
     assert describe(policy("ITW(PCGrad(at='parameters'))"))["settings"]["PCGrad"] == {
         **{"weights": (1.0,) * 4, "at": "parameters", "seed": True}
     }
+
+
+def test_a_policy_is_added_as_the_page_says(monkeypatch, tmp_path):
+    page = (ROOT / "lungmtl" / "policies" / "ADDING.md").read_text(encoding="utf-8")
+    module = types.ModuleType("lungmtl.policies.worst")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(re.search(r"```python\n(.*?)```", page, re.DOTALL)[1], module.__dict__)
+    monkeypatch.setitem(POLICIES, "Worst", "worst")
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "Worst.yaml").write_text("policy: Worst(temperature=1)", encoding="utf-8")
+    (tmp_path / "own.yaml").write_text("experiments: [Worst]\nseeds: [0]", encoding="utf-8")
+    (run,) = plan_runs(tmp_path / "own.yaml")
+    step = Step(0, 9, 0, 1, losses=[0.7, 0.5, 0, 0, 0], known=[True, True, False, False, False])
+    weights = build(run.weighting)(step).weights
+    assert weights[0] / weights[1] == pytest.approx(math.exp(3 * (0.7 - 0.5)))  # base weights of 3
+    assert weights[2:] == (0, 0, 0)
+
+
+@pytest.mark.parametrize("name", WITHOUT_TRIALS)
+def test_a_rule_without_trials_is_blind_to_base_weights(name):
+    rows = torch.eye(4, 6, dtype=torch.float64) + 0.1 * ROWS  # where no weight would be below 0
+    one, other = (ask(policy(name, weights), rows) for weights in ((1, 1, 1, 1), (2, 0.5, 1, 3)))
+    assert min(one) > 0
+    assert [w / other[0] for w in other] == pytest.approx([w / one[0] for w in one])
 
 
 # Pinned rows

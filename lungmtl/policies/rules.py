@@ -61,12 +61,14 @@ class Rule(BW):
         """Weights of this step; a task without a label, or with a base weight of 0, takes no part and has 0.
 
         Raises:
-            ValueError: If there are not as many losses as tasks, or one is not finite.
+            ValueError: If there are not as many losses or values of `known` as tasks, or a loss is not finite.
         """
         losses, name = plain(getattr(step, "losses", ())), type(self).__name__
         require(len(losses) == len(self.tasks), f"{name} must be given one loss per task, {len(self.tasks)}", losses)
         require(all(map(math.isfinite, losses)), f"The losses that {name} is given must be finite", losses)
         known = plain(step.known) or [True] * len(losses)
+        one_each = len(known) == len(losses) and all(is_known in (True, False) for is_known in known)
+        require(one_each, f"`known` that {name} is given must be one value per task, {len(self.tasks)}", known)
         rows = [row for row, is_known in enumerate(known) if is_known and self.weights[row] > 0]
         weights = [0.0] * len(losses)
         factors = self.factors(Seen(rows, [self.weights[row] * losses[row] for row in rows], [], step))
