@@ -342,7 +342,7 @@ ONE = ("1", "s1.nii.gz", "0", "test")
         (
             [ONE, ("1", "s2.nii.gz", "0", "val")],
             [],
-            "A patient must be in one split. Found 1 patients in two or more.",
+            "A patient must be in one split. Found 1 patient in two or more.",
         ),
         (
             [("1", "s1.nii.gz", "0", "train")],

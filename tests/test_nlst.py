@@ -246,7 +246,7 @@ def test_a_patient_who_is_not_listed_is_excluded(tmp_path):
     [
         (
             {"diagcopd": "2"},
-            r"`diagcopd` must be 0 or 1, blank or a missing code .* Found '2' in row 3 of .*\(1 rows\)",
+            r"`diagcopd` must be 0 or 1, blank or a missing code .* Found '2' in row 3 of .*\(1 row\)",
         ),
         ({"candx_days": "soon"}, r"`candx_days` must be a number, .* Found 'soon' in row 3 of"),
         ({"can_scr": "7"}, r"`can_scr` must be 0 or 1 or 2 or 3 or 4, .* Found '7' in row 3 of"),
@@ -647,7 +647,7 @@ def test_without_the_index_the_headers_say_what_is_there(tiny, tmp_path, caplog)
     assert frame["excluded"].tolist() == ["", "no series: none thin enough"]
     assert (frame["split"] == "").all()
     assert "Doe" not in (tmp_path / "cohort.csv").read_text(encoding="utf-8") + caplog.text
-    assert "2 of 5 folders have no DICOM header of an NLST participant" in caplog.text
+    assert "no DICOM header of an NLST participant in 2 of 5 folders" in caplog.text
     assert json.loads((tmp_path / "cohort.json").read_text(encoding="utf-8"))["series"] == "headers of the images"
 
 

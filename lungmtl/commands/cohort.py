@@ -141,10 +141,11 @@ def add_verify(parser: argparse.ArgumentParser) -> None:
 def verify(options: argparse.Namespace) -> int:
     """Verify that all images are present, with the table's number of slices, and that prepared scans are intact."""
     config, tasks, table, out, _ = source(options)
+    out = options.out.absolute() if options.out else out
     frame = read_table(config, table, tasks)
     wanted = frame[(frame["excluded"] == "") | frame["excluded"].str.startswith(data.DOWNLOAD)]
     problems = data.verify_images(wanted, table.parent)
-    summary = f"{len(wanted)} images, {len(frame) - len(wanted)} excluded by the table"
+    summary = f"{data.number_of(len(wanted), 'image')}, {len(frame) - len(wanted)} excluded by the table"
     if (out / NOTE_FILE).is_file():
         note = json.loads((out / NOTE_FILE).read_text(encoding="utf-8"))
         outcome = pd.read_csv(out / plan.PREPARATION_FILE, dtype={"scan": str})
@@ -153,9 +154,11 @@ def verify(options: argparse.Namespace) -> int:
         used = used[~used["scan"].isin(failed)]
         place = plan.cache_dir(config) / note["folder"]
         problems += data.verify_prepared(used, table.parent, place, shape=note["shape"], progress=sys.stderr.isatty())
-        summary += f"; {len(used)} prepared scans, {len(failed)} that could not be prepared"
+        summary += f"; {data.number_of(len(used), 'prepared scan')}, {len(failed)} that could not be prepared"
+    elif options.out:
+        problems.append(f"`--out` must be a folder that `prepare` wrote to. Found no {NOTE_FILE} in {out}.")
     print("\n".join(problems) or "Everything is present and intact.")
-    print(f"verified {summary}: {len(problems)} problems")
+    print(f"verified {summary}: {data.number_of(len(problems), 'problem')}")
     return int(bool(problems))
 
 
@@ -185,7 +188,8 @@ def _truth(table: Path) -> pd.DataFrame | None:
 
 def _print_prepared(outcome: pd.DataFrame, path: Path) -> None:
     failed = outcome[outcome["status"] == "failed"]
-    print(f"{len(outcome) - len(failed)} of {len(outcome)} scans are prepared, {len(failed)} failed.")
+    n_scans = data.number_of(len(outcome), "scan")
+    print(f"{len(outcome) - len(failed)} of {n_scans} prepared, {len(failed)} failed.")
     for row in failed.head(N_SHOWN).itertuples():
         print(f"  {row.scan}: {row.reason}")
     print(f"Outcome of every scan: {path}")
@@ -194,7 +198,7 @@ def _print_prepared(outcome: pd.DataFrame, path: Path) -> None:
 def _print_verdicts(scans: pd.DataFrame, notes: Sequence[str]) -> None:
     counts = [f"{(scans['verdict'] == verdict).sum()} {verdict}" for verdict in ("ok", "look", "failed")]
     unusual = scans[scans["verdict"] != "ok"].sort_values("verdict", kind="stable")
-    print(f"{len(scans)} scans: {', '.join(counts)}")
+    print(f"{data.number_of(len(scans), 'scan')}: {', '.join(counts)}")
     for row in unusual.head(N_SHOWN).itertuples():
         print(f"  {row.verdict:6}  {row.scan}: {row.reason}")
     if len(unusual) > N_SHOWN:

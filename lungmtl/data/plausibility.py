@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from lungmtl.data.volume import AIR_HU, ScanError
+from lungmtl.data.volume import AIR_HU, ScanError, number_of
 
 FIELD_MM = (100.0, 800.0)  # width and depth of a CT: a newborn's chest takes 100 mm, no gantry is wider than 850
 LEAST_PIXEL_MM = 0.2  # of clinical CT
@@ -46,7 +46,7 @@ def remarks(row: Any, n_wanted: float = math.nan) -> list[str]:
 def n_slices(row: Any, n_wanted: float) -> str:
     """Slices that are missing at an end of the image, which no header tells."""
     wrong = row.n_slices != n_wanted and not math.isnan(n_wanted)
-    return f"The table says {n_wanted:g} slices, the image has {row.n_slices:g}." if wrong else ""
+    return f"The table says {number_of(n_wanted, 'slice')}, the image has {row.n_slices:g}." if wrong else ""
 
 
 def bases(row: Any) -> str:

@@ -90,7 +90,8 @@ def check_known(name: str, names: Iterable[str], where: str) -> None:
     """Check that a column is there; the error names those that are close."""
     names = list(names)
     if name not in names:
-        near = close_to(name, names) or f" There are {', '.join(names[:6])} and {max(0, len(names) - 6)} more."
+        more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+        near = close_to(name, names) or f" There are {', '.join(names[:6])}{more}."
         raise ValueError(f"{where} must have the column `{name}`. Found none.{near}")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from lungmtl.data import number_of
 from lungmtl.experiments import CENTRAL_TASK
 from lungmtl.sources.nlst_series import SERIES_COLUMNS, described
 from lungmtl.sources.nlst_tables import LUNA25_COLUMNS, Table, check_cells, numbers, optional, read_table
@@ -96,5 +97,5 @@ def _without_doubles(rows: pd.DataFrame) -> pd.DataFrame:
         return rows
     is_double = (rows["annotationid"] != "") & rows.duplicated(["seriesinstanceuid", "annotationid", "label"])
     if is_double.any():
-        _logger.warning("%d rows repeat an annotation and are left out", is_double.sum())
+        _logger.warning("left out, as an annotation that is there already: %s", number_of(is_double.sum(), "row"))
     return rows[~is_double]

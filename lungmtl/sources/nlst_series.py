@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from lungmtl.data import open_image
+from lungmtl.data import number_of, open_image
 from lungmtl.files import existing
 from lungmtl.sources.nlst_tables import check_columns, query
 from lungmtl.sources.table import close_to
@@ -77,8 +77,8 @@ def read_headers(images: str | Path) -> pd.DataFrame:
     if not rows:
         raise ValueError(f"`--images` must hold series folders with DICOM files (.dcm). Found none in {images}.")
     if len(rows) < len(headers):
-        n_other = len(headers) - len(rows)
-        _logger.warning("%d of %d folders have no DICOM header of an NLST participant", n_other, len(headers))
+        n_other, n_all = len(headers) - len(rows), number_of(len(headers), "folder")
+        _logger.warning("no DICOM header of an NLST participant in %d of %s", n_other, n_all)
     series = pd.DataFrame(rows).sort_values("instanceCount", ascending=False, kind="stable")
     return series.drop_duplicates("SeriesInstanceUID", ignore_index=True)  # the fullest copy
 

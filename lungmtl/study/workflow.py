@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lungmtl.data import number_of
 from lungmtl.files import PROJECT, existing, locked
 from lungmtl.study import plan
 from lungmtl.study.condition import to_do
@@ -78,7 +79,7 @@ def progress_bar(runs: Sequence[RunConfig]) -> str:
     n_runs, waiting = len(runs), to_do(runs)
     done = n_runs - len(waiting)
     filled = BAR_WIDTH * done // n_runs
-    bar = f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {done}/{n_runs} runs"
+    bar = f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {done}/{number_of(n_runs, 'run')}"
     if STARTED not in os.environ:
         return bar
     began, slots = json.loads(os.environ[STARTED])
