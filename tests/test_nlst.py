@@ -279,6 +279,9 @@ def test_a_broken_or_missing_table_is_refused(tmp_path):
     (tmp_path / "ragged.csv").write_text("pid,study_yr\n1,2\n1,2,3\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"the header's 2 cells. Found 3 in row 3 of .*ragged.csv"):
         read_table(tmp_path / "ragged.csv")
+    (tmp_path / "semicolons.csv").write_text("pid;study_yr\n1;2\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"Found semicolons in .*semicolons.csv: save it as CSV UTF-8"):
+        read_table(tmp_path / "semicolons.csv")
     (tmp_path / "empty.csv").write_text("", encoding="utf-8")
     with pytest.raises(ValueError, match=r"one column `pid`. Found 0"):
         read_table(tmp_path / "empty.csv", required=["pid"])

@@ -9,7 +9,26 @@ from lungmtl.tables import unguard
 WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # how xlsx and ods begin, and xls
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 SEPARATORS = {";": "semicolons", "\t": "tabs"}  # what spreadsheets write instead of commas
+HEAD_BYTES = 1 << 16  # enough for a comma of the header
 SAVE = "save it as CSV UTF-8, separated by commas"
+
+
+def check_csv(path: Path, what: str) -> None:
+    """Refuse a file whose first bytes are not comma-separated UTF-8, with the way to make it so; `what` it is.
+
+    Raises:
+        ValueError: If it is a workbook, in UTF-16, or separated by something else.
+    """
+    with path.open("rb") as stream:
+        head = stream.read(HEAD_BYTES)
+    if head.startswith(WORKBOOKS):
+        raise ValueError(f"{what} must be a csv table. Found a workbook, {path}: {SAVE}.")
+    if head.startswith(UTF16) or b"\0" in head:
+        raise ValueError(f"{what} must be a csv table in UTF-8. Found UTF-16 in {path}: {SAVE}.")
+    first = head.decode("utf-8-sig", errors="replace").splitlines()[:1]
+    for separator, name in SEPARATORS.items():
+        if any(separator in line and "," not in line for line in first):
+            raise ValueError(f"{what} must have cells separated by commas. Found {name} in {path}: {SAVE}.")
 
 
 def read_rows(path: str | Path) -> list[list[str]]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from lungmtl.data import ANSWERS, SCAN_NAME
+from lungmtl.data import ANSWERS, SCAN_NAME, check_csv
 from lungmtl.files import existing
 from lungmtl.sources.table import close_to, highest
 
@@ -67,7 +67,8 @@ def header(path: Path) -> list[str]:
         FileNotFoundError: If there is no such file.
         ValueError: If it is no csv table in UTF-8.
     """
-    return list(_read_csv(existing(path, "A table"), nrows=0))
+    check_csv(existing(path, "A table"), "A table")
+    return list(_read_csv(path, nrows=0))
 
 
 def columns_of(spellings: Sequence[str], names: Sequence[str], path: Path) -> list[str]:

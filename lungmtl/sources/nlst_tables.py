@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from lungmtl.data import number_of
+from lungmtl.data import check_csv, number_of
 from lungmtl.files import existing
 
 DIAGNOSES = {"chronic_bronchitis": "diagchro", "copd": "diagcopd", "emphysema": "diagemph"}
@@ -92,6 +92,7 @@ def check_columns(rows: pd.DataFrame, required: Sequence[str], path: Path) -> No
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
+    check_csv(path, "An official table")
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
         lines = csv.reader(stream)
         names = [name.strip().lower() for name in next(lines, [])]
