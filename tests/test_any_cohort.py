@@ -377,6 +377,22 @@ def test_cells_that_mean_not_known_are_named(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "found"),
+    [("", "a table, NAME.csv, is required"), ("cohort.json", "a table, NAME.csv"), ("own.csv", "Found another table")],
+)
+def test_only_a_table_of_its_own_is_written_over(tmp_path, capsys, name, found):
+    words = dlcs(tmp_path, ONE)
+    (tmp_path / "own.csv").write_text("scan\n", encoding="utf-8")
+
+    with pytest.raises(SystemExit) as error:
+        cli.main(["cohort", *map(str, words), "--out", str(tmp_path / name)])
+
+    assert error.value.code == 2
+    assert found in capsys.readouterr().err
+    assert (tmp_path / "own.csv").read_text(encoding="utf-8") == "scan\n"
+
+
+@pytest.mark.parametrize(
     ("content", "found"),
     [
         (b"PK\x03\x04\xff\xfe\x00", "Found a workbook, "),
