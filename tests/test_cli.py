@@ -13,7 +13,7 @@ from lungmtl import cli
 from lungmtl.data.preparation import Preparation
 from lungmtl.data.prepared import prepare_cohort
 from lungmtl.experiments import TASKS
-from lungmtl.study.plan import PROJECT
+from lungmtl.study.plan import PROJECT, RunError
 
 GRID = ["--spacing-mm", "20", "20", "20", "--shape", "16", "16", "20"]
 
@@ -70,6 +70,19 @@ def test_check_of_good_scans_returns_0(user, capsys):
     assert "Nothing was found that would stop a study." in capsys.readouterr().out
     assert (user / "elsewhere" / "scans.csv").is_file()
     assert not (user / "cohort-check").exists()
+
+
+def test_the_log_of_a_page_that_failed_names_no_image_nor_folder(user, monkeypatch):
+    def fail(notebook, executed, parameters, *, log, name):
+        log.write_text(
+            f"[Errno 13] Permission denied: '{user}/ct/one.nii.gz/DOE^JANE 1.dcm' in {user}", encoding="utf-8"
+        )
+        raise RunError("It failed.")
+
+    monkeypatch.setattr("lungmtl.study.execute_notebook", fail)
+    assert cli.main(["check", "cohort.csv", "--workers", "1"]) == 1
+    text = (user / "cohort-check" / "report.log").read_text(encoding="utf-8")
+    assert text == "[Errno 13] Permission denied: 'IMAGE' in TABLE"
 
 
 def test_check_of_a_leak_returns_1(user, capsys):

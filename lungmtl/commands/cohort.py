@@ -3,9 +3,10 @@
 import argparse
 import json
 import os
+import re
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,7 +76,7 @@ def check(options: argparse.Namespace) -> int:
         stops += filter(None, [" ".join(data.judge_splits(frame, **rules, failed=checked.scans)[1])])
         _print_verdicts(checked.scans, [*checked.notes, *(f"A study would stop: {text}" for text in stops)])
         if options.page:
-            _write_page(config, tasks, table, out)
+            _write_page(config, tasks, table, out, frame["image"])
     print(f"Report: {out / (PAGE_FILE if options.page else data.CHECKED_FILE)}")
     return int((checked.scans["verdict"] == "failed").any() or checked.shared["leaks"].any() or bool(stops))
 
@@ -206,7 +207,7 @@ def _print_verdicts(scans: pd.DataFrame, notes: Sequence[str]) -> None:
     print("\n".join(notes) or "Nothing was found that would stop a study.")
 
 
-def _write_page(config: RunConfig, tasks: Sequence[str], table: Path, out: Path) -> None:
+def _write_page(config: RunConfig, tasks: Sequence[str], table: Path, out: Path, images: Sequence[str]) -> None:
     """Execute the cohort notebook on the checked cohort and make its page; drop the notebook, which contains paths."""
     from lungmtl.report import write_html  # papermill and nbconvert take two seconds to import
     from lungmtl.study import execute_notebook
@@ -222,10 +223,18 @@ def _write_page(config: RunConfig, tasks: Sequence[str], table: Path, out: Path)
         try:
             execute_notebook(plan.NOTEBOOKS / CHECK_NOTEBOOK, executed, parameters, log=log, name="check")
         except plan.RunError as error:
-            text = log.read_text(encoding="utf-8")
-            for path, name in ((table.parent, "TABLE"), (out, "REPORT"), (PROJECT, "PROJECT"), (place, "TMP")):
-                text = text.replace(str(path), name)
-            write(out / PAGE_LOG, text)
+            folders = {str(out): "REPORT", str(table.parent): "TABLE", str(PROJECT): "PROJECT", place: "TMP"}
+            places = [os.path.normpath(table.parent / image) for image in images if image]
+            write(out / PAGE_LOG, _without_places(log.read_text(encoding="utf-8"), folders, places))
             raise plan.RunError(f"The page cannot be made; log: {out / PAGE_LOG}") from error
         is_phantom = _truth(table) is not None
         write_html(executed, out / PAGE_FILE, title="Check of a cohort", is_phantom=is_phantom)
+
+
+def _without_places(text: str, folders: Mapping[str, str], images: Sequence[str]) -> str:
+    """A log without the places of images, all that lies in them, and of folders, whose names may be a patient's."""
+    for image in sorted(set(images), key=len, reverse=True):
+        text = re.sub(rf"{re.escape(image)}[^'\"\n]*", "IMAGE", text)
+    for place, name in folders.items():
+        text = text.replace(place, name)
+    return text
