@@ -18,6 +18,7 @@ from lungmtl.files import PROJECT, locked, write
 from lungmtl.sources import read_truth
 from lungmtl.study import FLOW_FILE, NOTE_FILE, PAGE_FILE, READINGS_FILE, RunConfig, plan, write_scans
 from lungmtl.tables import write_csv
+from lungmtl.words import number_of
 
 CHECK_NOTEBOOK = "01_cohort.ipynb"
 PAGE_LOG = "report.log"  # only if the page could not be made
@@ -146,7 +147,7 @@ def verify(options: argparse.Namespace) -> int:
     frame = read_table(config, table, tasks)
     wanted = frame[(frame["excluded"] == "") | frame["excluded"].str.startswith(data.DOWNLOAD)]
     problems = data.verify_images(wanted, table.parent)
-    summary = f"{data.number_of(len(wanted), 'image')}, {len(frame) - len(wanted)} excluded by the table"
+    summary = f"{number_of(len(wanted), 'image')}, {len(frame) - len(wanted)} excluded by the table"
     if (out / NOTE_FILE).is_file():
         note = json.loads((out / NOTE_FILE).read_text(encoding="utf-8"))
         outcome = pd.read_csv(out / plan.PREPARATION_FILE, dtype={"scan": str})
@@ -155,11 +156,11 @@ def verify(options: argparse.Namespace) -> int:
         used = used[~used["scan"].isin(failed)]
         place = plan.cache_dir(config) / note["folder"]
         problems += data.verify_prepared(used, table.parent, place, shape=note["shape"], progress=sys.stderr.isatty())
-        summary += f"; {data.number_of(len(used), 'prepared scan')}, {len(failed)} that could not be prepared"
+        summary += f"; {number_of(len(used), 'prepared scan')}, {len(failed)} that could not be prepared"
     elif options.out:
         problems.append(f"`--out` must be a folder that `prepare` wrote to. Found no {NOTE_FILE} in {out}.")
     print("\n".join(problems) or "Everything is present and intact.")
-    print(f"verified {summary}: {data.number_of(len(problems), 'problem')}")
+    print(f"verified {summary}: {number_of(len(problems), 'problem')}")
     return int(bool(problems))
 
 
@@ -189,7 +190,7 @@ def _truth(table: Path) -> pd.DataFrame | None:
 
 def _print_prepared(outcome: pd.DataFrame, path: Path) -> None:
     failed = outcome[outcome["status"] == "failed"]
-    n_scans = data.number_of(len(outcome), "scan")
+    n_scans = number_of(len(outcome), "scan")
     print(f"{len(outcome) - len(failed)} of {n_scans} prepared, {len(failed)} failed.")
     for row in failed.head(N_SHOWN).itertuples():
         print(f"  {row.scan}: {row.reason}")
@@ -199,7 +200,7 @@ def _print_prepared(outcome: pd.DataFrame, path: Path) -> None:
 def _print_verdicts(scans: pd.DataFrame, notes: Sequence[str]) -> None:
     counts = [f"{(scans['verdict'] == verdict).sum()} {verdict}" for verdict in ("ok", "look", "failed")]
     unusual = scans[scans["verdict"] != "ok"].sort_values("verdict", kind="stable")
-    print(f"{data.number_of(len(scans), 'scan')}: {', '.join(counts)}")
+    print(f"{number_of(len(scans), 'scan')}: {', '.join(counts)}")
     for row in unusual.head(N_SHOWN).itertuples():
         print(f"  {row.verdict:6}  {row.scan}: {row.reason}")
     if len(unusual) > N_SHOWN:

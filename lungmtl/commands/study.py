@@ -5,9 +5,9 @@ import logging
 from pathlib import Path
 
 from lungmtl.commands.options import add_cores, add_planned, add_workers, places, planned, seeds
-from lungmtl.data import number_of
 from lungmtl.files import locked
 from lungmtl.study import PAGE_FILE, compare_runs, execute_run, mend, plan, progress_bar, run_study
+from lungmtl.words import number_of
 
 PROBLEMS_TABLE = "tables/problems.csv"  # runs that the comparison left out, and why
 

@@ -28,6 +28,6 @@ __getattr__, __dir__, __all__ = exports(
         "tensor": ["prepare", "prepare_scan", "seen_mask"],
         "thumbnails": ["gallery"],
         "verify": ["verify_images", "verify_prepared"],
-        "volume": ["ScanError", "Volume", "last_line", "number_of", "to_hu"],
+        "volume": ["ScanError", "Volume", "last_line", "to_hu"],
     },
 )

@@ -7,8 +7,8 @@ import pandas as pd
 from lungmtl.data.cohort import included, with_technique
 from lungmtl.data.images import place_of
 from lungmtl.data.labels import ALL
-from lungmtl.data.volume import number_of
 from lungmtl.experiments import SPLITS
+from lungmtl.words import number_of
 
 # counted where the table has them, or else the headers
 SCANNER_COLUMNS = ("kernel", "thickness_mm", "kvp_kv", "contrast", "manufacturer", "round")

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from lungmtl.data.volume import AIR_HU, ScanError, number_of
+from lungmtl.data.volume import AIR_HU, ScanError
+from lungmtl.words import number_of
 
 FIELD_MM = (100.0, 800.0)  # width and depth of a CT: a newborn's chest takes 100 mm, no gantry is wider than 850
 LEAST_PIXEL_MM = 0.2  # of clinical CT

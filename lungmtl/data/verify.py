@@ -16,8 +16,9 @@ from lungmtl.data.headers import series_folder
 from lungmtl.data.images import digest, is_current, place_of
 from lungmtl.data.masks import mask_state, masks_of
 from lungmtl.data.reading import open_image
-from lungmtl.data.volume import ScanError, number_of
+from lungmtl.data.volume import ScanError
 from lungmtl.files import sha256
+from lungmtl.words import number_of
 
 
 def verify_images(frame: pd.DataFrame, root: str | Path) -> list[str]:

@@ -57,11 +57,6 @@ def last_line(text: object, otherwise: str = "") -> str:
     return (str(text).strip().splitlines() or [otherwise])[-1]
 
 
-def number_of(count: float, what: str) -> str:
-    """A count as it is said: 1 scan, 2 scans."""
-    return f"{count:.0f} {what}" if count == 1 else f"{count:.0f} {what}s"
-
-
 def to_hu(values: np.ndarray) -> np.ndarray:
     """Round to whole HU and clip to what is kept: int16 of at least -1024."""
     whole = values if np.issubdtype(values.dtype, np.integer) else np.rint(values)

@@ -19,7 +19,7 @@ import pandas as pd
 from sklearn.model_selection import train_test_split
 from tqdm import tqdm
 
-from lungmtl.data import DOWNLOAD, number_of
+from lungmtl.data import DOWNLOAD
 from lungmtl.sources.cohort_options import (
     FIELD,
     SPLIT_WORDS,
@@ -35,6 +35,7 @@ from lungmtl.sources.cohort_options import (
 from lungmtl.sources.conversion import Geometry, convert
 from lungmtl.sources.label_tables import Wanted, check_known, columns_of, header, read_scans
 from lungmtl.sources.table import file_facts, place_in, warn_of_splits, write_cohort
+from lungmtl.words import number_of
 from lungmtl.workers import run_jobs
 
 CONVERTED = "images-mha"  # folder next to the table

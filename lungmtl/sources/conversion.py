@@ -12,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 
-from lungmtl.data import ScanError, check_voxels, number_of, open_image, read_fields, reason, stamp, to_hu
+from lungmtl.data import ScanError, check_voxels, open_image, read_fields, reason, stamp, to_hu
 from lungmtl.files import replacing
+from lungmtl.words import number_of
 
 AXES = "SPL"  # where axis 0, 1 and 2 of an array run: to the head, the back, the left, as arrays do here
 OPPOSITE = {"S": "I", "P": "A", "L": "R"}

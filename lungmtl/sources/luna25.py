@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from lungmtl.data import number_of
 from lungmtl.experiments import CENTRAL_TASK
 from lungmtl.sources.nlst_series import SERIES_COLUMNS, described
 from lungmtl.sources.nlst_tables import LUNA25_COLUMNS, Table, check_cells, numbers, optional, read_table
+from lungmtl.words import number_of
 
 REQUIRED = LUNA25_COLUMNS[:4]  # the patient, the series, the date, the label
 ROUNDS = {"19990102": "0", "20000102": "1", "20010102": "2"}  # NLST's study dates are codes of the screening round

@@ -11,10 +11,11 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from lungmtl.data import number_of, open_image
+from lungmtl.data import open_image
 from lungmtl.files import existing
 from lungmtl.sources.nlst_tables import check_columns, query
 from lungmtl.sources.table import close_to
+from lungmtl.words import number_of
 
 # reconstructions that show soft tissue; the others sharpen edges and noise
 SOFT_KERNELS = ("STANDARD", "B30f", "B31f", "B30s", "B31s", "C", "FC01", "FC02", "FC10", "FC11", "B20f", "SOFT")

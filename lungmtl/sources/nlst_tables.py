@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from lungmtl.data import check_csv, number_of
+from lungmtl.data import check_csv
 from lungmtl.files import existing
+from lungmtl.words import number_of
 
 DIAGNOSES = {"chronic_bronchitis": "diagchro", "copd": "diagcopd", "emphysema": "diagemph"}
 FOLLOW_UP = ("fup_days", "canc_free_days")  # the first is meant for it; public tables have the second alone

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
-from lungmtl.data import number_of
 from lungmtl.study import plan
 from lungmtl.study.condition import Condition, to_do
 from lungmtl.study.config import RunConfig
 from lungmtl.study.estimate import Pace, duration, pace, past_records
 from lungmtl.study.runner import is_compared, is_prepared
+from lungmtl.words import number_of
 
 TIMELINE_WIDTH = 40
 

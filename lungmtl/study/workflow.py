@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lungmtl.data import number_of
 from lungmtl.files import PROJECT, existing, locked
 from lungmtl.study import plan
 from lungmtl.study.condition import to_do
 from lungmtl.study.config import RunConfig
 from lungmtl.study.estimate import duration, remaining_s
 from lungmtl.study.runner import LOG_FILE, unfinished
+from lungmtl.words import number_of
 
 SNAKEFILE = PROJECT / "workflow" / "Snakefile"
 PROFILES = PROJECT / "workflow" / "profiles"
