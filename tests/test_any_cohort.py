@@ -143,7 +143,7 @@ def test_a_second_call_converts_only_what_changed(rad):
 
 def test_a_volume_that_cannot_be_converted_is_excluded_with_the_reason(rad):
     place = rad / "npz"
-    np.savez(place / "trn00001.npz", volume=VOLUME.hu)
+    np.savez(place / "trn00001.npz", DOE_JANE=VOLUME.hu)
     (place / "trn00002.npz").write_bytes((place / "trn00002.npz").read_bytes()[:400])
     np.savez(place / "val00001.npz", ct=VOLUME.hu[0])
     np.savez(place / "tst00001.npz", ct=np.full((4, 4, 4), np.nan))
@@ -152,8 +152,10 @@ def test_a_volume_that_cannot_be_converted_is_excluded_with_the_reason(rad):
 
     frame = pd.read_csv(rad / "cohort.csv", dtype=str).set_index("scan")
     reasons = frame["excluded"].to_dict()
-    assert reasons["trn00001"] == "not converted: An archive must hold the array ct. Found volume."
-    assert reasons["trn00002"].startswith("not converted: ")
+    assert reasons["trn00001"] == (
+        "not converted: An archive must hold the array that `--key` names, ct. Found 1 array of another name."
+    )
+    assert reasons["trn00002"].startswith("not converted: An image must exist and be readable. Found a failure (")
     assert reasons["val00001"].startswith("not converted: A volume must have three axes.")
     assert reasons["tst00001"] == "not converted: Every voxel must be a finite number. Found NaN or infinity."
     assert str(rad) not in " ".join(reasons.values())
@@ -342,7 +344,7 @@ ONE = ("1", "s1.nii.gz", "0", "test")
         (
             [ONE, ("1", "s2.nii.gz", "0", "val")],
             [],
-            "A patient must be in one split. Found 1 patients in two or more.",
+            "A patient must be in one split. Found 1 patient in two or more.",
         ),
         (
             [("1", "s1.nii.gz", "0", "train")],
@@ -374,12 +376,38 @@ def test_cells_that_mean_not_known_are_named(tmp_path):
     assert frame["split"].tolist() == ["", ""]
 
 
-def test_a_table_that_is_no_csv_is_refused(tmp_path, caplog):
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [("", "a table, NAME.csv, is required"), ("cohort.json", "a table, NAME.csv"), ("own.csv", "Found another table")],
+)
+def test_only_a_table_of_its_own_is_written_over(tmp_path, capsys, name, found):
     words = dlcs(tmp_path, ONE)
-    (tmp_path / "DLCSD24_Annotations.csv").write_bytes(b"PK\x03\x04\xff\xfe\x00")
+    (tmp_path / "own.csv").write_text("scan\n", encoding="utf-8")
+
+    with pytest.raises(SystemExit) as error:
+        cli.main(["cohort", *map(str, words), "--out", str(tmp_path / name)])
+
+    assert error.value.code == 2
+    assert found in capsys.readouterr().err
+    assert (tmp_path / "own.csv").read_text(encoding="utf-8") == "scan\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"PK\x03\x04\xff\xfe\x00", "Found a workbook, "),
+        ("ct_nifti_file,patient-id\n".encode("utf-16"), "Found UTF-16 in "),
+        (b"\xef\xbb\xbfct_nifti_file;patient-id\n", "Found semicolons in "),
+        (b"ct_nifti_file\tpatient-id\n", "Found tabs in "),
+    ],
+)
+def test_a_table_that_is_no_csv_is_refused_with_what_to_do(tmp_path, caplog, content, found):
+    words = dlcs(tmp_path, ONE)
+    (tmp_path / "DLCSD24_Annotations.csv").write_bytes(content)
 
     assert run(tmp_path, *words) == 2
-    assert "A table must be csv in UTF-8, with commas" in caplog.text
+    assert found in caplog.text
+    assert "save it as CSV UTF-8, separated by commas." in caplog.text
 
 
 @pytest.mark.parametrize(

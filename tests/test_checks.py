@@ -306,7 +306,7 @@ def test_the_tables_are_written_and_name_what_is_in_the_way(tmp_path):
         save(chest().hu, tmp_path / f"{scan}.nii.gz")
     found = check_cohort(frame, tmp_path, out=tmp_path / "out", tasks=TASKS[:2], progress=False)
     assert found.notes == [
-        "Leakage: identical voxels in 4 scans (a b c d), under 4 patient name(s), in test and train and validation.",
+        "Leakage: identical voxels in 4 scans (a b c d), under 4 patient names, in test and train and validation.",
         "Figures stay blank in validation, for want of positive or negative scans: asthma.",
         "Figures stay blank in test, for want of positive or negative scans: asthma.",
     ]

@@ -13,7 +13,7 @@ from lungmtl import cli
 from lungmtl.data.preparation import Preparation
 from lungmtl.data.prepared import prepare_cohort
 from lungmtl.experiments import TASKS
-from lungmtl.study.plan import PROJECT
+from lungmtl.study.plan import PROJECT, RunError
 
 GRID = ["--spacing-mm", "20", "20", "20", "--shape", "16", "16", "20"]
 
@@ -72,11 +72,24 @@ def test_check_of_good_scans_returns_0(user, capsys):
     assert not (user / "cohort-check").exists()
 
 
+def test_the_log_of_a_page_that_failed_names_no_image_nor_folder(user, monkeypatch):
+    def fail(notebook, executed, parameters, *, log, name):
+        log.write_text(
+            f"[Errno 13] Permission denied: '{user}/ct/one.nii.gz/DOE^JANE 1.dcm' in {user}", encoding="utf-8"
+        )
+        raise RunError("It failed.")
+
+    monkeypatch.setattr("lungmtl.study.execute_notebook", fail)
+    assert cli.main(["check", "cohort.csv", "--workers", "1"]) == 1
+    text = (user / "cohort-check" / "report.log").read_text(encoding="utf-8")
+    assert text == "[Errno 13] Permission denied: 'IMAGE' in TABLE"
+
+
 def test_check_of_a_leak_returns_1(user, capsys):
     save(chest().hu, user / "ct" / "two.nii.gz")
     write(user, "one", "two", split=["train", "test"])
     assert cli.main(["check", "cohort.csv", "--no-page"]) == 1
-    leak = "Leakage: identical voxels in 2 scans (one two), under 2 patient name(s), in test and train."
+    leak = "Leakage: identical voxels in 2 scans (one two), under 2 patient names, in test and train."
     assert leak in capsys.readouterr().out
 
 
@@ -170,7 +183,7 @@ def test_prepare_of_a_table_goes_on_past_bad_scans_and_names_them(user, capsys):
     assert prepare(user) == 0
     assert prepared(user) == ["one", "two"]
     output = capsys.readouterr().out
-    assert "2 of 4 scans are prepared, 2 failed.\n  torn: A scan must be " in output
+    assert "2 of 4 scans prepared, 2 failed.\n  torn: A scan must be " in output
     assert f"Outcome of every scan: {user / 'cohort-check' / 'preparation.csv'}" in output
     report = pd.read_csv(user / "cohort-check" / "preparation.csv").set_index("scan")
     assert report["status"].to_dict() == {"one": "ok", "torn": "failed", "gone": "failed", "two": "ok"}
@@ -241,6 +254,21 @@ def test_verify_before_and_after_preparing(user, capsys):
     prepare(user)
     assert cli.main(["verify", "cohort.csv", "--cache-dir", str(user / "cache")]) == 0
     assert "2 prepared scans, 0 that could not be prepared: 0 problems" in capsys.readouterr().out
+
+
+def test_verify_looks_where_out_says(user, capsys):
+    write(user, "one")
+    places = f"cohort: {user}/cohort.csv\nresults_dir: {user}\ncache_dir: {user}/cache\n"
+    (user / "own.yaml").write_text(f"experiments: [STL]\nseeds: [0]\n{places}", encoding="utf-8")
+    assert cli.main(["prepare", "cohort.csv", "--params", "own.yaml", "--out", "elsewhere"]) == 0
+    assert "1 of 1 scan prepared, 0 failed." in capsys.readouterr().out
+    assert cli.main(["verify", "own.yaml", "--out", "elsewhere"]) == 0
+    said = "verified 1 image, 0 excluded by the table; 1 prepared scan, 0 that could not be prepared: 0 problems"
+    assert said in capsys.readouterr().out
+    assert cli.main(["verify", "own.yaml", "--out", "nowhere"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("`--out` must be a folder that `prepare` wrote to. Found no preparation.json in ")
+    assert lines[1] == "verified 1 image, 0 excluded by the table: 1 problem"
 
 
 def test_verify_lists_every_problem_and_returns_1(user, capsys):

@@ -78,6 +78,12 @@ def test_a_row_with_more_or_fewer_cells_is_refused(tmp_path, row):
         read_cohort(path)
 
 
+def test_of_a_wide_table_some_columns_are_named(tmp_path):
+    (tmp_path / "cohort.csv").write_text(",".join(f"c{place}" for place in range(500)) + "\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"Found c0, .*, c19, and 480 more in "):
+        read_cohort(tmp_path / "cohort.csv")
+
+
 @pytest.mark.parametrize("column", ["scan", "patient", "image", *TASKS])
 def test_a_missing_column_is_named(tmp_path, column):
     with pytest.raises(ValueError, match=rf"must have the column `{column}`. Found .* in .*cohort.csv"):

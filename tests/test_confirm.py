@@ -217,10 +217,13 @@ def test_the_committed_study_is_not_flat_and_warns_of_its_failing_seeds():
 
 def test_a_flat_budget_and_seeds_that_all_learnt_are_said_so():
     flat = pd.DataFrame({"experiment": ["STL"], "is_flat": "yes", "rise": 0.001, "n_epochs": 40})
-    assert budget(flat, flat_rise=0.002).startswith("**Flat**: in all 1 experiments")
+    assert budget(flat, flat_rise=0.002).startswith("**Flat**: in the one experiment the median")
     assert budget(flat.assign(is_flat=""), flat_rise=0.002).startswith("**Not known")
     share = pd.DataFrame({"experiment": ["STL"], "n_seeds": 5, "n_learnt": 5, "share_low": 0.5655})
     assert failing_seeds(share, None).startswith("All 5 runs learnt; so few seeds leave open that up to 43%")
+    one = share.head(1).assign(n_seeds=1, n_learnt=1)
+    assert failing_seeds(one, None).startswith("The one run learnt;")
+    assert failing_seeds(one.assign(n_learnt=0), None).startswith("**Warning: 1 of 1 run did not learn** (")
 
 
 def test_the_protocol_sets_every_tuned_policy_against_the_tuned_static_weight():

@@ -150,6 +150,11 @@ def edit(folder: Path, change: Callable[[pydicom.Dataset], object], files: Itera
 ALL = range(1, N_SLICES + 1)
 
 
+def two_names(folder):
+    edit(folder, lambda slice_: setattr(slice_, "PatientName", "DOE^JANE"), ALL)
+    edit(folder, lambda slice_: setattr(slice_, "PatientName", "ROE^JOHN"))
+
+
 def setting(files: Iterable[int] = (4,), **values) -> Callable[[Path], None]:
     """Return a function that sets elements, or takes out those that are None."""
 
@@ -198,12 +203,13 @@ def deflate(folder):
     [
         (
             setting(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]),
-            "Found 1 localizers among 8 slices, first slice 4 of 8",
+            "Found 1 localizer among 8 slices, first slice 4 of 8",
         ),
-        (setting(ImageType=["DERIVED", "SECONDARY", "MPR"]), "Found 1 derived images among 8 slices"),
+        (setting(ImageType=["DERIVED", "SECONDARY", "MPR"]), "Found 1 derived image among 8 slices"),
         (setting(NumberOfFrames=3), "group for each frame. Found 0 for 3 frames, slice 4 of 8 in file order"),
-        (setting(SOPClassUID=uid.EnhancedCTImageStorage), "group for each frame. Found 0 for 1 frames"),
+        (setting(SOPClassUID=uid.EnhancedCTImageStorage), "group for each frame. Found 0 for 1 frame,"),
         (setting(PatientID="OTHER"), "must be of one patient. Found 2 values of PatientID, in 7, 1 slices"),
+        (two_names, "must be of one patient. Found 2 values of PatientName, in 7, 1 slices."),
         (setting(ConvolutionKernel="B70f"), "must be of one kernel. Found 2 values of ConvolutionKernel, in 7, 1"),
         (setting(ImagePositionPatient=None), "must have ImagePositionPatient, 3 numbers. Found none, slice 4"),
         (setting(ImageOrientationPatient=None), "must have ImageOrientationPatient, 6 numbers"),
@@ -248,6 +254,14 @@ def test_a_broken_series_is_refused_with_its_reason(tmp_path, damage, reason):
     damage(folder)
     with pytest.raises(ScanError, match=reason):
         read_volume(folder)
+
+
+def test_blank_parts_of_a_name_and_slices_without_one_are_no_other_patient(tmp_path):
+    write_series(tmp_path)
+    edit(tmp_path, lambda slice_: setattr(slice_, "PatientName", "DOE^JANE"), ALL[1:])
+    edit(tmp_path, lambda slice_: setattr(slice_, "PatientName", "Doe^Jane^^"))
+
+    assert len(read_volume(tmp_path).hu) == N_SLICES
 
 
 def test_padding_that_looks_like_tissue_is_refused_where_it_fills_the_corner(tmp_path):

@@ -192,7 +192,7 @@ POSITION, TRANSFORMATION = "PlanePositionSequence", "PixelValueTransformationSeq
         (own(2, "CTReconstructionSequence", ConvolutionKernel="Br64"), "one kernel. Found 2 values .* in 7, 1 slices"),
         (
             own(2, "CTImageFrameTypeSequence", FrameType=["ORIGINAL", "PRIMARY", "LOCALIZER", "NONE"]),
-            "1 localizers amo",
+            "1 localizer amo",
         ),
         (setting(ImageType=["DERIVED", "SECONDARY", "VOLUME", "NONE"]), "8 derived images among 8 slices"),
         (setting(NumberOfFrames=9), "a functional group for each frame. Found 8 for 9 frames, slice 1 of 1"),

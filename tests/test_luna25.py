@@ -229,13 +229,13 @@ def test_an_annotation_that_is_written_twice_counts_once(tmp_path, caplog):
     found = read_luna25(nodules(tmp_path, {"AnnotationID": "x"}, {"AnnotationID": "x"}, {}))
 
     assert found["n_nodules"].tolist() == [2]
-    assert "1 rows repeat an annotation" in caplog.text
+    assert "that is there already: 1 row" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"label": "2"}, r"`label` must be 0 or 1. Found '2' in row 3 of .* \(1 rows\)"),
+        ({"label": "2"}, r"`label` must be 0 or 1. Found '2' in row 3 of .* \(1 row\)"),
         ({"label": ""}, r"`label` must be 0 or 1. Found '' in row 3 of"),
         (
             {"StudyDate": "20020102"},

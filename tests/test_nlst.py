@@ -246,7 +246,7 @@ def test_a_patient_who_is_not_listed_is_excluded(tmp_path):
     [
         (
             {"diagcopd": "2"},
-            r"`diagcopd` must be 0 or 1, blank or a missing code .* Found '2' in row 3 of .*\(1 rows\)",
+            r"`diagcopd` must be 0 or 1, blank or a missing code .* Found '2' in row 3 of .*\(1 row\)",
         ),
         ({"candx_days": "soon"}, r"`candx_days` must be a number, .* Found 'soon' in row 3 of"),
         ({"can_scr": "7"}, r"`can_scr` must be 0 or 1 or 2 or 3 or 4, .* Found '7' in row 3 of"),
@@ -279,6 +279,9 @@ def test_a_broken_or_missing_table_is_refused(tmp_path):
     (tmp_path / "ragged.csv").write_text("pid,study_yr\n1,2\n1,2,3\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"the header's 2 cells. Found 3 in row 3 of .*ragged.csv"):
         read_table(tmp_path / "ragged.csv")
+    (tmp_path / "semicolons.csv").write_text("pid;study_yr\n1;2\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"Found semicolons in .*semicolons.csv: save it as CSV UTF-8"):
+        read_table(tmp_path / "semicolons.csv")
     (tmp_path / "empty.csv").write_text("", encoding="utf-8")
     with pytest.raises(ValueError, match=r"one column `pid`. Found 0"):
         read_table(tmp_path / "empty.csv", required=["pid"])
@@ -647,7 +650,7 @@ def test_without_the_index_the_headers_say_what_is_there(tiny, tmp_path, caplog)
     assert frame["excluded"].tolist() == ["", "no series: none thin enough"]
     assert (frame["split"] == "").all()
     assert "Doe" not in (tmp_path / "cohort.csv").read_text(encoding="utf-8") + caplog.text
-    assert "2 of 5 folders have no DICOM header of an NLST participant" in caplog.text
+    assert "no DICOM header of an NLST participant in 2 of 5 folders" in caplog.text
     assert json.loads((tmp_path / "cohort.json").read_text(encoding="utf-8"))["series"] == "headers of the images"
 
 

@@ -68,6 +68,14 @@ def studied(user):
     return user / "results" / "mine", status
 
 
+def attention(places, folder):
+    """What `05_attention` prints of a run."""
+    executed, places = folder / "out.ipynb", {name: str(place) for name, place in places.items()}
+    execute_notebook(NOTEBOOKS / "05_attention.ipynb", executed, places, log=folder / "log", name="attention")
+    cells = json.loads(executed.read_text(encoding="utf-8"))["cells"]
+    return "".join(text for cell in cells for out in cell.get("outputs", []) for text in out.get("text", []))
+
+
 def text_of(page):
     return BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser").get_text(" ")
 
@@ -120,14 +128,28 @@ def test_the_report_has_the_flow_names_what_is_blank_and_speaks_of_no_phantom(st
 
 def test_where_it_looks_is_drawn_and_scored_where_a_nodule_is_marked(studied, user, tmp_path):
     places = {"run_dir": studied[0] / "runs" / "ITW2-s0", "cohort": user / "table" / "cohort.csv"}
-    places = {name: str(place) for name, place in (places | {"cache_dir": user / "cache"}).items()}
-    executed = tmp_path / "out.ipynb"
-    execute_notebook(NOTEBOOKS / "05_attention.ipynb", executed, places, log=tmp_path / "log", name="attention")
-    cells = json.loads(executed.read_text(encoding="utf-8"))["cells"]
-    printed = "".join(text for cell in cells for out in cell.get("outputs", []) for text in out.get("text", []))
+    printed = attention(places | {"cache_dir": user / "cache"}, tmp_path)
     assert "the cohort is the run's own: True\n3 of 3 positive test scans" in printed
     assert "marked in these scans: nodule\n" in printed
     assert re.search(r"nodule: \d of 2 scans", printed)  # the third has no mask, and is drawn
+
+
+@pytest.mark.slow
+def test_one_task_without_a_mask_is_a_study_and_its_attention_is_drawn(user, tmp_path):
+    table, params = user / "table" / "one.csv", user / "one.yaml"
+    pd.read_csv(user / "table" / "cohort.csv").drop(columns="nodule_mask").to_csv(table, index=False)
+    settings = yaml.safe_load((user / "own.yaml").read_text(encoding="utf-8"))
+    settings |= {"study": "one", "cohort": str(table), "tasks": ["nodule"], "experiments": ["STL"]}
+    params.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    assert cli.main(["study", str(params), "--allow-outside", "--cores", "1"]) == 0
+    study = user / "results" / "one"
+    assert pd.read_csv(study / "tables" / "auc.csv")["task"].tolist() == ["nodule"]
+    assert "1 run of 1 experiment, " in text_of(study / "report.html")
+    assert not re.search(r"\bnan\b", text_of(study / "report.html"))
+    printed = attention({"run_dir": study / "runs" / "STL-s0", "cohort": table}, tmp_path)
+    assert "marked in these scans: nothing, so maps are drawn and not scored" in printed
+    assert "No nodule is marked, so no peak is scored." in printed
+    assert "true lungs" not in printed
 
 
 def test_the_readme_names_the_template_and_every_command_that_is_tried_here():

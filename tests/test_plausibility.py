@@ -11,7 +11,7 @@ from chests import chest, finer, save
 from lungmtl.data import plausibility
 from lungmtl.data.checks import check_file
 from lungmtl.data.lungs import lung_mask
-from lungmtl.data.plausibility import air_hu, raw_values, remarks, tissue_off_hu
+from lungmtl.data.plausibility import air_hu, hu_scale, raw_values, remarks, tissue_off_hu
 from lungmtl.data.reading import read_volume
 from lungmtl.data.region import find_region
 from lungmtl.data.volume import ScanError, Volume
@@ -100,6 +100,29 @@ def test_hu_so_low_that_lungs_are_lost_say_so(real, tmp_path):
     volume, _ = real
     low = Volume((volume.hu - np.int16(200)).clip(-1024), volume.spacing_mm)
     assert re.search(r"fat and muscle (19|20)\d HU too low: lungs are cut off at -1024", said(low, tmp_path))
+
+
+def times(volume: Volume, scale: float) -> Volume:
+    return Volume(np.rint(volume.hu * scale).clip(-1024).astype(np.int16), volume.spacing_mm)
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.8])
+def test_hu_scaled_as_a_whole_are_blamed_on_nothing_else(real, scale, tmp_path):
+    row = checked(times(real[0], scale), tmp_path)
+    assert row["scale"] == pytest.approx(scale, rel=0.05)
+    text = f"HU are scaled by about {row['scale']:.2g}: air, fat and muscle lie near"
+    assert [found.split(" lie near")[0] for found in remarks(SimpleNamespace(**row))] == [text.split(" lie near")[0]]
+
+
+def test_doubled_hu_are_refused_with_their_cause(real, tmp_path):
+    text = said(times(real[0], 2), tmp_path)
+    assert text.startswith("HU are scaled by about 2: air, fat and muscle lie near -1024, -21")
+    assert "A chest CT must hold at least" in text
+
+
+@pytest.mark.parametrize("off_hu", [-200, -100, 0, 100, 200])
+def test_shifted_hu_and_usual_ones_are_not_scaled(real, off_hu):
+    assert np.isnan(hu_scale((real[0].hu + np.int16(off_hu)).clip(-1024)))
 
 
 def test_air_outside_the_body_is_not_padding_nor_lung():

@@ -130,6 +130,7 @@ BROKEN = {
     "no-dicom": rewritten(NAME.encode() * 100),
     "series": edited(SeriesInstanceUID="1.2.4"),
     "patients": edited(PatientID=f"{NAME}2"),
+    "names": edited(PatientName=f"{NAME}2"),
     "kernels": edited(ConvolutionKernel=f"{NAME}2"),
     "below": one_level_down,
     "text": as_file(f"text.{NAME}", NAME.encode()),

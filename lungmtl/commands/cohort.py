@@ -3,9 +3,10 @@
 import argparse
 import json
 import os
+import re
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from lungmtl.files import PROJECT, locked, write
 from lungmtl.sources import read_truth
 from lungmtl.study import FLOW_FILE, NOTE_FILE, PAGE_FILE, READINGS_FILE, RunConfig, plan, write_scans
 from lungmtl.tables import write_csv
+from lungmtl.words import number_of
 
 CHECK_NOTEBOOK = "01_cohort.ipynb"
 PAGE_LOG = "report.log"  # only if the page could not be made
@@ -75,7 +77,7 @@ def check(options: argparse.Namespace) -> int:
         stops += filter(None, [" ".join(data.judge_splits(frame, **rules, failed=checked.scans)[1])])
         _print_verdicts(checked.scans, [*checked.notes, *(f"A study would stop: {text}" for text in stops)])
         if options.page:
-            _write_page(config, tasks, table, out)
+            _write_page(config, tasks, table, out, frame["image"])
     print(f"Report: {out / (PAGE_FILE if options.page else data.CHECKED_FILE)}")
     return int((checked.scans["verdict"] == "failed").any() or checked.shared["leaks"].any() or bool(stops))
 
@@ -141,10 +143,11 @@ def add_verify(parser: argparse.ArgumentParser) -> None:
 def verify(options: argparse.Namespace) -> int:
     """Verify that all images are present, with the table's number of slices, and that prepared scans are intact."""
     config, tasks, table, out, _ = source(options)
+    out = options.out.absolute() if options.out else out
     frame = read_table(config, table, tasks)
     wanted = frame[(frame["excluded"] == "") | frame["excluded"].str.startswith(data.DOWNLOAD)]
     problems = data.verify_images(wanted, table.parent)
-    summary = f"{len(wanted)} images, {len(frame) - len(wanted)} excluded by the table"
+    summary = f"{number_of(len(wanted), 'image')}, {len(frame) - len(wanted)} excluded by the table"
     if (out / NOTE_FILE).is_file():
         note = json.loads((out / NOTE_FILE).read_text(encoding="utf-8"))
         outcome = pd.read_csv(out / plan.PREPARATION_FILE, dtype={"scan": str})
@@ -153,9 +156,11 @@ def verify(options: argparse.Namespace) -> int:
         used = used[~used["scan"].isin(failed)]
         place = plan.cache_dir(config) / note["folder"]
         problems += data.verify_prepared(used, table.parent, place, shape=note["shape"], progress=sys.stderr.isatty())
-        summary += f"; {len(used)} prepared scans, {len(failed)} that could not be prepared"
+        summary += f"; {number_of(len(used), 'prepared scan')}, {len(failed)} that could not be prepared"
+    elif options.out:
+        problems.append(f"`--out` must be a folder that `prepare` wrote to. Found no {NOTE_FILE} in {out}.")
     print("\n".join(problems) or "Everything is present and intact.")
-    print(f"verified {summary}: {len(problems)} problems")
+    print(f"verified {summary}: {number_of(len(problems), 'problem')}")
     return int(bool(problems))
 
 
@@ -185,7 +190,8 @@ def _truth(table: Path) -> pd.DataFrame | None:
 
 def _print_prepared(outcome: pd.DataFrame, path: Path) -> None:
     failed = outcome[outcome["status"] == "failed"]
-    print(f"{len(outcome) - len(failed)} of {len(outcome)} scans are prepared, {len(failed)} failed.")
+    n_scans = number_of(len(outcome), "scan")
+    print(f"{len(outcome) - len(failed)} of {n_scans} prepared, {len(failed)} failed.")
     for row in failed.head(N_SHOWN).itertuples():
         print(f"  {row.scan}: {row.reason}")
     print(f"Outcome of every scan: {path}")
@@ -194,7 +200,7 @@ def _print_prepared(outcome: pd.DataFrame, path: Path) -> None:
 def _print_verdicts(scans: pd.DataFrame, notes: Sequence[str]) -> None:
     counts = [f"{(scans['verdict'] == verdict).sum()} {verdict}" for verdict in ("ok", "look", "failed")]
     unusual = scans[scans["verdict"] != "ok"].sort_values("verdict", kind="stable")
-    print(f"{len(scans)} scans: {', '.join(counts)}")
+    print(f"{number_of(len(scans), 'scan')}: {', '.join(counts)}")
     for row in unusual.head(N_SHOWN).itertuples():
         print(f"  {row.verdict:6}  {row.scan}: {row.reason}")
     if len(unusual) > N_SHOWN:
@@ -202,7 +208,7 @@ def _print_verdicts(scans: pd.DataFrame, notes: Sequence[str]) -> None:
     print("\n".join(notes) or "Nothing was found that would stop a study.")
 
 
-def _write_page(config: RunConfig, tasks: Sequence[str], table: Path, out: Path) -> None:
+def _write_page(config: RunConfig, tasks: Sequence[str], table: Path, out: Path, images: Sequence[str]) -> None:
     """Execute the cohort notebook on the checked cohort and make its page; drop the notebook, which contains paths."""
     from lungmtl.report import write_html  # papermill and nbconvert take two seconds to import
     from lungmtl.study import execute_notebook
@@ -218,10 +224,18 @@ def _write_page(config: RunConfig, tasks: Sequence[str], table: Path, out: Path)
         try:
             execute_notebook(plan.NOTEBOOKS / CHECK_NOTEBOOK, executed, parameters, log=log, name="check")
         except plan.RunError as error:
-            text = log.read_text(encoding="utf-8")
-            for path, name in ((table.parent, "TABLE"), (out, "REPORT"), (PROJECT, "PROJECT"), (place, "TMP")):
-                text = text.replace(str(path), name)
-            write(out / PAGE_LOG, text)
+            folders = {str(out): "REPORT", str(table.parent): "TABLE", str(PROJECT): "PROJECT", place: "TMP"}
+            places = [os.path.normpath(table.parent / image) for image in images if image]
+            write(out / PAGE_LOG, _without_places(log.read_text(encoding="utf-8"), folders, places))
             raise plan.RunError(f"The page cannot be made; log: {out / PAGE_LOG}") from error
         is_phantom = _truth(table) is not None
         write_html(executed, out / PAGE_FILE, title="Check of a cohort", is_phantom=is_phantom)
+
+
+def _without_places(text: str, folders: Mapping[str, str], images: Sequence[str]) -> str:
+    """A log without the places of images, all that lies in them, and of folders, whose names may be a patient's."""
+    for image in sorted(set(images), key=len, reverse=True):
+        text = re.sub(rf"{re.escape(image)}[^'\"\n]*", "IMAGE", text)
+    for place, name in folders.items():
+        text = text.replace(place, name)
+    return text

@@ -7,6 +7,7 @@ from pathlib import Path
 from lungmtl.commands.options import add_cores, add_planned, add_workers, places, planned, seeds
 from lungmtl.files import locked
 from lungmtl.study import PAGE_FILE, compare_runs, execute_run, mend, plan, progress_bar, run_study
+from lungmtl.words import number_of
 
 PROBLEMS_TABLE = "tables/problems.csv"  # runs that the comparison left out, and why
 
@@ -99,7 +100,7 @@ add_compare = add_planned
 def compare(options: argparse.Namespace) -> int:
     """Execute the comparison notebook over the study's records."""
     runs = planned(options.params, options)
-    _logger.info("comparison of %d runs: tables and figures", len(runs) - len(plan.incomplete(runs)))
+    _logger.info("comparison of %s: tables and figures", number_of(len(runs) - len(plan.incomplete(runs)), "run"))
     _log_problems(compare_runs(runs, question=plan.question(options.params)))
     return 0
 

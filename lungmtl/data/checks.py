@@ -23,7 +23,7 @@ from lungmtl.data.inventory import leak_notes, mix, shared
 from lungmtl.data.labels import cooccurrence, label_table
 from lungmtl.data.lungs import Lungs
 from lungmtl.data.masks import mask_state, masks_of, own_lungs
-from lungmtl.data.plausibility import air_hu, remarks, tissue_off_hu
+from lungmtl.data.plausibility import air_hu, hu_scale, remarks, scaled_text, tissue_off_hu
 from lungmtl.data.reading import read_volume
 from lungmtl.data.region import find_region
 from lungmtl.data.splits import blank_figures
@@ -42,7 +42,7 @@ CHECK_MEASURES = (
     *("hu_min", "hu_p01", "hu_p05", "hu_p50", "hu_p95", "hu_p99", "hu_max"),
     *("lung_volume_l", "lung_p05", "lung_p50", "lung_p95", "lung_z_mm", "lung_y_mm", "lung_x_mm"),
     *("below_mm", "above_mm", "below_cm2", "above_cm2"),
-    *("left_l", "right_l", "front_right", "gas_l", "dark_l", "cut_cm2", "air_hu", "tissue_off_hu", "left_out"),
+    *("left_l", "right_l", "front_right", "gas_l", "dark_l", "cut_cm2", "air_hu", "tissue_off_hu", "scale", "left_out"),
 )
 HU_PERCENTILES = (1, 5, 50, 95, 99)
 LUNG_PERCENTILES = (5, 50, 95)
@@ -138,6 +138,7 @@ def check_file(job: tuple) -> dict:
     try:
         volume = read_volume(image)
         row |= _voxel_measures(volume) | volume.technique._asdict()
+        row["scale"] = hu_scale(volume.hu[:, ::2, ::2])
         lungs = None
         try:
             lungs, found = find_shown(volume, own_lungs(mask, image, scan) if mask else None)
@@ -145,7 +146,8 @@ def check_file(job: tuple) -> dict:
         finally:  # a thumbnail shows what a scan is that holds no lungs
             write(Path(thumbnail_file), thumbnail(volume, lungs))
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
-        row |= {"status": "failed", "reason": reason(error)}
+        cause = f"{scaled_text(row['scale'])} " if row.get("scale", math.nan) > 0 else ""
+        row |= {"status": "failed", "reason": cause + reason(error)}
     return row
 
 

@@ -138,7 +138,8 @@ def _read_text(path: Path, tasks: Sequence[str]) -> pd.DataFrame:
         raise ValueError(f"Column names must differ. Found {', '.join(header)} in {path}.")
     frame = pd.DataFrame(rows[1:], columns=header, dtype=str)
     if missing := [f"`{name}`" for name in ("scan", "patient", "image", *tasks) if name not in frame]:
-        found = ", ".join(frame) or "none"
+        more = [f"and {len(header) - MAX_LISTED} more"] if len(header) > MAX_LISTED else []
+        found = ", ".join([*header[:MAX_LISTED], *more]) or "none"
         raise ValueError(f"A cohort must have the column {' and '.join(missing)}. Found {found} in {path}.")
     if frame.empty:
         raise ValueError(f"A cohort must have at least one scan. Found none in {path}.")

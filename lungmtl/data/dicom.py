@@ -18,6 +18,7 @@ from lungmtl.data.headers import Header, number, numbers, read_headers, term, te
 from lungmtl.data.pixels import COMPRESSED, PLAIN, Slice, read_pixels, rescaled
 from lungmtl.data.technique import technique_of
 from lungmtl.data.volume import DIRECTION_TOLERANCE, MAX_VOXELS, Stored, refused
+from lungmtl.words import number_of
 
 GAP_TOLERANCE = 0.05  # of the median slice gap
 TILT_TOLERANCE_DEG = 0.5
@@ -56,8 +57,8 @@ def _check_series(headers: Sequence[Header]) -> None:
     if len(counts) > 1:
         found = f"{len(counts)}, of {', '.join(map(str, counts.values()))} slices: keep one of them there"
         raise refused("A DICOM folder must hold one series", found)
-    for name, what in (("PatientID", "patient"), ("ConvolutionKernel", "kernel")):
-        kinds = Counter(filter(None, (text(h, name) for h in headers)))
+    for name, what in (("PatientID", "patient"), ("PatientName", "patient"), ("ConvolutionKernel", "kernel")):
+        kinds = Counter(filter(None, (text(h, name).rstrip("^ ") for h in headers)))  # of a name's blank parts
         if len(kinds) > 1:
             found = f"{len(kinds)} values of {name}, in {', '.join(map(str, kinds.values()))} slices"
             raise refused(f"All slices must be of one {what}", found)
@@ -70,11 +71,11 @@ def _check_image_types(headers: Sequence[Header]) -> None:
     """Check that no slice is a localizer or made from others: a projection, a reformation, a map that is not HU."""
     types = {h.name: text(h, "ImageType").split("\\") for h in headers}
     for what, names in (
-        ("localizers", [name for name, words in types.items() if "LOCALIZER" in words]),
-        ("derived images", [name for name, words in types.items() if words[:2] == ["DERIVED", "SECONDARY"]]),
+        ("localizer", [name for name, words in types.items() if "LOCALIZER" in words]),
+        ("derived image", [name for name, words in types.items() if words[:2] == ["DERIVED", "SECONDARY"]]),
     ):
         if names:
-            found = f"{len(names)} {what} among {len(headers)} slices, first {names[0]}"
+            found = f"{number_of(len(names), what)} among {number_of(len(headers), 'slice')}, first {names[0]}"
             raise refused("A series must hold original axial slices", found)
 
 

@@ -12,6 +12,7 @@ from pydicom import uid
 
 from lungmtl.data.headers import Header, number, read_header, text, unreadable, value_of
 from lungmtl.data.volume import ScanError, refused
+from lungmtl.words import number_of
 
 MULTI_FRAME = (uid.EnhancedCTImageStorage, uid.LegacyConvertedEnhancedCTImageStorage)
 GROUPS = {  # functional group -> element of it -> the element of a slice that it stands for
@@ -54,7 +55,7 @@ def frames_of(header: Header, *, is_alone: bool) -> list[Header]:
         raise unreadable(header.name, error) from None
     if len(frames) != n_frames:
         must = "A multi-frame CT must have a functional group for each frame"
-        raise refused(must, f"{len(frames)} for {n_frames} frames", header.name)
+        raise refused(must, f"{len(frames)} for {number_of(n_frames, 'frame')}", header.name)
     within = "" if is_alone else f" in {header.name}"
     return [
         header._replace(name=f"frame {place + 1} of {n_frames}{within}", values=values, frame=place, n_frames=n_frames)

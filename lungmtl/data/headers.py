@@ -19,7 +19,7 @@ from lungmtl.data.volume import ScanError, refused
 
 OTHER_FILES = ("DICOMDIR", "LICENSE", "README")
 TAGS = (
-    *("SOPClassUID", "Modality", "PatientID", "SeriesInstanceUID", "ImageType", "NumberOfFrames"),
+    *("SOPClassUID", "Modality", "PatientID", "PatientName", "SeriesInstanceUID", "ImageType", "NumberOfFrames"),
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"),
     *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue"),

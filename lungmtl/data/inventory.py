@@ -8,6 +8,7 @@ from lungmtl.data.cohort import included, with_technique
 from lungmtl.data.images import place_of
 from lungmtl.data.labels import ALL
 from lungmtl.experiments import SPLITS
+from lungmtl.words import number_of
 
 # counted where the table has them, or else the headers
 SCANNER_COLUMNS = ("kernel", "thickness_mm", "kvp_kv", "contrast", "manufacturer", "round")
@@ -59,7 +60,7 @@ def shared(frame: pd.DataFrame, scans: pd.DataFrame, root: str | Path) -> pd.Dat
 def leak_notes(groups: pd.DataFrame) -> list[str]:
     """A sentence for every group of `shared` that leaks."""
     return [
-        f"Leakage: {row.what} in {row.n_scans} scans ({row.scans}), under {row.n_patients} patient name(s), in "
-        f"{row.splits.replace(' ', ' and ') or 'no split yet'}."
+        f"Leakage: {row.what} in {row.n_scans} scans ({row.scans}), under "
+        f"{number_of(row.n_patients, 'patient name')}, in {row.splits.replace(' ', ' and ') or 'no split yet'}."
         for row in groups[groups["leaks"].astype(bool)].itertuples()
     ]

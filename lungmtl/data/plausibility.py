@@ -12,6 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from lungmtl.data.volume import AIR_HU, ScanError
+from lungmtl.words import number_of
 
 FIELD_MM = (100.0, 800.0)  # width and depth of a CT: a newborn's chest takes 100 mm, no gantry is wider than 850
 LEAST_PIXEL_MM = 0.2  # of clinical CT
@@ -25,6 +26,8 @@ GAS_L = 0.3  # stomach and bowel of a chest CT hold less
 DARK_L = 0.2  # of the lungs: of one pool as dark as gas, a ball of 70 mm
 AIR_OFF_HU, TISSUE_OFF_HU = 60, 50  # scanners keep air within 20 HU, contrast moves muscle by less than 30
 FAT_HU, MUSCLE_HU, PEAK = -105, 50, 1.5  # the third: times the mean of -500 to 500 HU, so high is a peak
+SCALES = np.geomspace(0.35, 3.0, 61)  # 3.6 % apart; further off there is no air or no tissue left
+SCALED, LIKELIER = 0.1, 1.35  # a scale so far off, which fits so many times better than any shift; 2.5 where halved
 LUNG_HU = (-960, -500)  # the lungs' median
 HIGHEST_MM, FLATTEST = 450.0, 0.3  # of lungs; their height over their width is 0.6 to 1.1 in adults
 LEFT_OUT = 0.2  # share of the lungs' air that an own mask leaves out
@@ -33,14 +36,18 @@ NOT_ALL = "white, collapsed or missing in part"
 
 
 def remarks(row: Any, n_wanted: float = math.nan) -> list[str]:
-    """Sentences on a scan that was read; `n_wanted` is the table's number of slices."""
-    return [text for text in (n_slices(row, n_wanted), *(rule(row) for rule in RULES)) if text]
+    """Sentences on a scan that was read; `n_wanted` is the table's number of slices.
+
+    Where HU are scaled no lungs can be found, and what is measured of them says nothing.
+    """
+    rules = (scaled, thickness) if scaled(row) else RULES
+    return [text for text in (n_slices(row, n_wanted), *(rule(row) for rule in rules)) if text]
 
 
 def n_slices(row: Any, n_wanted: float) -> str:
     """Slices that are missing at an end of the image, which no header tells."""
     wrong = row.n_slices != n_wanted and not math.isnan(n_wanted)
-    return f"The table says {n_wanted:g} slices, the image has {row.n_slices:g}." if wrong else ""
+    return f"The table says {number_of(n_wanted, 'slice')}, the image has {row.n_slices:g}." if wrong else ""
 
 
 def bases(row: Any) -> str:
@@ -123,6 +130,18 @@ def offset(row: Any) -> str:
     if abs(row.air_hu + 1000) > AIR_OFF_HU:
         return f"Air outside the body lies at {row.air_hu:.0f} HU, not -1000: HU may be shifted or scaled."
     return ""
+
+
+def scaled(row: Any) -> str:
+    """HU multiplied as a whole."""
+    return scaled_text(row.scale) if row.scale > 0 else ""
+
+
+def scaled_text(scale: float) -> str:
+    """What tells that HU are multiplied, by a factor that is known."""
+    air, fat, muscle = (scale * hu for hu in (-1000, FAT_HU, MUSCLE_HU))
+    seen = f"air, fat and muscle lie near {max(air, AIR_HU):.0f}, {fat:.0f} and {muscle:.0f} HU"
+    return f"HU are scaled by about {scale:.2g}: {seen}, not -1000, {FAT_HU} and {MUSCLE_HU}."
 
 
 def median(row: Any) -> str:
@@ -216,3 +235,23 @@ def tissue_off_hu(hu: np.ndarray) -> float:
     peaks = np.stack([smooth[(tissue + 500 + off) // width] for tissue in (FAT_HU, MUSCLE_HU)])
     best = int(peaks.prod(axis=0).argmax())
     return float(off[best]) if peaks[:, best].min() > PEAK / len(counts) else math.nan
+
+
+def hu_scale(hu: np.ndarray) -> float:
+    """By which factor HU are scaled; NaN where air, fat and muscle lie where they must, or are shifted, or not seen."""
+    width = 5
+    values = hu[(hu > AIR_HU) & (hu < 500)].astype(np.int32)
+    counts = np.bincount((values - AIR_HU) // width, minlength=(500 - AIR_HU) // width).astype(float)
+    density = ndimage.gaussian_filter1d(counts / max(values.size, 1), 3) * len(counts)
+
+    def likeness(scale: float, off: float) -> float:
+        """Mean height, in times an even spread, at air, fat and muscle that are scaled or shifted so."""
+        wanted = scale * np.array([-1000, FAT_HU, MUSCLE_HU]) + off
+        places = ((wanted[wanted > AIR_HU + 2 * width] - AIR_HU) // width).astype(int)  # darker air is cut off
+        return float(np.prod(scale * density[places]) ** (1 / len(places)))
+
+    shifted = max(likeness(1.0, off) for off in range(-250, 251, width))
+    fits = [likeness(scale, 0.0) for scale in SCALES]
+    best = int(np.argmax(fits))
+    is_scaled = abs(SCALES[best] - 1) > SCALED and fits[best] > max(LIKELIER * shifted, PEAK)
+    return float(SCALES[best]) if is_scaled else math.nan

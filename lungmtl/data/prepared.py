@@ -19,6 +19,7 @@ from lungmtl.data.reading import read_volume
 from lungmtl.data.tensor import prepare_scan
 from lungmtl.data.volume import Technique
 from lungmtl.files import replacing, sha256, write
+from lungmtl.words import number_of
 from lungmtl.workers import run_apart
 
 _logger = logging.getLogger(__name__)
@@ -170,9 +171,9 @@ def _warn_of(report: pd.DataFrame) -> None:
     failed = report[report["status"] == "failed"]
     if len(failed):
         first = failed.iloc[0]
-        text = "%d of %d scans cannot be used, first %s: %s"
-        _logger.warning(text, len(failed), len(report), first["scan"], first["reason"])
+        text = "%d of %s cannot be used, first %s: %s"
+        _logger.warning(text, len(failed), number_of(len(report), "scan"), first["scan"], first["reason"])
     cut = report[report["cropped_fraction"] > 0.01]
     if len(cut):
-        text = "%d of %d scans have over 1 %% of what the network should see outside the grid"
-        _logger.warning(text, len(cut), len(report))
+        text = "over 1 %% of what the network should see lies outside the grid in %d of %s"
+        _logger.warning(text, len(cut), number_of(len(report), "scan"))

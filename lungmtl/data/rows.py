@@ -9,7 +9,27 @@ from lungmtl.tables import unguard
 WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # how xlsx and ods begin, and xls
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 SEPARATORS = {";": "semicolons", "\t": "tabs"}  # what spreadsheets write instead of commas
+HEAD_BYTES = 1 << 16  # enough for a comma of the header
 SAVE = "save it as CSV UTF-8, separated by commas"
+
+
+def check_csv(path: Path, what: str, *, n_bytes: int = HEAD_BYTES) -> bytes:
+    """Read so many first bytes of a csv file, all where -1; `what` it is starts the error.
+
+    Raises:
+        ValueError: If it is a workbook, in UTF-16, or not separated by commas, with what to do.
+    """
+    with path.open("rb") as stream:
+        head = stream.read(n_bytes)
+    if head.startswith(WORKBOOKS):
+        raise ValueError(f"{what} must be a csv table. Found a workbook, {path}: {SAVE}.")
+    if head.startswith(UTF16) or b"\0" in head:
+        raise ValueError(f"{what} must be a csv table in UTF-8. Found UTF-16 in {path}: {SAVE}.")
+    first = head.split(b"\n", 1)[0]
+    for separator, name in SEPARATORS.items():
+        if separator.encode() in first and b"," not in first:
+            raise ValueError(f"{what} must have cells separated by commas. Found {name} in {path}: {SAVE}.")
+    return head
 
 
 def read_rows(path: str | Path) -> list[list[str]]:
@@ -24,17 +44,9 @@ def read_rows(path: str | Path) -> list[list[str]]:
         raise ValueError(f"A cohort must be a csv table. Found a folder, {path}: name the table in it.")
     if not path.is_file():
         raise FileNotFoundError(f"A cohort must be an existing csv file. Found nothing at {path.absolute()}.")
-    content = path.read_bytes()
-    if content.startswith(WORKBOOKS):
-        raise ValueError(f"A cohort must be a csv table. Found a workbook, {path}: {SAVE}.")
-    if content.startswith(UTF16) or b"\0" in content:
-        raise ValueError(f"A cohort must be a csv table in UTF-8. Found UTF-16 in {path}: {SAVE}.")
-    rows = _parsed(content, path)
+    rows = _parsed(check_csv(path, "A cohort", n_bytes=-1), path)
     if not rows:
         raise ValueError(f"A cohort must have a header and a row per scan. Found an empty file, {path}.")
-    for separator, name in SEPARATORS.items():
-        if len(rows[0]) == 1 and separator in rows[0][0]:
-            raise ValueError(f"A cohort's cells must be separated by commas. Found {name} in {path}: {SAVE}.")
     return rows
 
 

@@ -10,6 +10,7 @@ from sklearn.model_selection import train_test_split
 from lungmtl.data.cohort import exclude_failed, included
 from lungmtl.data.labels import counts
 from lungmtl.experiments import CENTRAL_TASK, SPLITS
+from lungmtl.words import number_of
 
 AUXILIARY = "an auxiliary task"
 TRIED_SEEDS = range(50)  # chosen by us: where no seed of so many does, the fractions or the table must change
@@ -134,7 +135,7 @@ def _stops(frame: pd.DataFrame, tasks: Sequence[str], batch_size: int) -> list[s
             stops.append(f"There must be positive and negative scans {must}. Found of `{task}` {'; '.join(lacks)}.")
     n_train = int((included(frame)["split"] == SPLITS[0]).sum())
     if n_train < batch_size:
-        stops.append(f"Training must fill a batch (`batch_size: {batch_size}`). Found {n_train} scans.")
+        stops.append(f"Training must fill a batch (`batch_size: {batch_size}`). Found {number_of(n_train, 'scan')}.")
     return stops
 
 
@@ -169,7 +170,8 @@ def _draw(positive: pd.Series, fractions: Sequence[float], seed: int) -> dict[st
         )
     except ValueError as error:
         raise ValueError(
-            f"There must be enough patients of both classes for three splits. Found {len(positive)} patients without "
-            f"a split, {int(positive.sum())} of them positive, for the fractions {list(fractions)}."
+            "There must be enough patients of both classes for three splits. "
+            f"Found {number_of(len(positive), 'patient')} without a split, {int(positive.sum())} of them positive, "
+            f"for the fractions {list(fractions)}."
         ) from error
     return {patient: split for split, part in zip(SPLITS, (train, validation, test), strict=True) for patient in part}

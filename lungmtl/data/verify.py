@@ -18,6 +18,7 @@ from lungmtl.data.masks import mask_state, masks_of
 from lungmtl.data.reading import open_image
 from lungmtl.data.volume import ScanError
 from lungmtl.files import sha256
+from lungmtl.words import number_of
 
 
 def verify_images(frame: pd.DataFrame, root: str | Path) -> list[str]:
@@ -59,7 +60,8 @@ def _image_problem(image: Path | None, n_wanted: float) -> str:
         n_found = n_wanted if math.isnan(n_wanted) else _n_slices(image)
     if n_found == 0:
         return "the image holds no slice that can be read"
-    return f"{n_found:g} of {n_wanted:g} slices" if n_found != n_wanted and not math.isnan(n_wanted) else ""
+    is_right = n_found == n_wanted or math.isnan(n_wanted)
+    return "" if is_right else f"{n_found:g} of {number_of(n_wanted, 'slice')}"
 
 
 def _n_slice_files(folder: Path, n_wanted: float) -> int:

@@ -2,6 +2,8 @@
 
 import pandas as pd
 
+from lungmtl.words import number_of
+
 FAILING = "do not learn"  # in the settings of the simulation of coverage where seeds fail
 SOUND = (0.93, 0.97)  # chosen by us: a nominal 95 % interval that covers less or more is warned of
 ALLOWING = "failing seeds allowed for"  # in the names of the intervals that allow for them
@@ -19,12 +21,14 @@ def budget(learning: pd.DataFrame, *, flat_rise: float) -> str:
         return "**Not known to be flat**: there are no learning curves."
     rising, n_epochs = known[known["is_flat"] == "no"], int(known["n_epochs"].max())
     if rising.empty:
-        return f"**Flat**: in all {len(known)} experiments the median rises by less than {flat_rise:g} per epoch."
+        those = "the one experiment" if len(known) == 1 else f"all {len(known)} experiments"
+        return f"**Flat**: in {those} the median rises by less than {flat_rise:g} per epoch."
     most = rising.loc[rising["rise"].astype(float).idxmax()]
+    where = f"in {len(rising)} of {number_of(len(known), 'experiment')}"
     return (
-        f"**Not flat**: in {len(rising)} of {len(known)} experiments the median validation AUC still rose by "
-        f"{flat_rise:g} or more per epoch over the last quarter of {n_epochs} epochs, most in {most['experiment']} "
-        f"({most['rise']:.3f}). Differences are those of this budget."
+        f"**Not flat**: {where} the median validation AUC still rose by {flat_rise:g} or more per epoch over the last "
+        f"quarter of {n_epochs} epochs, most in {most['experiment']} ({most['rise']:.3f}). Differences are those of "
+        "this budget."
     )
 
 
@@ -39,13 +43,14 @@ def failing_seeds(failures: pd.DataFrame, coverage: pd.DataFrame | None) -> str:
     covered = _covered(coverage, failures["n_seeds"].max())
     if not n_failed.any():
         lowest = 1 - failures["share_low"].max()
+        those = "The one run" if n_runs == 1 else f"All {n_runs} runs"
         return (
-            f"All {n_runs} runs learnt; so few seeds leave open that up to {lowest:.0%} of an experiment's trainings "
+            f"{those} learnt; so few seeds leave open that up to {lowest:.0%} of an experiment's trainings "
             f"do not. Intervals hold for trainings that learn, those in the last column for all.{covered}"
         )
     listed = [f"{row.experiment} {row.n_seeds - row.n_learnt} of {row.n_seeds}"
               for row in failures[n_failed > 0].itertuples()]  # fmt: skip
-    warning = f"**Warning: {n_failed.sum()} of {n_runs} runs did not learn** ({', '.join(listed)})."
+    warning = f"**Warning: {n_failed.sum()} of {number_of(n_runs, 'run')} did not learn** ({', '.join(listed)})."
     if not covered:
         return f"{warning} Intervals over seeds are too narrow there; those in the last column allow for it."
     return warning + covered

@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from lungmtl.words import number_of
+
 HASH = re.compile(r"[0-9a-f]{40,64}")
 HEX_DIGITS = 10  # of a commit or a sha256 that are shown
 NOT_RECORDED = "not recorded"
@@ -16,7 +18,7 @@ def render(template: str, **values: Any) -> str:
     """Fill in a Markdown template of this folder; a name that the template lacks is an error."""
     loader = PackageLoader("lungmtl.report", "")
     environment = Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
-    environment.filters |= {"shown": shown, "ends": ends}
+    environment.filters |= {"shown": shown, "ends": ends, "number_of": number_of}
     return environment.get_template(template).render(values).strip()
 
 
@@ -35,7 +37,7 @@ def counted(texts: pd.Series) -> str:
     counts = texts.value_counts(sort=False)
     if len(counts) == 1:
         return counts.index[0]
-    return ", ".join(f"{text} ({n} run{'s' if n > 1 else ''})" for text, n in counts.items())
+    return ", ".join(f"{text} ({number_of(n, 'run')})" for text, n in counts.items())
 
 
 def shown(value: Any, between: str = ", ") -> str:

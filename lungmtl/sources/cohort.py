@@ -35,6 +35,7 @@ from lungmtl.sources.cohort_options import (
 from lungmtl.sources.conversion import Geometry, convert
 from lungmtl.sources.label_tables import Wanted, check_known, columns_of, header, read_scans
 from lungmtl.sources.table import file_facts, place_in, warn_of_splits, write_cohort
+from lungmtl.words import number_of
 from lungmtl.workers import run_jobs
 
 CONVERTED = "images-mha"  # folder next to the table
@@ -79,7 +80,7 @@ def name_patients(rows: pd.DataFrame, options: argparse.Namespace) -> pd.DataFra
         parts = rows["scan"].str.extract(parts_of(options.parts))
         missing = parts.isna().any(axis=1)
         if missing.any():
-            found = f"{rows.loc[missing.idxmax(), 'scan']} and {missing.sum() - 1} others that do not"
+            found = f"{rows.loc[missing.idxmax(), 'scan']} , of {missing.sum()} that do not"
             raise ValueError(f"`--parts` must match every scan's name, with all its parts. Found {found}.")
         rows = rows.assign(**{name: parts[name] for name in parts})
     if options.patient:
@@ -102,7 +103,9 @@ def name_splits(rows: pd.DataFrame, options: argparse.Namespace, tasks: Sequence
         rows = rows.assign(split=words.map(SPLIT_WORDS))
     n_splits = rows[(rows["patient"] != "") & (rows["split"] != "")].groupby("patient")["split"].nunique()
     if (n_splits > 1).any():
-        raise ValueError(f"A patient must be in one split. Found {(n_splits > 1).sum()} patients in two or more.")
+        raise ValueError(
+            f"A patient must be in one split. Found {number_of((n_splits > 1).sum(), 'patient')} in two or more."
+        )
     has_none = set(rows["split"]) in ({"train"}, {"train", "test"})
     return _with_validation(rows, options, tasks[0]) if has_none else rows
 
@@ -138,7 +141,9 @@ def find_images(rows: pd.DataFrame, images: Path, pattern: str) -> pd.DataFrame:
     places = [FIELD.sub(lambda field, row=row: row[field[1]], pattern) for row in rows.to_dict("records")]
     is_missing = pd.Series([not (images / place).exists() for place in places], index=rows.index)
     if is_missing.all():
-        _logger.warning("None of %d images is there; the first is looked for at %s", len(rows), images / places[0])
+        _logger.warning(
+            "Of %s none is there; the first is looked for at %s", number_of(len(rows), "image"), images / places[0]
+        )
     is_open = is_missing & (rows["excluded"] == "")
     return rows.assign(image=places, excluded=rows["excluded"].mask(is_open, f"{DOWNLOAD}: no image"))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from lungmtl.data import ATTRIBUTES
 from lungmtl.experiments import SPLITS
 from lungmtl.sources.conversion import AXES, NUMPY_SUFFIX, check_axes
-from lungmtl.sources.table import close_to
+from lungmtl.sources.table import close_to, new_table
 
 SPLIT_WORDS = {
     **dict.fromkeys(("train", "training", "trn"), "train"),
@@ -75,7 +75,7 @@ def add_cohort(parser: argparse.ArgumentParser) -> None:
     add("--blank", nargs="+", default=[], metavar="CELL", help="labels that mean not known, e.g. -1")
     add("--seed", type=int, default=0, help="seeds the draw of validation patients")
     add("--workers", type=int, default=1, help="processes that convert, %(default)s")
-    add("--out", type=Path, required=True, help="cohort.csv; a json file next to it says how it was made")
+    add("--out", type=new_table, required=True, help="cohort.csv; a json file next to it says how it was made")
 
 
 def needs_conversion(options: argparse.Namespace) -> bool:

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 
-from lungmtl.data import check_voxels, last_line, open_image, read_fields, stamp, to_hu
+from lungmtl.data import ScanError, check_voxels, open_image, read_fields, reason, stamp, to_hu
 from lungmtl.files import replacing
+from lungmtl.words import number_of
 
 AXES = "SPL"  # where axis 0, 1 and 2 of an array run: to the head, the back, the left, as arrays do here
 OPPOSITE = {"S": "I", "P": "A", "L": "R"}
@@ -64,8 +65,7 @@ def convert(job: tuple[str, Path, Path, Geometry]) -> dict[str, str]:
             with replacing(target) as beside:
                 sitk.WriteImage(image, str(beside), useCompression=True, compressionLevel=1)
     except (OSError, ValueError, RuntimeError, MemoryError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        found = last_line(error, otherwise=type(error).__name__).replace(str(source), scan)
-        return {"scan": scan, "reason": f"not converted: {found}"}
+        return {"scan": scan, "reason": f"not converted: {reason(error)}"}
     return {"scan": scan, "reason": ""}
 
 
@@ -96,18 +96,19 @@ def _image(source: Path, geometry: Geometry) -> sitk.Image:
 def _archived(source: Path, key: str) -> np.ndarray:
     with np.load(source, allow_pickle=False) as archive:
         if key not in archive:
-            raise ValueError(f"An archive must hold the array {key}. Found {', '.join(archive) or 'none'}.")
+            found = f"{number_of(len(archive), 'array')} of another name" if len(archive) else "none"
+            raise ScanError(f"An archive must hold the array that `--key` names, {key}. Found {found}.")
         return archive[key]
 
 
 def _hu(array: np.ndarray, geometry: Geometry) -> np.ndarray:
     slope, intercept = geometry.rescale
     if array.ndim != 3:
-        raise ValueError(f"A volume must have three axes. Found {array.shape}.")
+        raise ScanError(f"A volume must have three axes. Found {array.shape}.")
     if (slope, intercept) != (1.0, 0.0):
         array = array * np.float32(slope) + np.float32(intercept)
     if not np.isfinite(array).all():
-        raise ValueError("Every voxel must be a finite number. Found NaN or infinity.")
+        raise ScanError("Every voxel must be a finite number. Found NaN or infinity.")
     return to_hu(array)
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from lungmtl.data import ANSWERS, SCAN_NAME
+from lungmtl.data import ANSWERS, SCAN_NAME, check_csv
 from lungmtl.files import existing
 from lungmtl.sources.table import close_to, highest
 
@@ -67,7 +67,8 @@ def header(path: Path) -> list[str]:
         FileNotFoundError: If there is no such file.
         ValueError: If it is no csv table in UTF-8.
     """
-    return list(_read_csv(existing(path, "A table"), nrows=0))
+    check_csv(existing(path, "A table"), "A table")
+    return list(_read_csv(path, nrows=0))
 
 
 def columns_of(spellings: Sequence[str], names: Sequence[str], path: Path) -> list[str]:
@@ -90,7 +91,8 @@ def check_known(name: str, names: Iterable[str], where: str) -> None:
     """Check that a column is there; the error names those that are close."""
     names = list(names)
     if name not in names:
-        near = close_to(name, names) or f" There are {', '.join(names[:6])} and {max(0, len(names) - 6)} more."
+        more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+        near = close_to(name, names) or f" There are {', '.join(names[:6])}{more}."
         raise ValueError(f"{where} must have the column `{name}`. Found none.{near}")
 
 

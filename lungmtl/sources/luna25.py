@@ -12,6 +12,7 @@ import pandas as pd
 from lungmtl.experiments import CENTRAL_TASK
 from lungmtl.sources.nlst_series import SERIES_COLUMNS, described
 from lungmtl.sources.nlst_tables import LUNA25_COLUMNS, Table, check_cells, numbers, optional, read_table
+from lungmtl.words import number_of
 
 REQUIRED = LUNA25_COLUMNS[:4]  # the patient, the series, the date, the label
 ROUNDS = {"19990102": "0", "20000102": "1", "20010102": "2"}  # NLST's study dates are codes of the screening round
@@ -96,5 +97,5 @@ def _without_doubles(rows: pd.DataFrame) -> pd.DataFrame:
         return rows
     is_double = (rows["annotationid"] != "") & rows.duplicated(["seriesinstanceuid", "annotationid", "label"])
     if is_double.any():
-        _logger.warning("%d rows repeat an annotation and are left out", is_double.sum())
+        _logger.warning("left out, as an annotation that is there already: %s", number_of(is_double.sum(), "row"))
     return rows[~is_double]

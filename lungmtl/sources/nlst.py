@@ -39,7 +39,7 @@ from lungmtl.sources.nlst_series import (
     read_index,
 )
 from lungmtl.sources.nlst_tables import DIAGNOSES, REPORTED, read_abnormalities, read_participants
-from lungmtl.sources.table import file_facts, place_in, warn_of_splits, write_cohort
+from lungmtl.sources.table import file_facts, new_table, place_in, warn_of_splits, write_cohort
 
 SPLIT_FRACTIONS = (0.7434, 0.0818, 0.1748)  # the paper's 2,517 / 277 / 592 of 3,386 patients
 COLLECTION = "NLST, images CC BY 4.0, doi 10.7937/TCIA.HMQ8-J677"
@@ -61,7 +61,7 @@ def add_nlst(parser: argparse.ArgumentParser) -> None:
     add("--labels", nargs=2, metavar=("luna25", "CSV"), help="label by nodules instead: LUNA25's table")
     add("--abnormalities", type=Path, help="CDAS's CT abnormalities, or IDC's nlst_ctab")
     add("--images", type=Path, help="folder of the DICOM series, in the table's folder; images if not given")
-    add("--out", type=Path, required=True, help="cohort.csv; a json file next to it says how it was made")
+    add("--out", type=new_table, required=True, help="cohort.csv; a json file next to it says how it was made")
     add("--index", nargs="?", const="", help="choose from the IDC index, not from what is there; LUNA25 always does")
     add("--manifest", type=Path, help="with the index: what is still to be downloaded, for s5cmd")
     add("--round", type=int, choices=range(3), help="screening round of the scans, %(default)s")

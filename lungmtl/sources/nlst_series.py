@@ -15,6 +15,7 @@ from lungmtl.data import open_image
 from lungmtl.files import existing
 from lungmtl.sources.nlst_tables import check_columns, query
 from lungmtl.sources.table import close_to
+from lungmtl.words import number_of
 
 # reconstructions that show soft tissue; the others sharpen edges and noise
 SOFT_KERNELS = ("STANDARD", "B30f", "B31f", "B30s", "B31s", "C", "FC01", "FC02", "FC10", "FC11", "B20f", "SOFT")
@@ -77,8 +78,8 @@ def read_headers(images: str | Path) -> pd.DataFrame:
     if not rows:
         raise ValueError(f"`--images` must hold series folders with DICOM files (.dcm). Found none in {images}.")
     if len(rows) < len(headers):
-        n_other = len(headers) - len(rows)
-        _logger.warning("%d of %d folders have no DICOM header of an NLST participant", n_other, len(headers))
+        n_other, n_all = len(headers) - len(rows), number_of(len(headers), "folder")
+        _logger.warning("no DICOM header of an NLST participant in %d of %s", n_other, n_all)
     series = pd.DataFrame(rows).sort_values("instanceCount", ascending=False, kind="stable")
     return series.drop_duplicates("SeriesInstanceUID", ignore_index=True)  # the fullest copy
 

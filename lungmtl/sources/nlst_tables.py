@@ -9,7 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from lungmtl.data import check_csv
 from lungmtl.files import existing
+from lungmtl.words import number_of
 
 DIAGNOSES = {"chronic_bronchitis": "diagchro", "copd": "diagcopd", "emphysema": "diagemph"}
 FOLLOW_UP = ("fup_days", "canc_free_days")  # the first is meant for it; public tables have the second alone
@@ -91,6 +93,7 @@ def check_columns(rows: pd.DataFrame, required: Sequence[str], path: Path) -> No
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
+    check_csv(path, "An official table")
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
         lines = csv.reader(stream)
         names = [name.strip().lower() for name in next(lines, [])]
@@ -118,7 +121,8 @@ def numbers(table: Table, name: str, *, allowed: Sequence[int] | None = None) ->
     is_wrong = ~is_missing & (found.isna() | (~found.isin(allowed) if allowed else False))
     if is_wrong.any():
         what = " or ".join(str(number) for number in allowed) if allowed else "a number"
-        case = f"{text[is_wrong.idxmax()]!r} in row {is_wrong.idxmax()} of {table.path} ({is_wrong.sum()} rows)"
+        row, n_rows = is_wrong.idxmax(), number_of(is_wrong.sum(), "row")
+        case = f"{text[row]!r} in row {row} of {table.path} ({n_rows})"
         raise ValueError(f"`{name}` must be {what}, blank or a missing code such as .N. Found {case}.")
     return found
 
@@ -134,5 +138,5 @@ def check_cells(table: Table, name: str, pattern: str, what: str, *, is_secret: 
     wrong = text.index[~text.str.fullmatch(pattern)]
     if len(wrong):
         found = "another value" if is_secret else repr(text[wrong[0]])
-        case = f"{found} in row {wrong[0]} of {table.path} ({len(wrong)} rows)"
+        case = f"{found} in row {wrong[0]} of {table.path} ({number_of(len(wrong), 'row')})"
         raise ValueError(f"`{name}` must be {what}. Found {case}.")

@@ -1,5 +1,6 @@
 """What sources of real CT write: cohort.csv and, next to it, a json file of the same name that says how it was made."""
 
+import argparse
 import difflib
 import json
 import logging
@@ -16,6 +17,17 @@ from lungmtl.files import sha256, write
 from lungmtl.tables import write_csv
 
 _logger = logging.getLogger(__name__)
+
+
+def new_table(text: str) -> Path:
+    """The path of a table to write, for argparse: never over one that was made otherwise, which has no json file."""
+    path = Path(text)
+    if path.suffix.lower() != ".csv" or path.is_dir():
+        raise argparse.ArgumentTypeError(f"a table, NAME.csv, is required. Found {text}")
+    if path.exists() and not path.with_suffix(".json").is_file():
+        must = "a new table is required, or one with the json file that says how it was made"
+        raise argparse.ArgumentTypeError(f"{must}. Found another table, {text}: name a new one")
+    return path
 
 
 def place_in(root: str | Path, images: str | Path) -> str:

@@ -7,6 +7,7 @@ from lungmtl.study.condition import Condition, to_do
 from lungmtl.study.config import RunConfig
 from lungmtl.study.estimate import Pace, duration, pace, past_records
 from lungmtl.study.runner import is_compared, is_prepared
+from lungmtl.words import number_of
 
 TIMELINE_WIDTH = 40
 
@@ -20,7 +21,7 @@ def draw(runs: Sequence[RunConfig], *, cores: int) -> str:
     slots = max(1, cores // first.threads)
     past = past_records(first)
     times = {plan.name_of(run): pace(run, past) for run in runs if plan.name_of(run) in waiting}
-    lines = [f"study {first.study}: {len(waiting)} of {len(runs)} runs to do, {slots} at a time"]
+    lines = [f"study {first.study}: {len(waiting)} of {number_of(len(runs), 'run')} to do, {slots} at a time"]
     lines += [f"cohort        {_cohort(first)}", f"└─ prepare    {_preparation(first)}", "   └─ runs"]
     bars = _timeline(times, slots)
     width = max(len(plan.name_of(run)) for run in runs)
@@ -72,5 +73,6 @@ def _total(times: Mapping[str, Pace | None], slots: int) -> str:
     shares = [(found.low_s / found.median_s, found.high_s / found.median_s) for found in times.values()]
     low_s, high_s = (total_s * sum(part) / len(part) for part in zip(*shares, strict=True))
     n_past = min(found.n_past for found in times.values())
-    spread = f"{duration(low_s)} to {duration(high_s)}: fastest and slowest tenth of {n_past} past run(s) of this grid"
+    whose = f"fastest and slowest tenth of {number_of(n_past, 'past run')} of this grid"
+    spread = f"{duration(low_s)} to {duration(high_s)}: {whose}"
     return f"Training takes about {duration(total_s)} ({spread}, on whichever machine they ran)."

@@ -16,6 +16,7 @@ from lungmtl.study.condition import to_do
 from lungmtl.study.config import RunConfig
 from lungmtl.study.estimate import duration, remaining_s
 from lungmtl.study.runner import LOG_FILE, unfinished
+from lungmtl.words import number_of
 
 SNAKEFILE = PROJECT / "workflow" / "Snakefile"
 PROFILES = PROJECT / "workflow" / "profiles"
@@ -78,7 +79,7 @@ def progress_bar(runs: Sequence[RunConfig]) -> str:
     n_runs, waiting = len(runs), to_do(runs)
     done = n_runs - len(waiting)
     filled = BAR_WIDTH * done // n_runs
-    bar = f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {done}/{n_runs} runs"
+    bar = f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {done}/{number_of(n_runs, 'run')}"
     if STARTED not in os.environ:
         return bar
     began, slots = json.loads(os.environ[STARTED])
