@@ -72,5 +72,6 @@ def _total(times: Mapping[str, Pace | None], slots: int) -> str:
     shares = [(found.low_s / found.median_s, found.high_s / found.median_s) for found in times.values()]
     low_s, high_s = (total_s * sum(part) / len(part) for part in zip(*shares, strict=True))
     n_past = min(found.n_past for found in times.values())
-    spread = f"{duration(low_s)} to {duration(high_s)}: fastest and slowest tenth of {n_past} past run(s) of this grid"
-    return f"Training takes about {duration(total_s)} ({spread}, on whichever machine they ran)."
+    past = f"{n_past} past run{'s' if n_past > 1 else ''} of this grid"
+    spread = f"{duration(low_s)} to {duration(high_s)}: fastest and slowest tenth of {past}"
+    return f"The runs take about {duration(total_s)} with their start ({spread}, on whichever machine they ran)."
