@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from lungmtl.experiments import task_label
+
 HASH = re.compile(r"[0-9a-f]{40,64}")
 HEX_DIGITS = 10  # of a commit or a sha256 that are shown
 NOT_RECORDED = "not recorded"
@@ -16,7 +18,7 @@ def render(template: str, **values: Any) -> str:
     """Fill in a Markdown template of this folder; a name that the template lacks is an error."""
     loader = PackageLoader("lungmtl.report", "")
     environment = Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
-    environment.filters |= {"shown": shown, "ends": ends}
+    environment.filters |= {"shown": shown, "ends": ends, "label": task_label}
     return environment.get_template(template).render(values).strip()
 
 
