@@ -11,6 +11,11 @@ SPLITS = ("train", "validation", "test")
 TABLE2 = ("STL", "MTL", "MTL0", "MTL1", "MTL2", "MTL3", "MTL4", "ITW1", "ITW2", "ITW3")  # the paper's order
 
 
+def task_label(task: str) -> str:
+    """A task's name for readers: lung_cancer -> lung cancer, copd -> COPD."""
+    return "COPD" if task == "copd" else task.replace("_", " ")
+
+
 def run_name(experiment: str, seed: int) -> str:
     """Name of a run and of its folder, e.g. `ITW3-s0`."""
     return f"{experiment}-s{seed}"

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import os
+import sys
+import time
 
 import pytest
 from standin import write_notebook
@@ -158,8 +160,10 @@ def test_a_run_takes_what_past_runs_on_its_grid_took():
     other = RECORD | {"config": RECORD["config"] | {"shape": [64, 64, 64]}, "seconds": {"train": 999.0}}
     config = RunConfig(epochs=6, phantom_scans=[64, 16, 24])  # 4 times as many steps as the past ones'
     pace = estimate.pace(config, [*records, other])
-    assert (pace.median_s, pace.n_past) == (240.0, 3)
-    assert 160 <= pace.low_s < 240 < pace.high_s <= 360
+    assert (pace.median_s, pace.n_past) == (240.0 + estimate.START_S, 3)
+    assert 160 <= pace.low_s < 240 < pace.high_s <= 360 + estimate.START_S
+    started = [record | {"start_s": start_s} for record, start_s in zip(records, (20.0, 25.0, 500.0), strict=True)]
+    assert estimate.pace(config, [*started, other]).median_s == 240.0 + 25.0  # the start is that of any run
     assert estimate.pace(config, [other]) is None
     assert estimate.pace(RunConfig(cohort="mine.csv"), records) is None
 
@@ -185,7 +189,11 @@ def test_the_plan_says_what_would_run_and_why_and_how_long(study):
     assert lines[4].endswith(" complete")
     assert lines[5].endswith("####  damaged: history.csv has been modified")
     assert lines[6].endswith("####  new")
-    assert "Training takes about 60 s (60 s to 60 s: " in lines[-1]
+    spread = "(70 s to 70 s: fastest and slowest tenth of 2 past runs of this grid, "
+    assert f"The runs take about 70 s with their start {spread}" in lines[-1]
+    papermill = {"metadata": {"papermill": {"duration": 75.5}}}  # of which 60 s are the parts that the record holds
+    (run_dir(config) / "notebook.ipynb").write_text(json.dumps(papermill), encoding="utf-8")
+    assert "The runs take about 76 s with their start" in outlook.draw(runs, cores=2)
     assert len(calls) == 2
 
 
@@ -204,3 +212,26 @@ def test_the_bar_says_since_when_and_for_how_long(study, monkeypatch):
         os.utime(run_dir(run) / "record.json", (1e9 + end, 1e9 + end))
     bar = "[############........] 3/5 runs  3 min so far, about 87 s to go, then the comparison"  # 260 / 3 * 2 / 2
     assert workflow.progress_bar(runs) == bar
+
+
+def test_runs_on_a_cluster_show_in_the_terminal_as_they_are_completed(study, monkeypatch, caplog):
+    config, *_ = study
+    runs = [config, dataclasses.replace(config, experiment="MTL")]
+    watch = workflow._watch(runs, json.dumps([time.time() - 200, 20]))
+    monkeypatch.setattr(workflow, "WATCH_EVERY_S", 0.01)
+    pauses = iter([lambda: None, lambda: execute(config), lambda: None])
+    with caplog.at_level("INFO"), open(os.devnull) as lock:
+        status = workflow._call(
+            [sys.executable, "-c", "import time; time.sleep(0.5)"],
+            lock.fileno(),
+            watch=lambda: (next(pauses, lambda: None)(), watch()),
+        )
+    assert status == 0
+    (line,) = caplog.messages
+    assert line.startswith("[##########..........] 1/2 runs  3 min so far")
+    assert line.endswith("  ITW3-s0 done")
+
+
+def test_a_profile_says_how_many_jobs_run_elsewhere():
+    assert workflow._n_elsewhere(workflow.PROFILES / "slurm") == 20
+    assert workflow._n_elsewhere(workflow.PROFILES / "local") == 0

@@ -66,6 +66,15 @@ def test_variants_share_a_panel_with_their_base_and_families_of_table_2_one_each
     assert len(set(line_colors(["ITW2", *(f"ITW2.{change}" for change in CHANGES)]).values())) == 1 + len(CHANGES)
 
 
+def test_experiments_outside_table_2_share_panels_instead_of_one_each():
+    others = [f"P{number:02}" for number in range(12)]
+    groups = groups_of(["STL", "MTL", "GCS", "GCS-parameters", *others])
+
+    assert list(map(len, groups.values())) == [2, 2, 4, 4, 4]
+    assert list(groups)[2:] == ["P00 to P03", "P04 to P07", "P08 to P11"]
+    assert list(groups_of(["STL", "UW"])) == ["STL", "UW"]
+
+
 def test_families_are_recognised_by_marker():
     looks = looks_of(EXPERIMENTS)
 

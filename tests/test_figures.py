@@ -382,3 +382,24 @@ def test_no_label_of_a_contour_is_cut_by_the_border_of_its_panel():
 
     assert len(panel.texts) == 1
     assert not panel.texts[0].get_visible()
+
+
+def test_a_rule_that_learns_its_weights_has_no_numbers_in_its_title_and_is_named_where_they_are_missing():
+    frame = drawings.weights(["STL", "mine", "lost"])
+    columns = frame.filter(like="weight_").columns
+    is_mine = frame["experiment"] == "mine"
+    frame.loc[is_mine, columns] = np.linspace(0.1, 3, is_mine.sum() * len(columns)).reshape(-1, len(columns))
+    frame.loc[frame["experiment"] == "lost", columns] = np.nan
+    figure = weight_timeline(frame)
+
+    assert [axis.get_title(loc="left") for axis in figure.axes[:-1]] == ["STL   3", "mine"]
+    assert "not recorded here: lost." in " ".join(figure.get_supxlabel().split())
+
+
+def test_names_of_tasks_and_counts_stay_apart_however_tall_the_figure():
+    figure = auc_by_task(drawings.aucs([f"P{number}" for number in range(40)]))
+    figure.draw_without_rendering()
+    axis = figure.axes[0]
+    title, count = (text.get_window_extent() for text in (axis._left_title, axis.texts[0]))
+
+    assert count.y1 < title.y0 + 1

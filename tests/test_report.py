@@ -14,6 +14,7 @@ import pytest
 from bs4 import BeautifulSoup
 from nbformat import v4
 
+from lungmtl.experiments import task_label
 from lungmtl.figures.style import new_figure
 from lungmtl.report.methods_section import methods, policies
 from lungmtl.report.page import record_links, write_html
@@ -402,7 +403,7 @@ def test_methods_say_the_numbers_of_the_records(runs):
         assert f"{scans['n'] + scans['unknown']} {split}" in text
     for task in record["tasks"]:
         cells = [f"{counts[split][task]['positives']} of {counts[split][task]['n']}" for split in counts]
-        assert f"| {task.replace('_', ' ')} | {' | '.join(cells)} |" in text
+        assert f"| {task_label(task)} | {' | '.join(cells)} |" in text
     for part in (
         f"({config['width']} channels",
         f"peak learning rate {config['learning_rate']}",
@@ -435,7 +436,7 @@ def test_methods_show_what_tells_experiments_apart(runs):
 
     assert "| experiment | policy | tasks |" in lines
     assert "| MTL0 | Periodic Focusing; weights 3 : 0.01 : 0.01 : 0.01 : 0.01 | all 5 |" in lines
-    assert "| STL | single task; weight 3 | lung_cancer |" in lines
+    assert "| STL | single task; weight 3 | lung cancer |" in lines
 
 
 def test_setting_of_a_policy_shows_only_where_an_experiment_has_it(runs):
@@ -446,7 +447,7 @@ def test_setting_of_a_policy_shows_only_where_an_experiment_has_it(runs):
     lines = in_words(runs.assign(policy_settings=settings)).splitlines()
 
     focus = "Periodic Focusing in random order; weights 3 : 3 : 3 : 3 : 3"
-    assert "| experiment | policy | tasks | PFLP period | PFLP shuffle_seed |" in lines
+    assert "| experiment | policy | tasks | PFLP period | PFLP shuffle seed |" in lines
     assert f"| MTL3 | {focus} | all 5 | 40 | 1 (3 runs), 0 (2 runs) |" in lines
     assert "| MTL | balanced weights; weights 3 : 3 : 3 : 3 : 3 | all 5 |  |  |" in lines
 

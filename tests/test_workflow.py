@@ -4,6 +4,7 @@ import signal
 import time
 
 import pytest
+from bs4 import BeautifulSoup
 from standin import PROJECT, call, make_project, start
 
 from lungmtl import cli
@@ -294,3 +295,6 @@ def test_smoke_study_runs_from_the_cohort_to_the_figures(tmp_path):
     assert list((tmp_path / "results/smoke/figures").glob("*.png"))
     assert f"Report: {tmp_path / 'results/smoke/report.html'}" in output
     assert f"{len(planned)}/{len(planned)} runs" in output
+    page = BeautifulSoup((tmp_path / "results/smoke/report.html").read_text(encoding="utf-8"), "html.parser").main
+    words = " ".join(text for text in page.find_all(string=True) if not text.find_parent(["code", "pre"]))
+    assert [name for name in ("lung_cancer", "chronic_bronchitis", "copd", "n_pairs") if name in words] == []

@@ -5,7 +5,7 @@ Sources: Yang et al. 2020, Table 2 and abstract, arXiv 1912.07167 (the published
 
 import pandas as pd
 
-from lungmtl.experiments import base_of, in_order
+from lungmtl.experiments import base_of, in_order, task_label
 
 PUBLISHED = (  # the paper's test AUCs of lung cancer; it does not say which row of Table 2 the last two belong to
     ("single task", 0.8080, ("STL",)),
@@ -75,7 +75,7 @@ def format_table(aucs: pd.DataFrame) -> str:
         index="experiment", columns="task", values="cell", aggfunc="first"
     )
     wide = wide.loc[in_order(aucs["experiment"]), list(dict.fromkeys(aucs["task"]))].fillna("")
-    wide.columns = [column.replace("_", " ") for column in wide.columns]
+    wide.columns = wide.columns.map(task_label)
     return f"{wide.reset_index().to_string(index=False)}\n{_notes(aucs)}"
 
 
@@ -106,7 +106,7 @@ def _notes(aucs: pd.DataFrame) -> str:
     low, high = aucs["n_seeds"].min(), aucs["n_seeds"].max()
     seeds = f"{low} to {high} seeds" if low != high else f"{low} seed{'s' if low > 1 else ''}"
     counts = aucs.drop_duplicates("task").itertuples()
-    scans = "; ".join(f"{row.task.replace('_', ' ')} {row.n} ({row.positives} positive)" for row in counts)
+    scans = "; ".join(f"{task_label(row.task)} {row.n} ({row.positives} positive)" for row in counts)
     return f"Test AUC [{' or '.join(sorted(set(aucs['interval'])))}], mean over {seeds}.\nScans: {scans}."
 
 

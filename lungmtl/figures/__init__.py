@@ -17,6 +17,6 @@ __getattr__, __dir__, __all__ = exports(
         "slices": ["AttentionView", "ScanView", "attention_slices", "scan_slices"],
         "training": ["learning_curves", "run_seconds", "weight_timeline"],
         "uncertainty": ["coverage", "power", "variance_parts"],
-        "words": ["task_label"],
+        "words": ["sentence", "task_label"],
     },
 )

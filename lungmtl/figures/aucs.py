@@ -26,7 +26,7 @@ def auc_by_task(aucs: pd.DataFrame) -> Figure:
         dots_with_intervals(axis, part, "auc", looks(experiments))
         axis.axvline(0.5, **CHANCE)
         axis.set_title(task_label(task), pad=17)
-        axis.text(0, 1.015, f"{positives} of {n} scans", transform=axis.transAxes, color="0.35")
+        axis.annotate(f"{positives} of {n} scans", (0, 1), (0, 5), "axes fraction", "offset points", color="0.35")
     name_rows(figure.axes, dict(enumerate(experiments)), grid=True)
     caption = f"Mean over {seeds_of(rows)} with its {interval_names(rows)} interval. Dotted line: chance."
     first = rows[rows["task"] == tasks[0]]

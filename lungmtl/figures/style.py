@@ -34,7 +34,9 @@ STYLE = (
         "axes.spines.right": False,
         "axes.grid": True,
         "grid.color": "0.9",
-        "legend.frameon": False,
+        "legend.facecolor": "white",  # so that a curve below does not strike its names out
+        "legend.edgecolor": "none",
+        "legend.framealpha": 0.85,
         "lines.linewidth": 1.6,
         "lines.markersize": 5,
         "lines.solid_capstyle": "butt",  # an interval ends where its line does
@@ -116,14 +118,21 @@ def line_colors(experiments: Iterable[str]) -> dict[str, str]:
 
 
 def groups_of(experiments: Iterable[str]) -> dict[str, list[str]]:
-    """Experiments that share a panel, by the panel's title: a base with its variants, else a family of Table 2."""
+    """Experiments that share a panel, by the panel's title: a base with its variants, else a family of Table 2.
+
+    Those that are neither share panels as evenly as possible, as many in each as there are colours.
+    """
     names = in_order(experiments)
     with_variants = {root_of(name) for name in names if name != root_of(name)}
     groups: dict[str, list[str]] = {}
+    others = [name for name in names if name not in COLORS and root_of(name) not in with_variants]
     for name in names:
         base = root_of(name)
-        title = base if base in with_variants else FAMILY_TITLES.get(FAMILIES.get(name, ""), name)
-        groups.setdefault(title, []).append(name)
+        if name not in others:
+            groups.setdefault(base if base in with_variants else FAMILY_TITLES[FAMILIES[name]], []).append(name)
+    n_panels = -(-len(others) // len(OTHER_COLORS))
+    for part in np.array_split(others, n_panels) if others else []:
+        groups[f"{part[0]} to {part[-1]}"] = part.tolist()
     return {title if len(members) > 1 else members[0]: members for title, members in groups.items()}
 
 

@@ -15,44 +15,54 @@ from lungmtl.figures.marks import legend, name_rows, panels
 from lungmtl.figures.style import groups_of, line_colors, looks, new_figure, styled
 from lungmtl.figures.words import captioned, extremes, seeds_of, sentence, task_label
 
-MAX_TICKS = 16  # of the colour bar of weights
+MAX_TICKS = 16  # of the colour bar of weights; a strip with more different weights has none in its title
+BAR_IN = 7.5  # greatest height of the colour bar
 
 
 @styled
 def weight_timeline(steps: pd.DataFrame) -> Figure:
     """Loss weight of every task at every step, one strip of tasks per experiment; a line where the phase changes.
 
-    A strip's title holds the largest weight of each task; the colour bar has a tick at every weight, if they are few.
+    A strip's title holds the largest weight of each task, if its weights are few; so the colour bar has a tick at each.
 
     Args:
         steps: experiment, step (from 0; a missing one is like the one before), phase (free text) and weight_<task>
-            (positive, 0, or NaN = task not trained); of several seeds the first is drawn.
+            (positive, 0, or NaN = task not trained); of several seeds the first is drawn. An experiment without any
+            weight, one that learns them and whose steps.csv is not there, is named under the figure.
     """
-    weights = steps.filter(like="weight_")
+    is_known = steps.filter(like="weight_").notna().any(axis=1).groupby(steps["experiment"]).transform("any")
+    unknown, steps = in_order(steps.loc[~is_known, "experiment"]), steps[is_known]
+    weights, names = steps.filter(like="weight_"), in_order(steps["experiment"])
     norm = LogNorm(weights[weights > 0].min(axis=None), weights.max(axis=None))
-    names = in_order(steps["experiment"])
     figure, axes = panels(names, size_in=(3.95, 0.96), x="optimiser step", n_columns=2)
     for experiment, axis in axes.items():
         own = steps[steps["experiment"] == experiment].drop_duplicates("step")
         _draw_strip(axis, own, norm)
-        axis.set_title(f"{experiment}   {_largest(own)}")
-    bar = figure.colorbar(axis.collections[0], ax=figure.axes, label="loss weight", shrink=0.8, pad=0.01)
+        axis.set_title(f"{experiment}   {_largest(own)}".rstrip())
+    shrink = min(0.8, BAR_IN / figure.get_figheight())
+    bar = figure.colorbar(axis.collections[0], ax=figure.axes, label="loss weight", shrink=shrink, pad=0.01)
     values = _apart(np.unique(weights.to_numpy()[weights > 0].round(4)))
     if len(values) <= MAX_TICKS:
-        bar.ax.yaxis.set(major_locator=FixedLocator(values), minor_locator=NullLocator())
-        bar.ax.yaxis.set_major_formatter("{x:g}")
+        bar.ax.yaxis.set_major_locator(FixedLocator(values))
+    bar.ax.yaxis.set(minor_locator=NullLocator(), major_formatter="{x:g}")
     n_steps = steps["step"].max() + 1
+    without = f" Weights not recorded here: {', '.join(unknown)}." if unknown else ""
     return captioned(
         figure,
-        f"{n_steps} steps. Next to each name: the largest weights, central : auxiliary. White: task not trained, or "
-        "weight 0. Dashed line: the phase changes.",
+        f"{n_steps} steps. Next to a name: the largest weights, central : auxiliary, if they are few. White: task not "
+        f"trained, or weight 0. Dashed line: the phase changes.{without}",
         alt="Largest loss weights: "
-        + "; ".join(f"{name} {_largest(steps[steps['experiment'] == name])}" for name in names),
+        + "; ".join(f"{name} {_largest(steps[steps['experiment'] == name]) or 'many'}" for name in names),
     )
 
 
 def _largest(steps: pd.DataFrame) -> str:
-    """The largest weight of every task that is trained; the auxiliary ones once if they are equal: 3 : 1."""
+    """The largest weight of every task that is trained; the auxiliary ones once if they are equal: 3 : 1.
+
+    Nothing where a rule sets other weights at every step.
+    """
+    if len(np.unique(steps.filter(like="weight_").dropna(axis="columns"))) > MAX_TICKS:
+        return ""
     first, *others = [f"{weight:.3g}" for weight in steps.filter(like="weight_").max().dropna()]
     return " : ".join([first, *(others[:1] if len(set(others)) == 1 else others)])
 
@@ -70,7 +80,8 @@ def _draw_strip(axis: Axes, steps: pd.DataFrame, norm: LogNorm) -> None:
     weights = weights.reindex(range(weights.index.max() + 1), method="ffill")
     grid = weights.where(weights > 0).T.rename(index=task_label)  # (T, steps)
     grid = grid.rename_axis(index="", columns=axis.get_xlabel())
-    sns.heatmap(grid, norm=norm, cmap="viridis", cbar=False, xticklabels=False, ax=axis, rasterized=True)
+    drawn = {"norm": norm, "cmap": "viridis", "cbar": False, "rasterized": True}
+    sns.heatmap(grid, xticklabels=False, yticklabels=True, ax=axis, **drawn)
     axis.xaxis.set(major_locator=MaxNLocator(nbins=6, integer=True), major_formatter=ScalarFormatter())
     axis.tick_params(axis="y", rotation=0)
     axis.grid(False)
@@ -115,7 +126,7 @@ def learning_curves(
     return captioned(
         figure,
         f"{sentence(task)}. Thick: mean over {seeds_of(seeds)}; thin: one seed, where a panel holds no more than two "
-        f"experiments. {' '.join(notes)} No interval: validation curves are not a result.",
+        f"experiments. {' '.join([*notes, 'No interval'])}: validation curves are not a result.",
         alt=f"Curves of {what} by epoch, {task_label(task)}; at the end validation {extremes(last, value)}.",
     )
 

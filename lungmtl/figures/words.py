@@ -5,6 +5,8 @@ import textwrap
 import pandas as pd
 from matplotlib.figure import Figure
 
+from lungmtl.experiments import task_label
+
 UNITS = {"mm": "mm", "hu": "HU", "kg": "kg", "cm": "cm", "years": "years"}  # last words of column names
 
 
@@ -15,13 +17,9 @@ def captioned(figure: Figure, text: str, *, alt: str = "") -> Figure:
     """
     figure.alt = alt or text
     columns = int(figure.get_figwidth() * 18)
-    figure.supxlabel("\n".join(textwrap.wrap(text, columns)), x=0.01, ha="left", fontsize=7.5, color="0.35")
+    lines = textwrap.wrap(text.replace(" %", "\N{NO-BREAK SPACE}%"), columns)
+    figure.supxlabel("\n".join(lines).replace("\N{NO-BREAK SPACE}", " "), x=0.01, ha="left", fontsize=7.5, color="0.35")
     return figure
-
-
-def task_label(task: str) -> str:
-    """A task's name for readers: lung_cancer -> lung cancer, copd -> COPD."""
-    return "COPD" if task == "copd" else task.replace("_", " ")
 
 
 def sentence(task: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from lungmtl.experiments import task_label
 from lungmtl.report.words import render
 
 NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
@@ -27,7 +28,7 @@ def answer(comparisons: pd.DataFrame, *, task: str) -> str:
     counts = {word: rows[rows["verdict"].map(_word) == word] for word in ("better", "worse", "equivalent", "undecided")}
     return render(
         "answer.md.j2",
-        what=task.replace("_", " ") if task != "copd" else "COPD",
+        what=task_label(task),
         rows=rows,
         counts={word: found["experiment"].tolist() for word, found in counts.items()},
         reference=NAMES.get(rows["reference"].iloc[0], rows["reference"].iloc[0]),

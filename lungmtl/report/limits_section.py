@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from lungmtl.report.words import ends
 from lungmtl.words import number_of
 
 FAILING = "do not learn"  # in the settings of the simulation of coverage where seeds fail
@@ -21,15 +22,18 @@ def budget(learning: pd.DataFrame, *, flat_rise: float) -> str:
         return "**Not known to be flat**: there are no learning curves."
     rising, n_epochs = known[known["is_flat"] == "no"], int(known["n_epochs"].max())
     if rising.empty:
-        those = "the one experiment" if len(known) == 1 else f"all {len(known)} experiments"
-        return f"**Flat**: in {those} the median rises by less than {flat_rise:g} per epoch."
+        return f"**Flat**: in {_of(len(known), len(known))} the median rises by less than {flat_rise:g} per epoch."
     most = rising.loc[rising["rise"].astype(float).idxmax()]
-    where = f"in {len(rising)} of {number_of(len(known), 'experiment')}"
     return (
-        f"**Not flat**: {where} the median validation AUC still rose by {flat_rise:g} or more per epoch over the last "
-        f"quarter of {n_epochs} epochs, most in {most['experiment']} ({most['rise']:.3f}). Differences are those of "
-        "this budget."
+        f"**Not flat**: in {_of(len(rising), len(known))} the median validation AUC still rose by {flat_rise:g} or "
+        f"more per epoch over the last quarter of {n_epochs} epochs, most in {most['experiment']} "
+        f"({most['rise']:.3f}). Differences are those of this budget."
     )
+
+
+def _of(n: int, n_all: int) -> str:
+    """Some of the experiments: 4 of 10 experiments, all 10 experiments."""
+    return "the one experiment" if n_all == 1 else f"{'all' if n == n_all else f'{n} of'} {n_all} experiments"
 
 
 def failing_seeds(failures: pd.DataFrame, coverage: pd.DataFrame | None) -> str:
@@ -45,8 +49,8 @@ def failing_seeds(failures: pd.DataFrame, coverage: pd.DataFrame | None) -> str:
         lowest = 1 - failures["share_low"].max()
         those = "The one run" if n_runs == 1 else f"All {n_runs} runs"
         return (
-            f"{those} learnt; so few seeds leave open that up to {lowest:.0%} of an experiment's trainings "
-            f"do not. Intervals hold for trainings that learn, those in the last column for all.{covered}"
+            f"{those} learnt; so few seeds leave open that up to {100 * lowest:.0f} % of an experiment's "
+            f"trainings do not. Intervals hold for trainings that learn, those in the last column for all.{covered}"
         )
     listed = [f"{row.experiment} {row.n_seeds - row.n_learnt} of {row.n_seeds}"
               for row in failures[n_failed > 0].itertuples()]  # fmt: skip
@@ -64,7 +68,7 @@ def _covered(coverage: pd.DataFrame | None, n_seeds: int) -> str:
     counts = rows["setting"].str.split().str[0].astype(int)
     nearest = counts.iloc[(counts - n_seeds).abs().argmin()]
     parts = rows[counts == nearest].groupby(rows["interval"].str.endswith(ALLOWING))["coverage"].agg(["min", "max"])
-    plain, wide = (f"{low:.0%} to {high:.0%}{_judged(low, high)}" for low, high in parts.to_numpy())
+    plain, wide = (f"{ends(100 * part, '{:.0f}')} %{_judged(*part)}" for _, part in parts.iterrows())
     said = f" In simulated studies of {nearest} seeds, some of which do not learn, 95 % intervals"
     return f"{said} cover {plain}, those in the last column {wide}."
 
@@ -73,4 +77,5 @@ def _judged(low: float, high: float) -> str:
     """What is wrong with an interval whose coverage runs from low to high."""
     judged = {"too narrow": low < SOUND[0], "wider than need be": high > SOUND[1]}
     words = [word for word, holds in judged.items() if holds]
-    return f" (**{' or '.join(words)}**)" if words else ""
+    said = " in some, ".join(words) + (" in others" if len(words) > 1 else "")
+    return f" (**{said}**)" if words else ""

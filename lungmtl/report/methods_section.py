@@ -6,11 +6,12 @@ from typing import Any
 
 import pandas as pd
 
-from lungmtl.experiments import SPLITS, in_order
+from lungmtl.experiments import SPLITS, in_order, task_label
 from lungmtl.report.words import counted, recorded, render, shown
 
 # settings that are places and names, or that `methods.md.j2` says in its own way
 NOT_METHODS = r"study|experiment|seed|results_dir|cache_dir|cohort|allow_outside|threads|tasks|weights|phantom_\w+"
+OF_TASKS = ("tasks", "central", "order", "pflp_order", "shuffle_tasks")  # settings that name tasks
 
 
 def methods(runs: pd.DataFrame) -> str:
@@ -30,10 +31,7 @@ def methods(runs: pd.DataFrame) -> str:
         recorded=partial(recorded, runs.assign(**sizes, epoch=runs["selection_epoch"] + 1)),
         tasks={task: partial(recorded, runs[[task in tasks for tasks in runs["tasks"]]]) for task in tasks},
         blank=[
-            f"{task} in {split}".replace("_", " ")
-            for task in tasks
-            for split in SPLITS[1:]
-            if _is_blank(runs, split, task)
+            f"{task_label(task)} in {split}" for task in tasks for split in SPLITS[1:] if _is_blank(runs, split, task)
         ],
         n_runs=len(runs),
         experiments=[_experiment(name, runs, settings[differing]) for name in in_order(runs["experiment"])],
@@ -49,8 +47,7 @@ def policies(runs: pd.DataFrame) -> dict[str, str]:
     In the paper's order; `runs` as in `methods`.
     """
     data = runs.drop_duplicates("experiment").set_index("experiment")
-    data = data.filter(regex="^config_(labels|shuffle_tasks|sampler)$").map(shown)
-    data = data.rename(columns=lambda name: name.removeprefix("config_"))
+    data = _texts(data.filter(regex="^config_(labels|shuffle_tasks|sampler)$"))
     data = data[[name for name in data if len(set(data[name])) > 1]]
     blank = pd.DataFrame(index=runs.index)
     found = {name: _experiment(name, runs, blank) | {"data": data.loc[name].to_dict()} for name in data.index}
@@ -81,11 +78,29 @@ def _experiment(name: str, runs: pd.DataFrame, settings: pd.DataFrame) -> dict[s
 def _settings(runs: pd.DataFrame) -> pd.DataFrame:
     """Settings of every run as text; those of its policies as `ITW start`, empty where a run has no such policy."""
     n_tasks = max(map(len, runs["tasks"]))
-    tasks = [shown(tasks) if len(tasks) < n_tasks else f"all {n_tasks}" for tasks in runs["tasks"]]
-    own = runs.filter(regex=rf"^config_(?!({NOT_METHODS})$)").map(shown).assign(config_tasks=tasks)
+    tasks = [_text("tasks", tasks) if len(tasks) < n_tasks else f"all {n_tasks}" for tasks in runs["tasks"]]
+    own = _texts(runs.filter(regex=rf"^config_(?!({NOT_METHODS})$)")).assign(tasks=tasks)
     policies = [
-        {f"{policy} {name}": shown(value) for policy in row for name, value in row[policy].items() if name != "weights"}
+        {
+            f"{policy} {name}": _text(name, value)
+            for policy in row
+            for name, value in row[policy].items()
+            if name != "weights"
+        }
         for row in runs["policy_settings"]
     ]
     policies = pd.DataFrame(policies, index=runs.index).fillna("")
-    return own.rename(columns=lambda name: name.removeprefix("config_")).join(policies)
+    return own.join(policies)
+
+
+def _texts(configs: pd.DataFrame) -> pd.DataFrame:
+    """Columns `config_<setting>` as texts, named by their settings."""
+    configs = configs.rename(columns=lambda name: name.removeprefix("config_"))
+    return configs.apply(lambda column: column.map(lambda value: _text(str(column.name), value)))
+
+
+def _text(setting: str, value: Any) -> str:
+    """A setting's value for readers, who read tasks by their labels."""
+    if setting in OF_TASKS and isinstance(value, list | tuple):
+        return shown([*map(task_label, value)])
+    return shown(task_label(value) if setting in OF_TASKS and isinstance(value, str) else value)

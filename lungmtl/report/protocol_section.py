@@ -8,13 +8,14 @@ second level that names studies, "a" or "a, b", opens the text of these alone.
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from itertools import product
 from typing import Any
 
 import pandas as pd
 import yaml
 
-from lungmtl.experiments import run_name
+from lungmtl.experiments import run_name, task_label
 from lungmtl.report.words import counted, render, shown
 
 PLANNED = ("written", "experiments", "seeds", "references", "task", "selection", "margin", "contrasts")
@@ -32,8 +33,8 @@ def protocol(text: str, study: str) -> str:
         return UNPLANNED.format(study)
     prose = "".join(part for part in re.split(r"(?m)^(?=##? )", prose) if _is_of(study, part, list(plans)))
     prose = re.sub(r"(?m)^(#+ )", r"#\1", re.sub(r"(?m)^# .*\n", "", prose).strip())
-    parts = {"contrasts": "; "}  # a contrast is itself a list
-    lines = [f"- {name}: {shown(value, parts.get(name, ', '))}" for name, value in plans[study].items()]
+    said = {"contrasts": partial(shown, between="; "), "task": task_label}  # a contrast is itself a list
+    lines = [f"- {name}: {said.get(name, shown)(value)}" for name, value in plans[study].items()]
     return f"{prose}\n\n" + "\n".join(lines)
 
 

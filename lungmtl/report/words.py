@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from lungmtl.experiments import task_label
 from lungmtl.words import number_of
 
 HASH = re.compile(r"[0-9a-f]{40,64}")
@@ -18,7 +19,7 @@ def render(template: str, **values: Any) -> str:
     """Fill in a Markdown template of this folder; a name that the template lacks is an error."""
     loader = PackageLoader("lungmtl.report", "")
     environment = Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
-    environment.filters |= {"shown": shown, "ends": ends, "number_of": number_of}
+    environment.filters |= {"shown": shown, "ends": ends, "label": task_label, "number_of": number_of}
     return environment.get_template(template).render(values).strip()
 
 

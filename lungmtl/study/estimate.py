@@ -8,13 +8,15 @@ from typing import Any, NamedTuple
 
 from lungmtl.study import plan
 from lungmtl.study.config import RunConfig
+from lungmtl.study.runner import EXECUTED_FILE
 
 ALIKE = ("network", "width", "shape", "batch_size", "precision")  # settings that decide the time of a step
 TENTHS = 10
+START_S = 10.0  # chosen by us: start of a run's notebook (kernel, imports) where no past one is there to tell
 
 
 class Pace(NamedTuple):
-    """Seconds of a run: the median of past runs on the same grid, and their fastest and slowest tenth."""
+    """Seconds of a run with its start: the median of past runs on its grid, and their fastest and slowest tenth."""
 
     median_s: float
     low_s: float
@@ -23,17 +25,18 @@ class Pace(NamedTuple):
 
 
 def past_records(config: RunConfig) -> list[dict[str, Any]]:
-    """Records of all studies of a run's results folder."""
+    """Records of all studies of a run's results folder; `start_s`, of a run whose notebook is there, is added."""
     paths = sorted(plan.study_dir(config).parent.glob(f"*/runs/*/{plan.RECORD_FILE}"))
-    return [record for path in paths for record in _read(path)]
+    return [record | _started(path.with_name(EXECUTED_FILE), record) for path in paths for record in _read(path)]
 
 
 def pace(config: RunConfig, records: Sequence[dict[str, Any]]) -> Pace | None:
     """Estimated seconds of a run, from records of past runs; None if there is none on its grid.
 
-    Past runs are scaled by epochs and training scans. For an own cohort only past runs on the same table count.
+    Past runs are scaled by epochs and training scans, without their start: that is the median of those known. For an
+    own cohort only past runs on the same table count.
     """
-    found = []
+    found, starts = [], [record["start_s"] for record in records if "start_s" in record]
     for record in records:
         past = record["config"]
         n_past = _n_train(record)
@@ -44,6 +47,8 @@ def pace(config: RunConfig, records: Sequence[dict[str, Any]]) -> Pace | None:
                 found.append(share * sum(record["seconds"].values()))
     if not found:
         return None
+    start_s = statistics.median(starts or [START_S])
+    found = [start_s + seconds for seconds in found]
     cuts = statistics.quantiles(found, n=TENTHS, method="inclusive") if len(found) > 1 else found
     return Pace(statistics.median(found), cuts[0], cuts[-1], len(found))
 
@@ -78,6 +83,15 @@ def _read(path: Path) -> Iterator[dict[str, Any]]:
         return
     if isinstance(record, dict) and "config" in record:
         yield record
+
+
+def _started(notebook: Path, record: dict[str, Any]) -> dict[str, float]:
+    """What a past run took beyond its parts, as papermill timed its notebook; nothing where that is not there."""
+    try:
+        took_s = json.loads(notebook.read_text(encoding="utf-8"))["metadata"]["papermill"]["duration"]
+        return {"start_s": max(0.0, took_s - sum(record["seconds"].values()))}
+    except (OSError, ValueError, KeyError, TypeError):  # none, a damaged one, one that has not ended
+        return {}
 
 
 def _n_train(record: dict[str, Any]) -> int:

@@ -75,4 +75,4 @@ def _total(times: Mapping[str, Pace | None], slots: int) -> str:
     n_past = min(found.n_past for found in times.values())
     whose = f"fastest and slowest tenth of {number_of(n_past, 'past run')} of this grid"
     spread = f"{duration(low_s)} to {duration(high_s)}: {whose}"
-    return f"Training takes about {duration(total_s)} ({spread}, on whichever machine they ran)."
+    return f"The runs take about {duration(total_s)} with their start ({spread}, on whichever machine they ran)."

@@ -6,9 +6,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from lungmtl.files import PROJECT, existing, locked
 from lungmtl.study import plan
@@ -27,6 +29,7 @@ SILENT = (  # Snakemake has no option that keeps this one line back
     "cli.main()",
 )
 BAR_WIDTH = 20
+WATCH_EVERY_S = 10.0
 STARTED = "LUNGMTL_STUDY"  # environment variable of a running study: its start (s) and number of parallel runs
 
 _logger = logging.getLogger(__name__)
@@ -69,20 +72,26 @@ def run_study(
         stale = [name for name in waiting if (folder / name).is_file()]  # Snakemake may regard them as done
         quiet = [] if verbose or "--quiet" in options else ["--quiet", "all"]
         how = ["--profile", place, *quiet, *options, *(["--forcerun", *stale] if stale else [])]
-        started = {STARTED: json.dumps([time.time(), max(1, cores // runs[0].threads)])}
-        status = _call([*command[0], *how, *command[1]], lock, started)
+        n_elsewhere = _n_elsewhere(Path(place))
+        started = json.dumps([time.time(), n_elsewhere or max(1, cores // runs[0].threads)])
+        watch = _watch(runs, started) if n_elsewhere else None
+        status = _call([*command[0], *how, *command[1]], lock, {STARTED: started}, watch)
     return _conclude(runs, status=status, is_new=before != _stamp(folder))
 
 
-def progress_bar(runs: Sequence[RunConfig]) -> str:
-    """Bar of complete runs; while a study runs, also its elapsed and remaining time."""
+def progress_bar(runs: Sequence[RunConfig], started: str = "") -> str:
+    """Bar of complete runs; while a study runs, also its elapsed and remaining time.
+
+    `started` is what the environment variable STARTED says to the processes of a study.
+    """
     n_runs, waiting = len(runs), to_do(runs)
     done = n_runs - len(waiting)
     filled = BAR_WIDTH * done // n_runs
     bar = f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {done}/{number_of(n_runs, 'run')}"
-    if STARTED not in os.environ:
+    started = started or os.environ.get(STARTED, "")
+    if not started:
         return bar
-    began, slots = json.loads(os.environ[STARTED])
+    began, slots = json.loads(started)
     left = remaining_s(runs, waiting, since=began, slots=slots)
     bar += f"  {duration(time.time() - began)} so far"
     return f"{bar}, about {duration(left)} to go, then the comparison" if left else bar
@@ -94,6 +103,33 @@ def _checked_profile(profile: str) -> Path:
         names = ", ".join(sorted(path.name for path in PROFILES.iterdir()))
         raise FileNotFoundError(f"`--profile` must be one of {names}, or a folder with a profile. Found {profile!r}.")
     return place
+
+
+def _n_elsewhere(profile: Path) -> int:
+    """How many jobs a profile runs side by side on other machines, as on a cluster; 0 = its runs are processes here."""
+    settings: dict[str, Any] = {}
+    for path in sorted(profile.glob("config*.y*ml")):
+        settings |= yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    return int(settings.get("jobs", 1)) if settings.get("executor", "local") != "local" else 0
+
+
+def _watch(runs: Sequence[RunConfig], started: str) -> Callable[[], None]:
+    """A function that logs the bar if a run was completed since its last call: runs elsewhere cannot log here."""
+
+    def stamps() -> dict[str, int]:
+        paths = {plan.name_of(config): plan.run_dir(config) / plan.RECORD_FILE for config in runs}
+        return {name: path.stat().st_mtime_ns for name, path in paths.items() if path.is_file()}
+
+    before = stamps()
+
+    def tell() -> None:
+        now = stamps()
+        done = [name for name, stamp in now.items() if before.get(name) != stamp]
+        before.update(now)
+        if done:
+            _logger.info("%s  %s done", progress_bar(runs, started), ", ".join(done))
+
+    return tell
 
 
 def _check(runs: Sequence[RunConfig], settings: Mapping[str, str]) -> None:
@@ -119,11 +155,24 @@ def _quoted(value: Any) -> Any:
     return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else value
 
 
-def _call(command: Sequence[str], lock: int, variables: Mapping[str, str] | None = None) -> int:
-    """Run Snakemake in the study's folder; it inherits the lock and so holds it even if this process is killed."""
+def _call(
+    command: Sequence[str],
+    lock: int,
+    variables: Mapping[str, str] | None = None,
+    watch: Callable[[], None] | None = None,
+) -> int:
+    """Run Snakemake in the study's folder; it inherits the lock and so holds it even if this process is killed.
+
+    `watch` is called again and again until it ends.
+    """
     path = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
     process = subprocess.Popen(command, pass_fds=(lock,), env={**os.environ, **(variables or {}), "PYTHONPATH": path})
     try:
+        while watch:
+            try:
+                return process.wait(WATCH_EVERY_S)
+            except subprocess.TimeoutExpired:
+                watch()
         return process.wait()
     except KeyboardInterrupt:  # Ctrl-C reached Snakemake too, which ends its jobs first
         process.wait()
