@@ -1,9 +1,10 @@
-"""Names that every room shares: the paper's tasks and experiments in its order, variants, runs, splits.
+"""Names that rooms share: the paper's tasks and experiments in its order, variants, runs, splits.
 
 Sources: Yang et al. 2020, Table 2, arXiv 1912.07167.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 CENTRAL_TASK = "lung_cancer"
 TASKS = (CENTRAL_TASK, "asthma", "chronic_bronchitis", "copd", "emphysema")
@@ -42,3 +43,13 @@ def in_order(experiments: Iterable[str]) -> list[str]:
         return (TABLE2.index(root) if root in TABLE2 else len(TABLE2), root, base_of(name), name)
 
     return sorted(set(experiments), key=place)
+
+
+def task_label(task: str) -> str:
+    """A task's name for readers: lung_cancer -> lung cancer, copd -> COPD."""
+    return "COPD" if task == "copd" else task.replace("_", " ")
+
+
+def shown_difference(row: Any) -> str:
+    """A difference with its interval, from a row that has `difference`, `low` and `high`."""
+    return f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}]".replace("-", "\N{MINUS SIGN}")

@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lungmtl.experiments import base_of, in_order
+from lungmtl.experiments import base_of, in_order, shown_difference
 from lungmtl.figures.marks import (
     clip_intervals,
     dots_with_intervals,
@@ -71,7 +71,7 @@ def _draw_forest(axis: Axes, part: pd.DataFrame, rows: pd.DataFrame, style: dict
     for row in part.itertuples():
         adjusted = (row.p_holm, row.equivalence_p_holm)
         ps = ["" if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}" for p in adjusted]
-        lines[row.position] = (_interval(row), *ps, row.verdict)
+        lines[row.position] = (shown_difference(row), *ps, row.verdict)
     _write_columns(axis, lines, FOREST_COLUMNS)
     name_rows([axis], dict(enumerate(experiments)), grid=True)
 
@@ -83,10 +83,6 @@ def _draw_differences(axis: Axes, part: pd.DataFrame, rows: pd.DataFrame, style:
     axis.axvline(0, color="0.35", linewidth=0.9)
     dots_with_intervals(axis, part, "difference", style)
     clip_intervals(axis, part, rows, "difference", style)
-
-
-def _interval(row: tuple) -> str:
-    return f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}]".replace("-", "\N{MINUS SIGN}")
 
 
 def _write_columns(axis: Axes, lines: dict[float, tuple[str, ...]], columns: tuple[tuple[int, str], ...]) -> None:
@@ -116,9 +112,8 @@ def sensitivity(comparisons: pd.DataFrame, selected: pd.DataFrame) -> Figure:
         if reference in positions:
             write_right(axis, positions[reference], "the reference", offset_pt=8, side="left", color="0.5")
         _draw_differences(axis, part, rows, style)
-        _write_columns(
-            axis, {row.position: (_interval(row), row.verdict) for row in part.itertuples()}, VARIANT_COLUMNS
-        )
+        lines = {row.position: (shown_difference(row), row.verdict) for row in part.itertuples()}
+        _write_columns(axis, lines, VARIANT_COLUMNS)
         for row in part.itertuples():
             if row.experiment in set(selected["experiment"]):
                 axis.plot(row.difference, row.position, "o", color="none", markeredgecolor="black", markersize=11)

@@ -5,6 +5,8 @@ import textwrap
 import pandas as pd
 from matplotlib.figure import Figure
 
+from lungmtl.experiments import task_label
+
 UNITS = {"mm": "mm", "hu": "HU", "kg": "kg", "cm": "cm", "years": "years"}  # last words of column names
 
 
@@ -17,11 +19,6 @@ def captioned(figure: Figure, text: str, *, alt: str = "") -> Figure:
     columns = int(figure.get_figwidth() * 18)
     figure.supxlabel("\n".join(textwrap.wrap(text, columns)), x=0.01, ha="left", fontsize=7.5, color="0.35")
     return figure
-
-
-def task_label(task: str) -> str:
-    """A task's name for readers: lung_cancer -> lung cancer, copd -> COPD."""
-    return "COPD" if task == "copd" else task.replace("_", " ")
 
 
 def sentence(task: str) -> str:

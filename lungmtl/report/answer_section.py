@@ -1,14 +1,19 @@
-"""Answer: what a study found, in sentences that follow from its tables, with its strongest limits."""
+"""Answer: what studies and the map found, in sentences that follow from their tables, with their limits."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from lungmtl.experiments import shown_difference, task_label
 from lungmtl.report.words import render
 
 NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 NAMES = {"STL": "the single-task network (STL)", "MTL": "multi-task training with balanced weights (MTL)"}
 SIGNIFICANCE = 0.05  # of the adjusted p values
+AXES = ["relatedness", "n_scans", "n_steps"]  # of the map
+FAILING = "do not learn"  # in the settings of the simulation of coverage where seeds fail
+SOUND = (0.93, 0.97)  # chosen by us: a nominal 95 % interval that covers less or more is warned of
+ALLOWING = "failing seeds allowed for"  # in the names of the intervals that allow for them
 
 
 def answer(comparisons: pd.DataFrame, *, task: str) -> str:
@@ -27,7 +32,7 @@ def answer(comparisons: pd.DataFrame, *, task: str) -> str:
     counts = {word: rows[rows["verdict"].map(_word) == word] for word in ("better", "worse", "equivalent", "undecided")}
     return render(
         "answer.md.j2",
-        what=task.replace("_", " ") if task != "copd" else "COPD",
+        what=task_label(task),
         rows=rows,
         counts={word: found["experiment"].tolist() for word, found in counts.items()},
         reference=NAMES.get(rows["reference"].iloc[0], rows["reference"].iloc[0]),
@@ -59,11 +64,7 @@ def confirmed(contrasts: pd.DataFrame, *, budget: str) -> str:
     if rows.empty:
         return ""
     settled = rows["verdict"].map(_word) != "undecided"
-    parts = {"settled": rows[settled], "rest": rows[~settled]}
-    listed = {
-        name: [row.to_dict() | {"shown": shown_difference(row)} for _, row in part.iterrows()]
-        for name, part in parts.items()
-    }
+    listed = {"settled": _shown(rows[settled]), "rest": _shown(rows[~settled])}
     return render("confirmed.md.j2", budget=budget, n=len(rows), n_asked=len(contrasts), **listed, number=number)
 
 
@@ -84,7 +85,7 @@ def box(
     comparisons, learning = tables["comparisons"], tables["learning"]
     aucs = tables["auc"][tables["auc"]["task"] == task].set_index("experiment")
     compared = _first(comparisons).dropna(subset="difference").sort_values("difference")
-    ends = [f"{shown_difference(row)} ({row['experiment']})" for _, row in compared.iterrows()]
+    ends = [f"{shown_difference(row)} ({row.experiment})" for row in compared.itertuples()]
     reference = aucs.loc[compared["reference"].iloc[0]] if len(compared) else None
     transfer = tables["parts"].query("part == 'transfer'").dropna(subset="difference")
     return render(
@@ -94,7 +95,7 @@ def box(
         decisions="" if fixed else decisions(comparisons),
         reference=reference,
         ends=" to ".join(dict.fromkeys(ends[:1] + ends[-1:])),
-        transfer=[row.to_dict() | {"shown": shown_difference(row)} for _, row in transfer.iterrows()],
+        transfer=_shown(transfer),
         learning=learning,
         rising=int((learning["is_flat"] == "no").sum()),
         failed=learning[learning["n_learnt"] < learning["n_seeds"]],
@@ -106,6 +107,102 @@ def box(
         n_sets=n_sets,
         number=number,
     )
+
+
+def conclusion(studies: Mapping[float, Mapping[str, pd.DataFrame]], contrasts: pd.DataFrame) -> str:
+    """What was compared, to which budget, what came out, and where on the map PFLP or ITW is worth using.
+
+    Worth using: the interval lies above 0 against the single task and against the matched static weights. `studies`
+    holds the tables `confirm` and `learning` of a study by its relatedness, `contrasts` is the table of the map.
+    """
+    grid = contrasts[contrasts["arm"] == ""]
+    columns = ["experiment", "reference"]
+    low, high = (grid.pivot_table(index=AXES, columns=columns, values=end) for end in ("low", "high"))
+    pairs = {"focus": ("MTL2", "MTL.aux1"), "transfer": ("ITW2", "tuned static")}
+    cells = {}
+    for name, (experiment, rival) in pairs.items():
+        cells[name] = _at(low, (low[experiment, "STL"] > 0) & (low[experiment, rival] > 0))
+        cells[f"{name}_worse"] = _at(high, high[experiment, "STL"] < 0)
+    told = [_told(relatedness, tables) for relatedness, tables in sorted(studies.items())]
+    n_seeds = int(grid["n_seeds"].max())
+    return render("conclusion.md.j2", studies=told, n_cells=len(low), n_seeds=n_seeds, **cells, number=number)
+
+
+def _at(table: pd.DataFrame, holds: pd.Series) -> pd.DataFrame:
+    return table.index[holds].to_frame(index=False)
+
+
+def _told(relatedness: float, tables: Mapping[str, pd.DataFrame]) -> dict[str, object]:
+    rows, learning = tables["confirm"].dropna(subset="p_holm"), tables["learning"]
+    return {
+        "relatedness": relatedness,
+        "rows": _shown(rows),
+        "n": int(rows["n"].max()),
+        "n_sets": int(rows["n_seeds"].max()),
+        "n_experiments": len(learning),
+        "n_epochs": int(learning["n_epochs"].max()),
+        "rising": int((learning["is_flat"] == "no").sum()),
+    }
+
+
+def budget(learning: pd.DataFrame, *, flat_rise: float) -> str:
+    """Whether the budget, which all experiments share, was long enough: flat only if every curve is.
+
+    `learning` is as `comparison.learning_table` gives it, `flat_rise` the bound of its rule.
+    """
+    known = learning[learning["is_flat"] != ""]
+    if known.empty:
+        return "**Not known to be flat**: there are no learning curves."
+    rising, n_epochs = known[known["is_flat"] == "no"], int(known["n_epochs"].max())
+    if rising.empty:
+        return f"**Flat**: in all {len(known)} experiments the median rises by less than {flat_rise:g} per epoch."
+    most = rising.loc[rising["rise"].astype(float).idxmax()]
+    return (
+        f"**Not flat**: in {len(rising)} of {len(known)} experiments the median validation AUC still rose by "
+        f"{flat_rise:g} or more per epoch over the last quarter of {n_epochs} epochs, most in {most['experiment']} "
+        f"({most['rise']:.3f}). Differences are those of this budget."
+    )
+
+
+def failing_seeds(failures: pd.DataFrame, coverage: pd.DataFrame | None) -> str:
+    """Warning on intervals over seeds, some of which do not learn or might not.
+
+    `failures` is as `comparison.failures_table` gives it, `coverage` the table of benchmarks/coverage.py or None.
+    """
+    n_failed, n_runs = failures["n_seeds"] - failures["n_learnt"], failures["n_seeds"].sum()
+    covered = _covered(coverage, failures["n_seeds"].max())
+    if not n_failed.any():
+        lowest = 1 - failures["share_low"].max()
+        return (
+            f"All {n_runs} runs learnt; so few seeds leave open that up to {lowest:.0%} of an experiment's trainings "
+            f"do not. Intervals hold for trainings that learn, those in the last column for all.{covered}"
+        )
+    listed = [f"{row.experiment} {row.n_seeds - row.n_learnt} of {row.n_seeds}"
+              for row in failures[n_failed > 0].itertuples()]  # fmt: skip
+    warning = f"**Warning: {n_failed.sum()} of {n_runs} runs did not learn** ({', '.join(listed)})."
+    if not covered:
+        return f"{warning} Intervals over seeds are too narrow there; those in the last column allow for it."
+    return warning + covered
+
+
+def _covered(coverage: pd.DataFrame | None, n_seeds: int) -> str:
+    """How often intervals cover in simulated studies of about so many seeds, of which some fail; "" if unknown."""
+    rows = pd.DataFrame() if coverage is None else coverage[coverage["setting"].str.contains(FAILING)]
+    if rows.empty:
+        return ""
+    counts = rows["setting"].str.split().str[0].astype(int)
+    nearest = counts.iloc[(counts - n_seeds).abs().argmin()]
+    parts = rows[counts == nearest].groupby(rows["interval"].str.endswith(ALLOWING))["coverage"].agg(["min", "max"])
+    plain, wide = (f"{low:.0%} to {high:.0%}{_judged(low, high)}" for low, high in parts.to_numpy())
+    said = f" In simulated studies of {nearest} seeds, some of which do not learn, 95 % intervals"
+    return f"{said} cover {plain}, those in the last column {wide}."
+
+
+def _judged(low: float, high: float) -> str:
+    """What is wrong with an interval whose coverage runs from low to high."""
+    judged = {"too narrow": low < SOUND[0], "wider than need be": high > SOUND[1]}
+    words = [word for word, holds in judged.items() if holds]
+    return f" (**{' or '.join(words)}**)" if words else ""
 
 
 def number(n: int) -> str:
@@ -123,9 +220,9 @@ def _word(verdict: str) -> str:
     return next((word for start, word in words.items() if verdict.startswith(start)), "undecided")
 
 
-def shown_difference(row: pd.Series) -> str:
-    """A difference with its interval."""
-    return f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]".replace("-", "\N{MINUS SIGN}")
+def _shown(rows: pd.DataFrame) -> list[dict[str, object]]:
+    """Rows for a template, with `shown`, a difference and its interval."""
+    return [row._asdict() | {"shown": shown_difference(row)} for row in rows.itertuples(index=False)]
 
 
 def _listed(names: Sequence[str]) -> str:
