@@ -66,14 +66,9 @@ def published_table(aucs: pd.DataFrame, *, task: str) -> pd.DataFrame:
 
 
 def format_table(aucs: pd.DataFrame) -> str:
-    """The table of AUCs as text: a row per experiment, a column per task, mean [low, high].
-
-    Args:
-        aucs: As `auc_table` returns it, or its csv.
-    """
-    wide = aucs.assign(cell=_cells(aucs)).pivot_table(
-        index="experiment", columns="task", values="cell", aggfunc="first"
-    )
+    """The table of AUCs as text: a row per experiment, a column per task, mean [low, high]."""
+    cells = aucs.assign(cell=_cells(aucs))
+    wide = cells.pivot_table(index="experiment", columns="task", values="cell", aggfunc="first")
     wide = wide.loc[in_order(aucs["experiment"]), list(dict.fromkeys(aucs["task"]))].fillna("")
     wide.columns = [column.replace("_", " ") for column in wide.columns]
     return f"{wide.reset_index().to_string(index=False)}\n{_notes(aucs)}"
@@ -96,8 +91,9 @@ def result_table(aucs: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFrame:
     central = aucs[aucs["task"] == aucs["task"].iloc[0]]
     table = pd.DataFrame({"experiment": central["experiment"], "test AUC": _cells(central, decimals=3)})
     for reference, rows in comparisons.dropna(subset="difference").groupby("reference", sort=False):
-        for column, texts in ((f"minus {reference}", _differences(rows)), (f"against {reference}", rows["verdict"])):
-            table[column] = table["experiment"].map(dict(zip(rows["experiment"], texts, strict=True))).fillna("")
+        texts = [f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}]" for row in rows.itertuples()]
+        rows = rows.assign(**{f"minus {reference}": texts, f"against {reference}": rows["verdict"]})
+        table = table.join(rows.set_index("experiment").iloc[:, -2:], on="experiment").fillna("")
     return table
 
 
@@ -114,8 +110,3 @@ def _cells(aucs: pd.DataFrame, *, decimals: int = 2) -> list[str]:
     values = zip(aucs["auc"], aucs["low"], aucs["high"], strict=True)
     cells = [[f"{value:.{decimals}f}" for value in row] for row in values]
     return ["one class only" if auc == "nan" else f"{auc} [{low}, {high}]" for auc, low, high in cells]
-
-
-def _differences(rows: pd.DataFrame) -> list[str]:
-    values = zip(rows["difference"], rows["low"], rows["high"], strict=True)
-    return [f"{value:+.3f} [{low:+.3f}, {high:+.3f}]" for value, low, high in values]
