@@ -67,10 +67,9 @@ def _panels(
             cells = chosen[chosen["n_steps"] == n_steps]
             draw(axis, {name: cells.pivot_table(index="relatedness", columns="n_scans", values=name).sort_index(
                 ascending=False) for name in ("difference", "low", "high")})  # fmt: skip
-            axis.set(title=f"{title}\n{n_steps:,} steps" if axis is row[0] else f"\n{n_steps:,} steps")
-            axis.set(
-                ylabel="relatedness" if axis is row[0] else "", xlabel="training scans" if row[0] is axes[-1, 0] else ""
-            )
+            axis.set(title=f"{title if axis is row[0] else ''}\n{n_steps:,} steps")
+            axis.set(ylabel="relatedness" if axis is row[0] else "")
+            axis.set(xlabel="training scans" if row[0] is axes[-1, 0] else "")
     return figure
 
 

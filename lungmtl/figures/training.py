@@ -125,9 +125,8 @@ def _draw_curves(axis: Axes, means: pd.Series, rows: pd.DataFrame, value: str, n
     for name, color in line_colors(names).items():
         own = rows[(rows["experiment"] == name) & (rows["split"] == "validation")]
         if len(names) <= 2:
-            axis.plot(
-                own.pivot_table(index="epoch", columns="seed", values=value), color=color, linewidth=0.6, alpha=0.5
-            )
+            of_seeds = own.pivot_table(index="epoch", columns="seed", values=value)
+            axis.plot(of_seeds, color=color, linewidth=0.6, alpha=0.5)
         for split in sorted(set(means[name].index.get_level_values("split"))):
             dashes, label = ((3.7, 1.6), "") if split == "train" else ((None, None), name)
             axis.plot(means[name, split], color=color, linewidth=1.9, dashes=dashes, label=label)
