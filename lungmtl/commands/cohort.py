@@ -20,6 +20,7 @@ from lungmtl.tables import write_csv
 
 CHECK_NOTEBOOK = "01_cohort.ipynb"
 PAGE_LOG = "report.log"  # only if the page could not be made
+OF_PAGE = ("allow_outside", "split_fractions", "split_seed", "batch_size", "spacing_mm", "shape", "window_hu", "region")
 N_SHOWN = 10  # reasons and problems printed at the end
 
 
@@ -68,9 +69,8 @@ def check(options: argparse.Namespace) -> int:
     frame, rules = read_table(config, table, tasks), config.splitting | {"tasks": tasks}
     with locked(out / ".check.lock", "Another process is checking this cohort: waiting for it."):
         split, _ = data.judge_splits(frame, **rules)
-        checked = data.check_cohort(
-            split, table.parent, out=out, tasks=tasks, workers=options.workers, progress=sys.stderr.isatty()
-        )
+        how = {"workers": options.workers, "progress": sys.stderr.isatty()}
+        checked = data.check_cohort(split, table.parent, out=out, tasks=tasks, **how)
         stops = [*map(" ".join, data.missing_images(frame, table)[:N_SHOWN])]
         stops += filter(None, [" ".join(data.judge_splits(frame, **rules, failed=checked.scans)[1])])
         _print_verdicts(checked.scans, [*checked.notes, *(f"A study would stop: {text}" for text in stops)])
@@ -101,9 +101,8 @@ def prepare(options: argparse.Namespace) -> int:
     frame, rules = read_table(config, table, tasks, is_study=is_study), config.splitting | {"tasks": tasks}
     split = data.check_splits(frame, **rules) if is_study else frame
     with locked(plan.cache_dir(config) / "prepare.lock", "Another process is preparing scans: waiting for it."):
-        prepared, outcome = data.prepare_cohort(
-            frame, table.parent, config.preparation, cache_dir=plan.cache_dir(config), workers=options.workers
-        )
+        how = {"cache_dir": plan.cache_dir(config), "workers": options.workers}
+        prepared, outcome = data.prepare_cohort(frame, table.parent, config.preparation, **how)
     if is_study:
         truth = _truth(table)
         write_scans(out, data.attributes(data.included(frame), truth, outcome))
@@ -163,9 +162,8 @@ def add_table(parser: argparse.ArgumentParser) -> None:
     """Options that name a cohort."""
     parser.set_defaults(seeds="", results_dir=None)
     parser.add_argument("source", type=Path, metavar="TABLE", help="cohort.csv, or a study's params file")
-    parser.add_argument(
-        "--params", dest="study", type=Path, help="with cohort.csv: settings from a study's params file"
-    )
+    settings = "with cohort.csv: settings from a study's params file"
+    parser.add_argument("--params", dest="study", type=Path, help=settings)
     parser.add_argument("--out", type=folder, help="folder of the report; <table>-check next to the table if not given")
     parser.add_argument("--cache-dir", type=folder, help="folder of prepared scans")
     add_allow_outside(parser)
@@ -208,11 +206,7 @@ def _write_page(config: RunConfig, tasks: Sequence[str], table: Path, out: Path)
     from lungmtl.study import execute_notebook
 
     parameters = {"cohort": str(table), "check_dir": str(out), "tasks": list(tasks)}
-    names = (
-        *("allow_outside", "split_fractions", "split_seed", "batch_size"),
-        *("spacing_mm", "shape", "window_hu", "region"),
-    )
-    parameters |= {"cache_dir": str(plan.cache_dir(config)), **{name: getattr(config, name) for name in names}}
+    parameters |= {"cache_dir": str(plan.cache_dir(config))} | {name: getattr(config, name) for name in OF_PAGE}
     with tempfile.TemporaryDirectory(prefix="lungmtl-") as place:
         executed, log = Path(place) / CHECK_NOTEBOOK, Path(place) / PAGE_LOG
         try:
