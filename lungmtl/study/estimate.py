@@ -35,8 +35,8 @@ def pace(config: RunConfig, records: Sequence[dict[str, Any]]) -> Pace | None:
     """
     found = []
     for record in records:
-        past = record["config"]
-        n_past = _n_train(record)
+        past, central = record["config"], record["cohort"]["counts"].get("train", {}).get(record["tasks"][0], {})
+        n_past = central.get("n", 0) + central.get("unknown", 0)
         if n_past and all(past.get(name, getattr(config, name)) == getattr(config, name) for name in ALIKE):
             n_scans = n_past if config.cohort else config.phantom_scans[0]
             if not config.cohort or Path(past["cohort"]).name == Path(config.cohort).name:
@@ -78,8 +78,3 @@ def _read(path: Path) -> Iterator[dict[str, Any]]:
         return
     if isinstance(record, dict) and "config" in record:
         yield record
-
-
-def _n_train(record: dict[str, Any]) -> int:
-    central = record["cohort"]["counts"].get("train", {}).get(record["tasks"][0], {})
-    return central.get("n", 0) + central.get("unknown", 0)

@@ -86,7 +86,10 @@ def plan_runs(
     experiments = _checked_list(lists["experiments"], "experiments", str, path)
     seeds = _checked_list(lists["seeds"] if seeds is None else list(seeds), "seeds", int, path)
     _check_settings(settings, path)
-    firsts = [config for name in experiments for config in _configs(settings, name, path)]
+    firsts = []
+    for name in experiments:  # one that ends in `ALL_TRIALS` stands for its trials, too
+        config = experiment_config(settings, name.removesuffix(ALL_TRIALS), path)
+        firsts += trials(config) if name.endswith(ALL_TRIALS) else [config]
     _checked_list([config.experiment for config in firsts], "experiments", str, path)
     _check_shared(firsts, path)
     return [config.with_seed(seed) for seed in seeds for config in firsts]
@@ -188,9 +191,8 @@ def shared_key(config: RunConfig, *, cohort: Path) -> str:
     """
     if config.policy or len(config.tasks) == 1:
         return ""
-    return run_key(
-        dataclasses.replace(config, experiment="", itw=False, itw_factor=0, itw_restart=False), cohort=cohort
-    )
+    unfinished = {"experiment": "", "itw": False, "itw_factor": 0, "itw_restart": False}
+    return run_key(dataclasses.replace(config, **unfinished), cohort=cohort)
 
 
 def comparison_key(runs: Sequence[RunConfig]) -> str:
@@ -217,12 +219,6 @@ def _check_settings(settings: Mapping[str, Any], path: Path) -> None:
         raise ValueError(f"{error} In {path}.") from error
 
 
-def _configs(settings: Mapping[str, Any], experiment: str, path: Path) -> list[RunConfig]:
-    """Settings of an entry of `experiments`, with those of its trials if it ends in `ALL_TRIALS`."""
-    config = experiment_config(settings, experiment.removesuffix(ALL_TRIALS), path)
-    return trials(config) if experiment.endswith(ALL_TRIALS) else [config]
-
-
 def experiment_config(settings: Mapping[str, Any], experiment: str, path: Path) -> RunConfig:
     """Merge the settings of one experiment over those of a study, whose params file is at `path`."""
     file = _experiment_file(experiment, path)
@@ -234,25 +230,21 @@ def experiment_config(settings: Mapping[str, Any], experiment: str, path: Path) 
     merged = {**settings, **read_params(*files), "experiment": experiment}
     has_weights = [found for found in files if "weights" in read_params(found)]
     if "tasks" in settings and has_weights and has_weights[-1].parent in (TABLE2_PARAMS, POLICY_PARAMS):
-        _check_n_tasks(experiment, merged["weights"], settings["tasks"], path)
-        merged |= _table2_settings(merged["weights"], settings["tasks"])
+        merged |= _table2_settings(experiment, merged["weights"], list(settings["tasks"]), path)
     try:
         return RunConfig.from_mapping(merged)
     except ValueError as error:
         raise ValueError(f"{error} In {path.name} with {file.name}.") from error
 
 
-def _check_n_tasks(experiment: str, weights: Sequence[float], tasks: Sequence[str], path: Path) -> None:
+def _table2_settings(experiment: str, weights: Sequence[float], tasks: list[str], path: Path) -> dict[str, Any]:
+    """Tasks and weights of one of the project's experiments in a study with its own tasks."""
     if len(tasks) < min(len(weights), 2):
         raise ValueError(
-            f"{experiment} weighs auxiliary tasks, so `tasks` must name at least two. Found {list(tasks)} in {path}: "
+            f"{experiment} weighs auxiliary tasks, so `tasks` must name at least two. Found {tasks} in {path}: "
             "with one task, `experiments` may list only STL and your own single-task experiments."
         )
-
-
-def _table2_settings(weights: Sequence[float], tasks: Sequence[str]) -> dict[str, Any]:
-    """Tasks and weights of one of the project's experiments in a study with its own tasks."""
-    tasks = list(tasks[:1]) if len(weights) == 1 else list(tasks)
+    tasks = tasks[:1] if len(weights) == 1 else tasks
     return {"tasks": tasks, "weights": [weights[0], *[weights[-1]] * (len(tasks) - 1)]}
 
 

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from lungmtl.files import PROJECT, existing, locked
 from lungmtl.study import plan
@@ -107,15 +106,10 @@ def _check(runs: Sequence[RunConfig], settings: Mapping[str, str]) -> None:
 def _command(folder: Path, settings: Mapping[str, str], cores: int, how: Sequence[str]) -> tuple[list[str], list[str]]:
     """Beginning and end of Snakemake's command line; `how` Python starts it."""
     command = [sys.executable, *how, "--snakefile", str(SNAKEFILE), "--directory", str(folder)]
-    return [*command, "--cores", str(cores)], [
-        "--config",
-        *(f"{name}={_quoted(value)}" for name, value in settings.items()),
-    ]
-
-
-def _quoted(value: Any) -> Any:
-    """A text as YAML in single quotes, in which backslashes are literal."""
-    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else value
+    # a text as YAML in single quotes, in which backslashes are literal
+    texts = {name: str(value).replace("'", "''") for name, value in settings.items()}
+    texts = {name: f"'{text}'" if isinstance(settings[name], str) else text for name, text in texts.items()}
+    return [*command, "--cores", str(cores)], ["--config", *(f"{name}={text}" for name, text in texts.items())]
 
 
 def _call(command: Sequence[str], lock: int, variables: Mapping[str, str] | None = None) -> int:
