@@ -226,15 +226,10 @@ def facts(options: Mapping[str, Any]) -> dict[str, Any]:
     labels = Path(options["labels"][1]) if options["labels"] else None
     files = {"labels": labels, **{name: options[name] for name in ("participants", "abnormalities")}}
     index = options["index"] or "" if labels else options["index"]
+    source = "headers of the images" if index is None else Path(index).name
     return {
         "collection": COLLECTION,
         "options": {name: options[name] for name in (LUNA25_OPTIONS if labels else OPTIONS)},
         "files": file_facts(files),
-        "series": _series_source(index),
+        "series": source or f"idc-index-data {importlib.metadata.version('idc-index-data')}",
     }
-
-
-def _series_source(index: str | None) -> str:
-    if index is None:
-        return "headers of the images"
-    return Path(index).name if index else f"idc-index-data {importlib.metadata.version('idc-index-data')}"
