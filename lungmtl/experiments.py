@@ -1,4 +1,4 @@
-"""Names that rooms share: the paper's tasks and experiments in its order, variants, runs, splits.
+"""Names and words that rooms share: the paper's tasks and experiments in its order, variants, runs, splits; counts.
 
 Sources: Yang et al. 2020, Table 2, arXiv 1912.07167.
 """
@@ -53,3 +53,14 @@ def task_label(task: str) -> str:
 def shown_difference(row: Any) -> str:
     """A difference with its interval, from a row that has `difference`, `low` and `high`."""
     return f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}]".replace("-", "\N{MINUS SIGN}")
+
+
+def seeds_of(frame: Any) -> str:
+    """Number of seeds, from the column n_seeds of a frame: 5 seeds, or 3 to 5 seeds."""
+    low, high = int(frame["n_seeds"].min()), int(frame["n_seeds"].max())
+    return f"{low} to {high} seeds" if low != high else f"{low} seed{'s' if low > 1 else ''}"
+
+
+def interval_names(frame: Any) -> str:
+    """Names in the column interval of a frame, joined by or."""
+    return " or ".join(sorted(set(frame["interval"])))

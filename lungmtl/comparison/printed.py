@@ -5,7 +5,7 @@ Sources: Yang et al. 2020, Table 2 and abstract, arXiv 1912.07167 (the published
 
 import pandas as pd
 
-from lungmtl.experiments import base_of, in_order
+from lungmtl.experiments import base_of, in_order, interval_names, seeds_of
 
 PUBLISHED = (  # the paper's test AUCs of lung cancer; it does not say which row of Table 2 the last two belong to
     ("single task", 0.8080, ("STL",)),
@@ -99,11 +99,9 @@ def result_table(aucs: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFrame:
 
 def _notes(aucs: pd.DataFrame) -> str:
     """Name of the interval, number of seeds and scans, in two lines."""
-    low, high = aucs["n_seeds"].min(), aucs["n_seeds"].max()
-    seeds = f"{low} to {high} seeds" if low != high else f"{low} seed{'s' if low > 1 else ''}"
     counts = aucs.drop_duplicates("task").itertuples()
     scans = "; ".join(f"{row.task.replace('_', ' ')} {row.n} ({row.positives} positive)" for row in counts)
-    return f"Test AUC [{' or '.join(sorted(set(aucs['interval'])))}], mean over {seeds}.\nScans: {scans}."
+    return f"Test AUC [{interval_names(aucs)}], mean over {seeds_of(aucs)}.\nScans: {scans}."
 
 
 def _cells(aucs: pd.DataFrame, *, decimals: int = 2) -> list[str]:

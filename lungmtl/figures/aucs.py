@@ -4,10 +4,10 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from lungmtl.experiments import in_order
+from lungmtl.experiments import in_order, interval_names, seeds_of, task_label
 from lungmtl.figures.marks import CHANCE, dots_with_intervals, grouped_positions, legend, marker, name_rows, panels
 from lungmtl.figures.style import dashes_of, groups_of, line_colors, looks, new_figure, styled
-from lungmtl.figures.words import captioned, extremes, interval_names, scans_of, seeds_of, sentence, task_label
+from lungmtl.figures.words import captioned, extremes, scans_of, sentence
 
 N_SHOWN = 15  # scans per panel of those called wrongly
 

@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lungmtl.experiments import base_of, in_order, shown_difference
+from lungmtl.experiments import base_of, in_order, interval_names, seeds_of, shown_difference
 from lungmtl.figures.marks import (
     clip_intervals,
     dots_with_intervals,
@@ -16,7 +16,7 @@ from lungmtl.figures.marks import (
     write_right,
 )
 from lungmtl.figures.style import Look, looks, new_figure, styled
-from lungmtl.figures.words import attribute_label, captioned, extremes, interval_names, scans_of, seeds_of
+from lungmtl.figures.words import attribute_label, captioned, extremes, scans_of
 
 FOREST_HEADS = ("difference [interval]", "p differs", "p equivalent", "verdict")
 FOREST_COLUMNS = ((8, "left"), (172, "right"), (240, "right"), (254, "left"))  # offset in points and alignment

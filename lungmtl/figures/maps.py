@@ -9,8 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from lungmtl.experiments import seeds_of
 from lungmtl.figures.style import new_figure, styled
-from lungmtl.figures.words import captioned, seeds_of
+from lungmtl.figures.words import captioned
 
 LIMIT = 0.08  # AUC difference at the ends of the colours
 LEVEL = 0.01  # a difference gets a frame if its interval excludes 0 and its value is beyond this

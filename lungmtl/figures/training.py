@@ -10,10 +10,10 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, ScalarFormatter
 
-from lungmtl.experiments import in_order
+from lungmtl.experiments import in_order, seeds_of, task_label
 from lungmtl.figures.marks import legend, name_rows, panels
 from lungmtl.figures.style import groups_of, line_colors, looks, new_figure, styled
-from lungmtl.figures.words import captioned, extremes, seeds_of, sentence, task_label
+from lungmtl.figures.words import captioned, extremes, sentence
 
 MAX_TICKS = 16  # of the colour bar of weights
 

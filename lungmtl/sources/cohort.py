@@ -34,7 +34,7 @@ from lungmtl.sources.cohort_options import (
 )
 from lungmtl.sources.conversion import Geometry, convert
 from lungmtl.sources.label_tables import Wanted, check_known, columns_of, header, read_scans
-from lungmtl.sources.table import file_facts, place_in, warn_of_splits, write_cohort
+from lungmtl.sources.table import file_facts, one_per, place_in, warn_of_splits, write_cohort
 from lungmtl.workers import run_jobs
 
 CONVERTED = "images-mha"  # folder next to the table
@@ -58,7 +58,8 @@ def cohort(options: argparse.Namespace) -> int:
     rows = read_scans(tables, options.metadata, wanted)
     rows = name_splits(name_patients(rows, options), options, list(tasks))
     if options.one_per:
-        rows = one_per(rows, options.one_per)
+        check_known(options.one_per, rows.columns, "The scans")
+        rows = one_per(rows, options.one_per, keep="first", reason=f"another scan of the same {options.one_per}")
     rows = find_images(rows, options.images, options.image)
     if is_bare:
         rows = convert_images(rows, options)
@@ -120,15 +121,6 @@ def _with_validation(rows: pd.DataFrame, options: argparse.Namespace, central: s
         found = f"{share} of {len(positive)}, {int(positive.sum())} positive: {error}"
         raise ValueError(f"{must}. Found {found}") from error
     return rows.assign(split=rows["split"].mask(rows["patient"].isin(drawn), "validation"))
-
-
-def one_per(rows: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Exclude all but the first scan, by name, of every patient, part or column; a new frame."""
-    check_known(name, rows.columns, "The scans")
-    usable = rows[rows["excluded"] == ""]
-    further = usable.index[usable.duplicated(name)]
-    reason = f"another scan of the same {name}"
-    return rows.assign(excluded=rows["excluded"].mask(rows.index.isin(further), reason))
 
 
 def find_images(rows: pd.DataFrame, images: Path, pattern: str) -> pd.DataFrame:

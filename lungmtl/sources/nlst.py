@@ -39,7 +39,7 @@ from lungmtl.sources.nlst_series import (
     read_index,
 )
 from lungmtl.sources.nlst_tables import DIAGNOSES, REPORTED, read_abnormalities, read_participants
-from lungmtl.sources.table import file_facts, place_in, warn_of_splits, write_cohort
+from lungmtl.sources.table import file_facts, one_per, place_in, warn_of_splits, write_cohort
 
 SPLIT_FRACTIONS = (0.7434, 0.0818, 0.1748)  # the paper's 2,517 / 277 / 592 of 3,386 patients
 COLLECTION = "NLST, images CC BY 4.0, doi 10.7937/TCIA.HMQ8-J677"
@@ -144,7 +144,7 @@ def _from_luna25(options: argparse.Namespace) -> tuple[pd.DataFrame, list[str], 
     listed = luna25.read_luna25(options.labels[1])
     rows = luna25.find_series(listed, read_index(options.index or None))
     if options.one_per_patient:
-        rows = luna25.last_scans(rows)
+        rows = one_per(rows, "patient", keep="last", reason="not the patient's last scan")  # whatever its label
     people = read_participants(options.participants) if options.participants else None
     if options.abnormalities:
         rows = rows.join(findings(rows, read_abnormalities(options.abnormalities), people, codes=codes))
