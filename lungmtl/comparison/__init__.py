@@ -12,7 +12,7 @@ __getattr__, __dir__, __all__ = exports(
             "verdicts",
         ],
         "learning": ["FLAT_RISE", "LEARNT_LOW", "ceiling_table", "early_table", "learning_table", "learnt_table"],
-        "parts": ["CONTRASTS", "parts_table", "selected_table"],
+        "parts": ["parts_table", "selected_table"],
         "printed": [
             *("PUBLISHED", "PUBLISHED_N", "cost_table", "format_result", "format_table", "published_table"),
             *("result_table", "seconds_table"),

@@ -15,7 +15,6 @@ from lungmtl.sources.nlst_tables import LUNA25_COLUMNS, Table, check_cells, numb
 
 REQUIRED = LUNA25_COLUMNS[:4]  # the patient, the series, the date, the label
 ROUNDS = {"19990102": "0", "20000102": "1", "20010102": "2"}  # NLST's study dates are codes of the screening round
-ATTRIBUTES = ("sex", "age_years", "n_nodules")
 _logger = logging.getLogger(__name__)
 
 

@@ -91,7 +91,7 @@ def nlst(options: argparse.Namespace) -> int:
         rows = assign_splits(rows, fractions=SPLIT_FRACTIONS, seed=options.seed, stratify=CENTRAL_TASK)
         warn_of_splits(rows, [task for task in tasks if rows[task].notna().any()])
     rows = locate(name_scans(rows), images, root=root)
-    columns = [*SERIES_COLUMNS, *(name for name in luna25.ATTRIBUTES if name in rows)]
+    columns = [*SERIES_COLUMNS, *(name for name in ("sex", "age_years", "n_nodules") if name in rows)]
     rows = rows.assign(n_slices=rows["n_slices"].astype("Int64"))
     write_cohort(rows, options.out, tasks=tasks, columns=columns, facts=facts(vars(options)) | how)
     if options.manifest:

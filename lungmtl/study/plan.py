@@ -35,7 +35,7 @@ COMPARISON_TABLE = "tables/auc.csv"  # in the study's folder, written by a finis
 PLACES = ("results_dir", "cache_dir", "allow_outside")  # where files are or may be, not what they contain
 UNKEYED = (*PLACES, "checkpoint_minutes")  # settings that do not affect results: no part of a key
 SHOWN = ("lungmtl.figures",)  # used by a run's notebook for display only
-SHARED = (  # every run of a study works on the same scans, prepared in the same way
+OF_STUDY = (  # every run of a study works on the same scans, prepared in the same way
     *("study", *PLACES, "cohort", "training_sets"),
     *(field.name for field in dataclasses.fields(RunConfig) if field.name.startswith("phantom_")),
     *("label_patterns", "label_proportions", "label_seed"),
@@ -255,7 +255,7 @@ def _experiment_file(experiment: str, path: Path) -> Path:
 
 
 def _check_shared(runs: Sequence[RunConfig], path: Path) -> None:
-    shared = {name: [getattr(config, name) for config in runs] for name in SHARED}
+    shared = {name: [getattr(config, name) for config in runs] for name in OF_STUDY}
     for name, values in (shared | {"tasks[0]": [config.tasks[0] for config in runs]}).items():
         for config, value in zip(runs, values, strict=True):
             if value != values[0]:

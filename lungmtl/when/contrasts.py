@@ -18,9 +18,7 @@ HELD_OUT = ["n_cells", "correlation", "error", "same_sign", "n_clear"]
 CELL = ["arm", *AXES]
 MIN_ROWS = 3  # chosen by us: so many differences per term of the model, or there is no test of the map
 TUNED = "tuned static"  # per seed the static weights with the highest validation AUC, as a user would choose them
-RIVALS = ("UW", "DWA", "GradNorm", "DBMTL", "GCS", "OLAUX")
-ADDED = ("MGDA", "PCGrad", "IMTLG", "PCD")  # of a map of their own, params/when-rivals.yaml
-CONTRASTS = (  # of the protocol (params/when.md), the first six confirmatory
+PAIRS = (  # of the protocol (params/when.md), the first six confirmatory
     ("MTL", "STL"),
     ("MTL2", "MTL.aux1"),
     ("ITW2", "MTL2"),
@@ -33,9 +31,10 @@ CONTRASTS = (  # of the protocol (params/when.md), the first six confirmatory
     ("ITW1", "STL"),
     ("ITW2", "STL"),
     ("tuned static", "STL"),
-    *((rival, "STL") for rival in RIVALS),
+    *((rival, "STL") for rival in ("UW", "DWA", "GradNorm", "DBMTL", "GCS", "OLAUX")),
     ("ITW2", "GCS"),
-    *((rival, reference) for reference in ("STL", "MTL") for rival in ADDED),
+    # of a map of their own, params/when-rivals.yaml
+    *((rival, reference) for reference in ("STL", "MTL") for rival in ("MGDA", "PCGrad", "IMTLG", "PCD")),
 )
 
 
@@ -47,15 +46,12 @@ FORETOLD = (
 
 
 def map_tables(results: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Tables of a map by name: `experiments`, `contrasts` (those of `CONTRASTS` that are there), `held_out`;
-    and `predictors` where the cells were watched.
-
-    Args:
-        results: Rows of `run_cell`, of many cells; "" as `arm` of the grid.
+    """Tables of a map by name, from rows of `run_cell`: `experiments`, `contrasts` (those of `PAIRS` that it has),
+    `held_out`; and `predictors` where the cells were watched.
     """
     statics = [name for name in results["experiment"].unique() if name.startswith("MTL.aux")]
     results = with_tuned(results, statics) if statics else results
-    pairs = [pair for pair in CONTRASTS if set(pair) <= set(results["experiment"])]
+    pairs = [pair for pair in PAIRS if set(pair) <= set(results["experiment"])]
     tables = {"experiments": experiment_table(results), "contrasts": contrast_table(results, pairs)}
     tables["held_out"] = held_out(results, pairs)
     return tables | ({"predictors": predictor_table(results)} if "early_cosine" in results else {})
