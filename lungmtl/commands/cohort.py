@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from lungmtl import data
-from lungmtl.commands.options import add_allow_outside, add_workers, folder, places, planned
+from lungmtl.commands.options import add_allow_outside, add_count, folder, places, planned
 from lungmtl.files import PROJECT, locked, write
 from lungmtl.sources import read_truth
 from lungmtl.study import FLOW_FILE, NOTE_FILE, PAGE_FILE, READINGS_FILE, RunConfig, plan, write_scans
@@ -57,7 +57,7 @@ def source(options: argparse.Namespace) -> Source:
 def add_check(parser: argparse.ArgumentParser) -> None:
     """Options of `check`."""
     add_table(parser)
-    add_workers(parser)
+    add_count(parser, "--workers", "worker processes")
     parser.add_argument("--no-page", dest="page", action="store_false", help="write tables and thumbnails, but no page")
 
 
@@ -84,7 +84,7 @@ def add_prepare(parser: argparse.ArgumentParser) -> None:
     """Options of `prepare`."""
     defaults = RunConfig()
     add_table(parser)
-    add_workers(parser)
+    add_count(parser, "--workers", "worker processes")
     parser.add_argument("--seeds", default="", help="with a params file: seeds of the study")
     parser.add_argument("--results-dir", type=folder, help="with a params file: folder of all studies")
     parser.add_argument("--spacing-mm", type=float, nargs=3, help=f"voxel size, z y x; {defaults.spacing_mm}")
