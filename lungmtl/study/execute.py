@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import papermill
 from nbclient.exceptions import DeadKernelError
@@ -53,7 +52,7 @@ def execute_notebook(
     """
     with (
         tempfile.TemporaryDirectory(prefix="lungmtl-") as private,
-        mock.patch.dict(os.environ, environment or {}),
+        _variables(environment or {}),
         _text_log(log, _folders(parameters)),
         contextlib.closing(_ProgressLines(name)) as lines,
     ):
@@ -83,6 +82,20 @@ def execute_notebook(
             raise RunError(f"{name} failed: {reason}\n  log: {log}") from error
         finally:
             _drop_folders(out, _folders(parameters))
+
+
+@contextlib.contextmanager
+def _variables(values: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextlib.contextmanager
