@@ -1,4 +1,4 @@
-"""Names that every room shares: the paper's tasks and experiments in its order, variants, runs, splits.
+"""Names that rooms share: the paper's tasks and experiments in its order, variants, runs, splits.
 
 Sources: Yang et al. 2020, Table 2, arXiv 1912.07167.
 """
@@ -9,11 +9,6 @@ CENTRAL_TASK = "lung_cancer"
 TASKS = (CENTRAL_TASK, "asthma", "chronic_bronchitis", "copd", "emphysema")
 SPLITS = ("train", "validation", "test")
 TABLE2 = ("STL", "MTL", "MTL0", "MTL1", "MTL2", "MTL3", "MTL4", "ITW1", "ITW2", "ITW3")  # the paper's order
-
-
-def task_label(task: str) -> str:
-    """A task's name for readers: lung_cancer -> lung cancer, copd -> COPD."""
-    return "COPD" if task == "copd" else task.replace("_", " ")
 
 
 def run_name(experiment: str, seed: int) -> str:

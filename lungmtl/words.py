@@ -1,6 +1,29 @@
-"""Words: counts as they are said."""
+"""Words that rooms share: tasks, counts and differences as readers see them."""
+
+from typing import Any
 
 
 def number_of(count: float, what: str) -> str:
     """A count of things: 1 scan, 2 scans."""
     return f"{count:.0f} {what}" if count == 1 else f"{count:.0f} {what}s"
+
+
+def task_label(task: str) -> str:
+    """A task's name for readers: lung_cancer -> lung cancer, copd -> COPD."""
+    return "COPD" if task == "copd" else task.replace("_", " ")
+
+
+def shown_difference(row: Any) -> str:
+    """A difference with its interval, from a row that has `difference`, `low` and `high`."""
+    return f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}]".replace("-", "\N{MINUS SIGN}")
+
+
+def seeds_of(frame: Any) -> str:
+    """Number of seeds, from the column n_seeds of a frame: 5 seeds, or 3 to 5 seeds."""
+    low, high = int(frame["n_seeds"].min()), int(frame["n_seeds"].max())
+    return f"{low} to {high} seeds" if low != high else number_of(low, "seed")
+
+
+def interval_names(frame: Any) -> str:
+    """Names in the column interval of a frame, joined by or."""
+    return " or ".join(sorted(set(frame["interval"])))

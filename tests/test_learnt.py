@@ -5,8 +5,7 @@ import pandas as pd
 import pytest
 from made_up import predictions
 
-from lungmtl.comparison.curves import early_table
-from lungmtl.comparison.learning import FLAT_RISE, LEARNT_LOW, ceiling_table, learning_table, learnt_table
+from lungmtl.comparison.learning import FLAT_RISE, LEARNT_LOW, ceiling_table, early_table, learning_table, learnt_table
 from lungmtl.evidence.areas import auc_interval
 from lungmtl.sources.readings import read_truth
 

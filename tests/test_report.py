@@ -14,7 +14,6 @@ import pytest
 from bs4 import BeautifulSoup
 from nbformat import v4
 
-from lungmtl.experiments import task_label
 from lungmtl.figures.style import new_figure
 from lungmtl.report.methods_section import methods, policies
 from lungmtl.report.page import record_links, write_html
@@ -22,6 +21,7 @@ from lungmtl.report.protocol_section import deviations, protocol
 from lungmtl.study.collection import collect
 from lungmtl.study.plan import question
 from lungmtl.study.record import RECORD_FILE, read_record
+from lungmtl.words import task_label
 
 ROOT = Path(__file__).parents[1]
 STUDY = "phantom-full"

@@ -8,10 +8,21 @@ from safetensors.torch import load_file, save_file
 from standin import PROJECT
 
 from lungmtl.network.catalogue import build_network, start_from
+from lungmtl.network.device import seed_everything
 from lungmtl.study.config import RunConfig
 from lungmtl.study.plan import plan_runs
 from lungmtl.study.record import read_rebuild
-from lungmtl.study.run import check_name, compute_run, configure, gather, load_run, new_network
+from lungmtl.study.run import (
+    check_name,
+    configure,
+    datasets,
+    evaluate,
+    gather,
+    load_run,
+    new_network,
+    train,
+    write_record,
+)
 
 TASKS = ["lung_cancer", "copd"]
 
@@ -129,7 +140,11 @@ def test_a_finished_run_gives_back_its_network_by_its_checkpoint_alone_and_says_
     }
     config = RunConfig.from_mapping({**settings, "results_dir": str(tmp_path), "cache_dir": str(tmp_path / "cache")})
 
-    folder = compute_run(config).parent
+    seed_everything(config.seed)
+    cohort = gather(config)
+    scans = datasets(config, cohort)
+    trained = train(config, new_network(config), scans)
+    folder = write_record(config, cohort, trained, evaluate(config, trained, scans)).parent
     found = load_run(folder)
 
     saved = load_file(folder / "model.safetensors")

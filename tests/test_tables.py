@@ -6,8 +6,7 @@ import pytest
 from made_up import TASKS, predictions
 from scipy import stats
 
-from lungmtl.comparison.aucs import auc_table, ensemble_table, run_table
-from lungmtl.comparison.curves import reliability_table, roc_table
+from lungmtl.comparison.aucs import auc_table, ensemble_table, reliability_table, roc_table, run_table
 from lungmtl.comparison.differences import (
     COMPARISON_COLUMNS,
     comparison_table,
@@ -15,11 +14,11 @@ from lungmtl.comparison.differences import (
     seed_comparison_table,
     verdicts,
 )
+from lungmtl.comparison.parts import selected_table
 from lungmtl.comparison.printed import format_result, format_table, published_table, result_table, seconds_table
 from lungmtl.comparison.scans import bootstrapped, of_task
 from lungmtl.comparison.subgroups import subgroup_table
 from lungmtl.comparison.uncertainty import POWER_SIZES, power_table, variance_table
-from lungmtl.comparison.variants import selected_table
 from lungmtl.evidence.areas import auc, compare_auc, delong_covariance
 from lungmtl.evidence.decisions import holm
 from lungmtl.experiments import in_order

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from lungmtl import data
-from lungmtl.commands.options import add_allow_outside, add_workers, folder, places, planned
+from lungmtl.commands.options import add_allow_outside, add_count, folder, places, planned
 from lungmtl.files import PROJECT, locked, write
 from lungmtl.sources import read_truth
 from lungmtl.study import FLOW_FILE, NOTE_FILE, PAGE_FILE, READINGS_FILE, RunConfig, plan, write_scans
@@ -22,6 +22,7 @@ from lungmtl.words import number_of
 
 CHECK_NOTEBOOK = "01_cohort.ipynb"
 PAGE_LOG = "report.log"  # only if the page could not be made
+OF_PAGE = ("allow_outside", "split_fractions", "split_seed", "batch_size", "spacing_mm", "shape", "window_hu", "region")
 N_SHOWN = 10  # reasons and problems printed at the end
 
 
@@ -58,7 +59,7 @@ def source(options: argparse.Namespace) -> Source:
 def add_check(parser: argparse.ArgumentParser) -> None:
     """Options of `check`."""
     add_table(parser)
-    add_workers(parser)
+    add_count(parser, "--workers", "worker processes")
     parser.add_argument("--no-page", dest="page", action="store_false", help="write tables and thumbnails, but no page")
 
 
@@ -70,9 +71,8 @@ def check(options: argparse.Namespace) -> int:
     frame, rules = read_table(config, table, tasks), config.splitting | {"tasks": tasks}
     with locked(out / ".check.lock", "Another process is checking this cohort: waiting for it."):
         split, _ = data.judge_splits(frame, **rules)
-        checked = data.check_cohort(
-            split, table.parent, out=out, tasks=tasks, workers=options.workers, progress=sys.stderr.isatty()
-        )
+        how = {"workers": options.workers, "progress": sys.stderr.isatty()}
+        checked = data.check_cohort(split, table.parent, out=out, tasks=tasks, **how)
         stops = [*map(" ".join, data.missing_images(frame, table)[:N_SHOWN])]
         stops += filter(None, [" ".join(data.judge_splits(frame, **rules, failed=checked.scans)[1])])
         _print_verdicts(checked.scans, [*checked.notes, *(f"A study would stop: {text}" for text in stops)])
@@ -86,7 +86,7 @@ def add_prepare(parser: argparse.ArgumentParser) -> None:
     """Options of `prepare`."""
     defaults = RunConfig()
     add_table(parser)
-    add_workers(parser)
+    add_count(parser, "--workers", "worker processes")
     parser.add_argument("--seeds", default="", help="with a params file: seeds of the study")
     parser.add_argument("--results-dir", type=folder, help="with a params file: folder of all studies")
     parser.add_argument("--spacing-mm", type=float, nargs=3, help=f"voxel size, z y x; {defaults.spacing_mm}")
@@ -103,9 +103,8 @@ def prepare(options: argparse.Namespace) -> int:
     frame, rules = read_table(config, table, tasks, is_study=is_study), config.splitting | {"tasks": tasks}
     split = data.check_splits(frame, **rules) if is_study else frame
     with locked(plan.cache_dir(config) / "prepare.lock", "Another process is preparing scans: waiting for it."):
-        prepared, outcome = data.prepare_cohort(
-            frame, table.parent, config.preparation, cache_dir=plan.cache_dir(config), workers=options.workers
-        )
+        how = {"cache_dir": plan.cache_dir(config), "workers": options.workers}
+        prepared, outcome = data.prepare_cohort(frame, table.parent, config.preparation, **how)
     if is_study:
         truth = _truth(table)
         write_scans(out, data.attributes(data.included(frame), truth, outcome))
@@ -168,9 +167,8 @@ def add_table(parser: argparse.ArgumentParser) -> None:
     """Options that name a cohort."""
     parser.set_defaults(seeds="", results_dir=None)
     parser.add_argument("source", type=Path, metavar="TABLE", help="cohort.csv, or a study's params file")
-    parser.add_argument(
-        "--params", dest="study", type=Path, help="with cohort.csv: settings from a study's params file"
-    )
+    settings = "with cohort.csv: settings from a study's params file"
+    parser.add_argument("--params", dest="study", type=Path, help=settings)
     parser.add_argument("--out", type=folder, help="folder of the report; <table>-check next to the table if not given")
     parser.add_argument("--cache-dir", type=folder, help="folder of prepared scans")
     add_allow_outside(parser)
@@ -214,11 +212,7 @@ def _write_page(config: RunConfig, tasks: Sequence[str], table: Path, out: Path,
     from lungmtl.study import execute_notebook
 
     parameters = {"cohort": str(table), "check_dir": str(out), "tasks": list(tasks)}
-    names = (
-        *("allow_outside", "split_fractions", "split_seed", "batch_size"),
-        *("spacing_mm", "shape", "window_hu", "region"),
-    )
-    parameters |= {"cache_dir": str(plan.cache_dir(config)), **{name: getattr(config, name) for name in names}}
+    parameters |= {"cache_dir": str(plan.cache_dir(config))} | {name: getattr(config, name) for name in OF_PAGE}
     with tempfile.TemporaryDirectory(prefix="lungmtl-") as place:
         executed, log = Path(place) / CHECK_NOTEBOOK, Path(place) / PAGE_LOG
         try:

@@ -22,9 +22,9 @@ def add_allow_outside(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow-outside", action="store_true", help="the table may name images outside its folder")
 
 
-def add_workers(parser: argparse.ArgumentParser) -> None:
-    """The option for the number of worker processes."""
-    parser.add_argument("--workers", type=at_least_one, default=n_cores(), help="worker processes, default %(default)s")
+def add_count(parser: argparse.ArgumentParser, option: str, what: str) -> None:
+    """An option for a number; with fewer cores than 1 the workflow engine would wait forever."""
+    parser.add_argument(option, type=at_least_one, default=n_cores(), help=f"{what}, default %(default)s")
 
 
 def folder(text: str) -> Path:
@@ -39,11 +39,6 @@ def at_least_one(text: str) -> int:
     if not re.fullmatch(r"0*[1-9]\d*", text):
         raise argparse.ArgumentTypeError(f"a whole number of at least 1 is required. Found {text!r}")
     return int(text)
-
-
-def add_cores(parser: argparse.ArgumentParser) -> None:
-    """The option for the number of cores; with fewer than 1 the workflow engine would wait forever."""
-    parser.add_argument("--cores", type=at_least_one, default=n_cores(), help="CPU cores to use, default %(default)s")
 
 
 def planned(params: Path, options: argparse.Namespace) -> list[RunConfig]:

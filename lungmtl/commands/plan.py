@@ -2,14 +2,14 @@
 
 import argparse
 
-from lungmtl.commands.options import add_cores, add_planned, planned
+from lungmtl.commands.options import add_count, add_planned, planned
 from lungmtl.study import outlook
 
 
 def add_plan(parser: argparse.ArgumentParser) -> None:
     """Options of `plan`."""
     add_planned(parser)
-    add_cores(parser)
+    add_count(parser, "--cores", "CPU cores to use")
 
 
 def plan(options: argparse.Namespace) -> int:

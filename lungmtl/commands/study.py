@@ -4,7 +4,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from lungmtl.commands.options import add_cores, add_planned, add_workers, places, planned, seeds
+from lungmtl.commands.options import add_count, add_planned, places, planned, seeds
 from lungmtl.files import locked
 from lungmtl.study import PAGE_FILE, compare_runs, execute_run, mend, plan, progress_bar, run_study
 from lungmtl.words import number_of
@@ -17,7 +17,7 @@ _logger = logging.getLogger(__name__)
 def add_study(parser: argparse.ArgumentParser) -> None:
     """Options of `study`."""
     add_planned(parser)
-    add_cores(parser)
+    add_count(parser, "--cores", "CPU cores to use")
     parser.add_argument("--profile", default="local", help="local, slurm, or a folder with a Snakemake profile")
     parser.add_argument("-v", "--verbose", action="store_true", help="show Snakemake's own messages")
     parser.epilog = "Options after -- go to Snakemake, e.g. -- --dry-run"
@@ -58,7 +58,7 @@ def report(options: argparse.Namespace) -> int:
 def add_phantom(parser: argparse.ArgumentParser) -> None:
     """Options of `phantom`."""
     add_planned(parser)
-    add_workers(parser)
+    add_count(parser, "--workers", "worker processes")
 
 
 def phantom(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Tables of AUCs: mean over seeds, ensembles, and every metric of every run.
+"""Tables of AUCs: mean over seeds, ensembles, every metric of every run, ROC and reliability curves.
 
 Every run counts once; every table gives the number of scans and seeds behind a row and the name of its interval.
 If a split has fewer than two patients of a class, the numbers that need them are NaN (blank in the csv).
@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 
 from lungmtl.comparison.scans import COUNTS, ENDS, Scans, bootstrapped, named, of_task, scans_of
-from lungmtl.evidence import auc_interval, calibration, rate, run_scores
+from lungmtl.evidence import auc_interval, calibration, rate, reliability, roc_curve, run_scores
 
 FEWER = 400  # chosen by us: replicates of tables with many intervals; their standard error is off by 3.5 %
+ROC_POINTS = 101  # chosen by us: steps of 0.01 of the false positive rate
 CALIBRATION = ("calibration_slope", "calibration_intercept")
 RUN_METRICS = ("average_precision", "brier", *CALIBRATION, "sensitivity_at_90", "sensitivity_at_95")
 RUN_COLUMNS = (
@@ -81,6 +82,43 @@ def run_table(predictions: pd.DataFrame, *, replicates: int, seed: int) -> pd.Da
                 rows[-1] |= _scores(one, one.weights(min(replicates, FEWER), seed)) | _rates(one, threshold)
             rows[-1] |= one.counts
     return pd.DataFrame(rows, columns=list(RUN_COLUMNS))
+
+
+def roc_table(predictions: pd.DataFrame, *, task: str) -> pd.DataFrame:
+    """ROC curve of every run on test scans, at `ROC_POINTS` false positive rates: sensitivity by linear interpolation.
+
+    Returns:
+        experiment, seed, false_positive_rate, sensitivity.
+    """
+    grid = np.linspace(0, 1, ROC_POINTS)
+    rows = [
+        (experiment, seed, *point)
+        for experiment, scans in of_task(predictions, "test", task).items()
+        if scans.has_both
+        for seed, values in zip(scans.seeds, scans.probability, strict=True)
+        for point in zip(grid, roc_curve(scans.target, values, false_positive_rate=grid), strict=True)
+    ]
+    return pd.DataFrame(rows, columns=["experiment", "seed", "false_positive_rate", "sensitivity"])
+
+
+def reliability_table(predictions: pd.DataFrame, *, task: str) -> pd.DataFrame:
+    """Reliability curve of every experiment: share of positives by predicted probability, in ten bins of equal count.
+
+    The predictions of all seeds are pooled (`evidence.reliability`), because calibration is a property of a single
+    network; the mean over seeds is another, less extreme predictor. The band counts patients, not predictions.
+
+    Returns:
+        experiment, predicted (mean of the bin), observed, low, high (95 % Wilson), n (different scans in the bin),
+        n_effective (independent patients that the band assumes), n_seeds.
+    """
+    rows = [
+        (name, *found, len(scans.seeds))
+        for name, scans in of_task(predictions, "test", task).items()
+        if scans.has_both
+        for found in reliability(scans.target, scans.probability, scans.patient)
+    ]
+    columns = ["experiment", "predicted", "observed", "low", "high", "n", "n_effective", "n_seeds"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _scores(scans: Scans, weight: np.ndarray) -> dict[str, float]:

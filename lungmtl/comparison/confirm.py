@@ -58,7 +58,7 @@ def confirm_table(
     rows = []
     for question, *sides in contrasts:
         lists = [_group(side, validation) if isinstance(side, str) else list(side) for side in sides]
-        chosen = [_chosen(names, validation) for names in lists]
+        chosen = [best_on(validation, names) if set(names) <= set(validation) else names[0] for names in lists]
         n_candidates = max(map(len, lists))
         row = {"question": question, "experiment": chosen[0], "reference": chosen[1]}
         row |= {"n_candidates": n_candidates if n_candidates > 1 else 0}
@@ -186,11 +186,6 @@ def _group(name: str, validation: dict[str, Scans]) -> list[str]:
     """The experiment, or of `NAME.*` it and its variants."""
     base = name.removesuffix(".*")
     return [base] if base == name else [one for one in validation if base_of(one) == base] or [base]
-
-
-def _chosen(names: Sequence[str], validation: dict[str, Scans]) -> str:
-    """The one of the names with the highest mean validation AUC; the first of those that are not there."""
-    return best_on(validation, names) if set(names) <= set(validation) else names[0]
 
 
 def _learnt(learnt: pd.DataFrame, experiment: str, seeds: Sequence[int]) -> np.ndarray:

@@ -1,4 +1,7 @@
-"""Tables of learning: which seeds learnt, whether curves were flat at the end, and the ceiling of the AUC."""
+"""Tables of learning: which seeds learnt, whether curves were flat at the end, what they tell early, the ceiling."""
+
+from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -11,6 +14,7 @@ from lungmtl.experiments import in_order
 LEARNT_LOW = 0.65
 # chosen by us: a rise of the median validation AUC per epoch below which a curve is flat; 0.02 in ten epochs
 FLAT_RISE = 0.002
+EARLY = (0.25, 0.5, 0.75, 1.0)  # shares of the epochs
 LEARNING_COLUMNS = (
     *("experiment", "n_seeds", "n_learnt", "train_auc", "validation_auc", "test_auc", "ceiling"),
     *("rise", "is_flat", "n_epochs"),
@@ -64,6 +68,31 @@ def _end_of_curve(validation: pd.DataFrame) -> dict[str, object]:
         return {"is_flat": ""}
     rise = float(np.polyfit(end.index.astype(float), end, 1)[0])
     return {"rise": rise, "is_flat": "yes" if rise < FLAT_RISE else "no", "n_epochs": len(medians)}
+
+
+def early_table(history: pd.DataFrame, learnt: pd.DataFrame, *, references: Sequence[str]) -> pd.DataFrame:
+    """Whether validation AUCs after a part of the epochs tell the order on test scans: differences from each reference.
+
+    Experiments that share their first epochs, as one with ITW and one without, cannot be told apart by them.
+
+    Args:
+        history: experiment, seed, epoch, split, auc of the central task; may have no rows.
+    Returns:
+        reference, share (of the epochs), epoch (the last one looked at, from 1), n_pairs (other experiments), rank
+        correlation of early and final mean differences over seeds, and same_sign, the share of equal signs.
+    """
+    validation = history[history["split"] == "validation"]
+    curves = validation.pivot_table(index="experiment", columns="epoch", values="auc")
+    final, rows = learnt.groupby("experiment")["auc"].mean(), []
+    for reference, share in product([name for name in references if name in curves.index], EARLY):
+        epoch = max(int(share * curves.shape[1]) - 1, 0)
+        pairs = pd.DataFrame({"early": curves.iloc[:, epoch], "final": final})
+        pairs = (pairs - pairs.loc[reference]).drop(reference).dropna()
+        if len(pairs) > 2:
+            agree = float((np.sign(pairs["early"]) == np.sign(pairs["final"])).mean())
+            correlation = float(pairs["early"].corr(pairs["final"], method="spearman"))
+            rows.append((reference, share, epoch + 1, len(pairs), correlation, agree))
+    return pd.DataFrame(rows, columns=["reference", "share", "epoch", "n_pairs", "correlation", "same_sign"])
 
 
 def ceiling_table(predictions: pd.DataFrame, readings: pd.DataFrame) -> pd.DataFrame:

@@ -5,7 +5,8 @@ Sources: Yang et al. 2020, Table 2 and abstract, arXiv 1912.07167 (the published
 
 import pandas as pd
 
-from lungmtl.experiments import base_of, in_order, task_label
+from lungmtl.experiments import base_of, in_order
+from lungmtl.words import interval_names, seeds_of, task_label
 
 PUBLISHED = (  # the paper's test AUCs of lung cancer; it does not say which row of Table 2 the last two belong to
     ("single task", 0.8080, ("STL",)),
@@ -66,14 +67,9 @@ def published_table(aucs: pd.DataFrame, *, task: str) -> pd.DataFrame:
 
 
 def format_table(aucs: pd.DataFrame) -> str:
-    """The table of AUCs as text: a row per experiment, a column per task, mean [low, high].
-
-    Args:
-        aucs: As `auc_table` returns it, or its csv.
-    """
-    wide = aucs.assign(cell=_cells(aucs)).pivot_table(
-        index="experiment", columns="task", values="cell", aggfunc="first"
-    )
+    """The table of AUCs as text: a row per experiment, a column per task, mean [low, high]."""
+    cells = aucs.assign(cell=_cells(aucs))
+    wide = cells.pivot_table(index="experiment", columns="task", values="cell", aggfunc="first")
     wide = wide.loc[in_order(aucs["experiment"]), list(dict.fromkeys(aucs["task"]))].fillna("")
     wide.columns = wide.columns.map(task_label)
     return f"{wide.reset_index().to_string(index=False)}\n{_notes(aucs)}"
@@ -96,26 +92,20 @@ def result_table(aucs: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFrame:
     central = aucs[aucs["task"] == aucs["task"].iloc[0]]
     table = pd.DataFrame({"experiment": central["experiment"], "test AUC": _cells(central, decimals=3)})
     for reference, rows in comparisons.dropna(subset="difference").groupby("reference", sort=False):
-        for column, texts in ((f"minus {reference}", _differences(rows)), (f"against {reference}", rows["verdict"])):
-            table[column] = table["experiment"].map(dict(zip(rows["experiment"], texts, strict=True))).fillna("")
+        texts = [f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}]" for row in rows.itertuples()]
+        rows = rows.assign(**{f"minus {reference}": texts, f"against {reference}": rows["verdict"]})
+        table = table.join(rows.set_index("experiment").iloc[:, -2:], on="experiment").fillna("")
     return table
 
 
 def _notes(aucs: pd.DataFrame) -> str:
     """Name of the interval, number of seeds and scans, in two lines."""
-    low, high = aucs["n_seeds"].min(), aucs["n_seeds"].max()
-    seeds = f"{low} to {high} seeds" if low != high else f"{low} seed{'s' if low > 1 else ''}"
     counts = aucs.drop_duplicates("task").itertuples()
     scans = "; ".join(f"{task_label(row.task)} {row.n} ({row.positives} positive)" for row in counts)
-    return f"Test AUC [{' or '.join(sorted(set(aucs['interval'])))}], mean over {seeds}.\nScans: {scans}."
+    return f"Test AUC [{interval_names(aucs)}], mean over {seeds_of(aucs)}.\nScans: {scans}."
 
 
 def _cells(aucs: pd.DataFrame, *, decimals: int = 2) -> list[str]:
     values = zip(aucs["auc"], aucs["low"], aucs["high"], strict=True)
     cells = [[f"{value:.{decimals}f}" for value in row] for row in values]
     return ["one class only" if auc == "nan" else f"{auc} [{low}, {high}]" for auc, low, high in cells]
-
-
-def _differences(rows: pd.DataFrame) -> list[str]:
-    values = zip(rows["difference"], rows["low"], rows["high"], strict=True)
-    return [f"{value:+.3f} [{low:+.3f}, {high:+.3f}]" for value, low, high in values]

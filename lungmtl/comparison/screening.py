@@ -1,7 +1,7 @@
 """Screening: runs that cannot be compared are left out and named."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -148,13 +148,12 @@ def _shared(runs: pd.DataFrame) -> Iterator[tuple[str, pd.Series, bool]]:
     for name in [name for name in runs if name in OF_EXPERIMENT or (name.startswith("config_") and name not in own)]:
         values = runs[name].map(_as_text, na_action="ignore")
         yield f"`{name.removeprefix('config_')}`", values, name in OF_EXPERIMENT
-    settings = pd.DataFrame(list(map(_policy_texts, runs["policy_settings"])), index=runs.index)
+    texts = [
+        {f"{policy}.{name}": _as_text(value) for policy, own in of_run.items() for name, value in own.items()}
+        for of_run in runs["policy_settings"]  # e.g. `ITW.start` to `0.7`
+    ]
+    settings = pd.DataFrame(texts, index=runs.index)
     yield from ((f"`{name}`", settings[name], True) for name in settings)
-
-
-def _policy_texts(settings: Mapping[str, Mapping[str, object]]) -> dict[str, str]:
-    """Settings of every policy of a run as text, e.g. `ITW.start` to `0.7`."""
-    return {f"{policy}.{name}": _as_text(value) for policy, own in settings.items() for name, value in own.items()}
 
 
 def _as_text(value: object) -> str:
@@ -203,9 +202,8 @@ def _scan_problem(rows: pd.DataFrame, usual: pd.DataFrame, task: str) -> str:
         theirs = both[f"{name}_usual"]
         cases[f"with another {name}"] = is_common & both[name].ne(theirs) & (both[name].notna() | theirs.notna())
     scans = both["scan"] + " of " + both["split"]
-    parts = [
-        f"{sum(case)} {words}: {_listed(list(scans[case]), limit=3)}" for words, case in cases.items() if any(case)
-    ]
+    found = {words: list(scans[case]) for words, case in cases.items() if any(case)}
+    parts = [f"{len(names)} {words}: {_listed(names, limit=3)}" for words, names in found.items()]
     return f"A run must have the scans, targets and patients of most runs. Found in {task} {'; '.join(parts)}."
 
 

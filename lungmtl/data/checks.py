@@ -111,12 +111,9 @@ def check_scans(
     stamps = {scan: [*stamp(image), mask_state(masks[scan])] for scan, image in images.items()}
     rows = _kept(out, stamps)
     write(out / JOURNAL, "".join(json.dumps(row) + "\n" for row in rows.values()))
-    todo = [
-        (scan, str(image), str(thumbnail_file(out, scan)), masks[scan])
-        for scan, image in images.items()
-        if scan not in rows
-    ]
-    n_bytes = sum(stamps[scan][1] for scan, *_ in todo)
+    left = [scan for scan in images if scan not in rows]
+    todo = [(scan, str(images[scan]), str(thumbnail_file(out, scan)), masks[scan]) for scan in left]
+    n_bytes = sum(stamps[scan][1] for scan in left)
     results = run_jobs(check_file, todo, workers=min(workers, len(todo), int(n_bytes / BYTES_PER_WORKER)))
     with (
         (out / JOURNAL).open("a", encoding="utf-8") as journal,

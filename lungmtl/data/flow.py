@@ -27,7 +27,8 @@ def patient_flow(frame: pd.DataFrame, report: pd.DataFrame, *, task: str, n_sets
         add up to more than there are), and `positive`, `negative`, `unknown` scans of the task.
     """
     left = exclude_failed(frame, report)
-    by_table = frame.loc[frame["excluded"] != "", "excluded"].map(_of_table)
+    by_table = frame.loc[frame["excluded"] != "", "excluded"]
+    by_table = by_table.map(lambda reason: DOWNLOAD if reason.startswith(DOWNLOAD) else reason)  # not the files there
     failed = left.loc[(frame["excluded"] == "") & (left["excluded"] != ""), "excluded"].str.split(" Found ").str[0]
     reasons = pd.concat(["by the table: " + by_table, "in preparation: " + failed])
     reasons = reasons.where(reasons.isin(reasons.value_counts().index[:MAX_REASONS]), "other reasons")
@@ -40,10 +41,6 @@ def patient_flow(frame: pd.DataFrame, report: pd.DataFrame, *, task: str, n_sets
         own = in_training_set(used, number)
         steps += [(f"{split} of set {number}", "", own[own["split"] == split]) for split in SPLITS[:2]]
     return pd.DataFrame([_counted(*step, task) for step in steps])
-
-
-def _of_table(reason: str) -> str:
-    return DOWNLOAD if reason.startswith(DOWNLOAD) else reason  # the rest counts the files that are there
 
 
 def _counted(step: str, reason: str, rows: pd.DataFrame, task: str) -> dict[str, str | int]:

@@ -64,9 +64,8 @@ def gallery(scans: pd.DataFrame, out: str | Path, *, n_good: int, n_bad: int) ->
     bad, good = scans[~is_good].sort_values("verdict", kind="stable").head(n_bad), scans[is_good]
     good = good.iloc[np.unique(np.linspace(0, len(good) - 1, min(n_good, len(good))).round().astype(int))]
     shown = pd.concat([bad, good])
-    table = shown[["scan", "verdict"]].assign(
-        reason=shown["reason"].map(html.escape), measures=[_measures(row) for row in shown.itertuples()]
-    )
+    measures = [_measures(row) for row in shown.itertuples()]
+    table = shown[["scan", "verdict"]].assign(reason=shown["reason"].map(html.escape), measures=measures)
     table.insert(3, "coronal, axial", [_picture(thumbnail_file(out, scan)) for scan in shown["scan"]])
     with pd.option_context("display.max_colwidth", None):
         return table.to_html(escape=False, index=False, border=0)

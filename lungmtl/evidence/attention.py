@@ -69,9 +69,8 @@ def swapped_chance(attentions: Sequence[np.ndarray], targets: Sequence[np.ndarra
     target, (N,).
     """
     if len(attentions) != len(targets) or len(targets) < 2:
-        raise ValueError(
-            f"Swapping needs one map per target and two scans. Found {len(attentions)} maps, {len(targets)} targets."
-        )
+        found = f"{len(attentions)} maps, {len(targets)} targets"
+        raise ValueError(f"Swapping needs one map per target and two scans. Found {found}.")
     peaks = [np.unravel_index(np.argmax(attention), attention.shape) for attention in attentions]
     touched = [touched_cells(target, cell=cell) for target in targets]
     hits = np.array([[cells[peak] for peak in peaks] for cells in touched], dtype=np.float64)  # (N targets, N maps)

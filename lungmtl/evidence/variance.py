@@ -57,9 +57,8 @@ def variance_parts(values: np.ndarray, covariance: np.ndarray) -> VarianceParts:
     """
     n_seeds = len(values)
     if n_seeds < 2 or np.shape(covariance) != (n_seeds, n_seeds):
-        raise ValueError(
-            f"A split needs two seeds and their covariance. Found {n_seeds} and shape {np.shape(covariance)}."
-        )
+        found = f"{n_seeds} and shape {np.shape(covariance)}"
+        raise ValueError(f"A split needs two seeds and their covariance. Found {found}.")
     own = float(np.trace(covariance)) / n_seeds
     shared = (float(np.sum(covariance)) - own * n_seeds) / (n_seeds * (n_seeds - 1))
     seeds = float(np.var(values, ddof=1)) / n_seeds

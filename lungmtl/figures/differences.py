@@ -16,7 +16,8 @@ from lungmtl.figures.marks import (
     write_right,
 )
 from lungmtl.figures.style import Look, looks, new_figure, styled
-from lungmtl.figures.words import attribute_label, captioned, extremes, interval_names, scans_of, seeds_of
+from lungmtl.figures.words import attribute_label, captioned, extremes, scans_of
+from lungmtl.words import interval_names, seeds_of, shown_difference
 
 FOREST_HEADS = ("difference [interval]", "p differs", "p equivalent", "verdict")
 FOREST_COLUMNS = ((8, "left"), (172, "right"), (240, "right"), (254, "left"))  # offset in points and alignment
@@ -72,7 +73,7 @@ def _draw_forest(axis: Axes, part: pd.DataFrame, rows: pd.DataFrame, style: dict
     lines = {-0.9: FOREST_HEADS}
     for row in part.itertuples():
         ps = map(_p_text, (row.p_holm, row.equivalence_p_holm))
-        lines[row.position] = (_interval(row), *ps, row.verdict)
+        lines[row.position] = (shown_difference(row), *ps, row.verdict)
     _write_columns(axis, lines, FOREST_COLUMNS)
     name_rows([axis], dict(enumerate(experiments)), grid=True)
 
@@ -91,7 +92,7 @@ def contrasts(confirmed: pd.DataFrame, *, margin: float) -> Figure:
     figure, axes = new_figure(width_in=9.6, height_in=1.3 + 0.27 * len(rows))
     axis = axes[0, 0]
     _draw_differences(axis, rows, rows, looks(rows["experiment"]))
-    lines = {row.position: (_interval(row), _p_text(row.p_holm), row.verdict) for row in rows.itertuples()}
+    lines = {row.position: (shown_difference(row), _p_text(row.p_holm), row.verdict) for row in rows.itertuples()}
     _write_columns(axis, {-0.9: CONTRAST_HEADS} | lines, CONTRAST_COLUMNS)
     pairs = rows["experiment"] + " \N{MINUS SIGN} " + rows["reference"]
     name_rows([axis], dict(enumerate(rows["question"] + ":  " + pairs)), grid=True)
@@ -103,7 +104,7 @@ def contrasts(confirmed: pd.DataFrame, *, margin: float) -> Figure:
         "An arrow: the interval goes on.",
         alt=f"{len(rows)} differences of test AUC. "
         + "; ".join(
-            f"{pair} {_interval(row)}, {row.verdict}" for pair, row in zip(pairs, rows.itertuples(), strict=True)
+            f"{pair} {shown_difference(row)}, {row.verdict}" for pair, row in zip(pairs, rows.itertuples(), strict=True)
         )
         + ".",
     )
@@ -120,10 +121,6 @@ def _draw_differences(axis: Axes, part: pd.DataFrame, rows: pd.DataFrame, style:
     axis.axvline(0, color="0.35", linewidth=0.9)
     dots_with_intervals(axis, part, "difference", style)
     clip_intervals(axis, part, rows, "difference", style)
-
-
-def _interval(row: tuple) -> str:
-    return f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}]".replace("-", "\N{MINUS SIGN}")
 
 
 def _write_columns(axis: Axes, lines: dict[float, tuple[str, ...]], columns: tuple[tuple[int, str], ...]) -> None:
@@ -153,9 +150,8 @@ def sensitivity(comparisons: pd.DataFrame, selected: pd.DataFrame) -> Figure:
         if reference in positions:
             write_right(axis, positions[reference], "the reference", offset_pt=8, side="left", color="0.5")
         _draw_differences(axis, part, rows, style)
-        _write_columns(
-            axis, {row.position: (_interval(row), row.verdict) for row in part.itertuples()}, VARIANT_COLUMNS
-        )
+        lines = {row.position: (shown_difference(row), row.verdict) for row in part.itertuples()}
+        _write_columns(axis, lines, VARIANT_COLUMNS)
         for row in part.itertuples():
             if row.experiment in set(selected["experiment"]):
                 axis.plot(row.difference, row.position, "o", color="none", markeredgecolor="black", markersize=11)

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from lungmtl.figures.style import new_figure, styled
-from lungmtl.figures.words import captioned, seeds_of
+from lungmtl.figures.words import captioned
+from lungmtl.words import seeds_of
 
 LIMIT = 0.08  # AUC difference at the ends of the colours
 LEVEL = 0.01  # a difference gets a frame if its interval excludes 0 and its value is beyond this
@@ -67,10 +68,9 @@ def _panels(
             cells = chosen[chosen["n_steps"] == n_steps]
             draw(axis, {name: cells.pivot_table(index="relatedness", columns="n_scans", values=name).sort_index(
                 ascending=False) for name in ("difference", "low", "high")})  # fmt: skip
-            axis.set(title=f"{title}\n{n_steps:,} steps" if axis is row[0] else f"\n{n_steps:,} steps")
-            axis.set(
-                ylabel="relatedness" if axis is row[0] else "", xlabel="training scans" if row[0] is axes[-1, 0] else ""
-            )
+            axis.set(title=f"{title if axis is row[0] else ''}\n{n_steps:,} steps")
+            axis.set(ylabel="relatedness" if axis is row[0] else "")
+            axis.set(xlabel="training scans" if row[0] is axes[-1, 0] else "")
     return figure
 
 

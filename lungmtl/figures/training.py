@@ -13,7 +13,8 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, ScalarForm
 from lungmtl.experiments import in_order
 from lungmtl.figures.marks import legend, name_rows, panels
 from lungmtl.figures.style import groups_of, line_colors, looks, new_figure, styled
-from lungmtl.figures.words import captioned, extremes, seeds_of, sentence, task_label
+from lungmtl.figures.words import captioned, extremes, sentence
+from lungmtl.words import seeds_of, task_label
 
 MAX_TICKS = 16  # of the colour bar of weights; a strip with more different weights has none in its title
 BAR_IN = 7.5  # greatest height of the colour bar
@@ -136,9 +137,8 @@ def _draw_curves(axis: Axes, means: pd.Series, rows: pd.DataFrame, value: str, n
     for name, color in line_colors(names).items():
         own = rows[(rows["experiment"] == name) & (rows["split"] == "validation")]
         if len(names) <= 2:
-            axis.plot(
-                own.pivot_table(index="epoch", columns="seed", values=value), color=color, linewidth=0.6, alpha=0.5
-            )
+            of_seeds = own.pivot_table(index="epoch", columns="seed", values=value)
+            axis.plot(of_seeds, color=color, linewidth=0.6, alpha=0.5)
         for split in sorted(set(means[name].index.get_level_values("split"))):
             dashes, label = ((3.7, 1.6), "") if split == "train" else ((None, None), name)
             axis.plot(means[name, split], color=color, linewidth=1.9, dashes=dashes, label=label)

@@ -13,7 +13,8 @@ from scipy.optimize import isotonic_regression
 from lungmtl.experiments import in_order
 from lungmtl.figures.marks import name_rows, panels
 from lungmtl.figures.style import BLUE, RED, looks, new_figure, styled
-from lungmtl.figures.words import captioned, extremes, percent_text, seeds_of
+from lungmtl.figures.words import captioned, extremes, percent_text
+from lungmtl.words import seeds_of
 
 COVERAGE_BAND = (0.93, 0.97)  # chosen by us: a 95 % interval outside it would mislead
 SIZE_TICKS = (50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)

@@ -5,7 +5,7 @@ import textwrap
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lungmtl.experiments import task_label
+from lungmtl.words import seeds_of, task_label
 
 UNITS = {"mm": "mm", "hu": "HU", "kg": "kg", "cm": "cm", "years": "years"}  # last words of column names
 
@@ -31,17 +31,6 @@ def attribute_label(name: str) -> str:
     """A column's name for readers: nodule_mm -> nodule (mm); tasks as `task_label`."""
     words, _, unit = name.rpartition("_")
     return f"{words.replace('_', ' ')} ({UNITS[unit]})" if unit in UNITS and words else task_label(name)
-
-
-def seeds_of(frame: pd.DataFrame) -> str:
-    """Number of seeds, from the column n_seeds: 5 seeds, or 3 to 5 seeds."""
-    low, high = int(frame["n_seeds"].min()), int(frame["n_seeds"].max())
-    return f"{low} to {high} seeds" if low != high else f"{low} seed{'s' if low > 1 else ''}"
-
-
-def interval_names(frame: pd.DataFrame) -> str:
-    """Names in the column interval, joined by or."""
-    return " or ".join(sorted(set(frame["interval"])))
 
 
 def scans_of(frame: pd.DataFrame) -> str:

@@ -6,8 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from lungmtl.experiments import SPLITS, in_order, task_label
+from lungmtl.experiments import SPLITS, in_order
 from lungmtl.report.words import counted, recorded, render, shown
+from lungmtl.words import task_label
 
 # settings that are places and names, or that `methods.md.j2` says in its own way
 NOT_METHODS = r"study|experiment|seed|results_dir|cache_dir|cohort|allow_outside|threads|tasks|weights|phantom_\w+"

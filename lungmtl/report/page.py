@@ -23,7 +23,7 @@ from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 
 from lungmtl.experiments import run_name
-from lungmtl.files import write
+from lungmtl.files import existing, write
 from lungmtl.report.words import HASH, HEX_DIGITS
 from lungmtl.tables import csv_text
 
@@ -63,9 +63,7 @@ def write_html(
         FileNotFoundError: If there is no such notebook.
         ValueError: If something in the notebook would be loaded from outside the page.
     """
-    notebook, out, links = Path(notebook), Path(out), links or {}
-    if not notebook.is_file():
-        raise FileNotFoundError(f"A report must have its executed notebook. Found none at {notebook}.")
+    notebook, out, links = existing(notebook, "The executed notebook of a report"), Path(out), links or {}
     page = _page(notebook, out.parent, {"title": title, "links": links}, is_phantom)
     for number, table in enumerate(page.find_all("table"), start=1):
         _dress_table(page, table, links, label=f"Table {number}: {_heading_before(table)}")
@@ -121,15 +119,12 @@ def _page(notebook: Path, folder: Path, shown: dict[str, Any], is_phantom: bool)
 def _for_page(notebook: NotebookNode, is_phantom: bool) -> NotebookNode:
     """The notebook without the cells that their tags keep from the page; `notebook` is changed."""
     away = {"off-page"} if is_phantom else {"off-page", PHANTOM_TAG}
-    following = [*notebook.cells[1:], None]
-    kept = [cell for cell, after in zip(notebook.cells, following, strict=True) if _is_shown(cell, after, away)]
+    kept = []
+    for cell, after in itertools.zip_longest(notebook.cells, notebook.cells[1:], fillvalue={}):
+        tags = set(cell.metadata.get("tags", []))
+        kept += [cell] if not away & tags and ("if-shown" not in tags or after.get("outputs")) else []
     notebook.cells = kept
     return notebook
-
-
-def _is_shown(cell: NotebookNode, after: NotebookNode | None, away: set[str]) -> bool:
-    tags = cell.metadata.get("tags", [])
-    return not away & set(tags) and ("if-shown" not in tags or bool(after and after.get("outputs")))
 
 
 def _collapse(page: BeautifulSoup, mark: Tag) -> None:
@@ -162,9 +157,8 @@ def _dress_table(page: BeautifulSoup, table: Tag, links: Links, *, label: str) -
     heads = _heads(table)
     rows = [row.find_all(["th", "td"]) for row in table.select("tbody tr")]
     if not rows:
-        table.append(
-            BeautifulSoup(f"<tbody><tr><td colspan={len(heads) or 1}>no rows</td></tr></tbody>", "html.parser")
-        )
+        none = f"<tbody><tr><td colspan={len(heads) or 1}>no rows</td></tr></tbody>"
+        table.append(BeautifulSoup(none, "html.parser"))
     if not rows or not heads or table.find(rowspan=True) or any(len(row) != len(heads) for row in rows):
         return
     if not _text(heads[0]) and all(_text(row[0]).isdigit() for row in rows):  # numbers that pandas gave the rows
@@ -189,9 +183,8 @@ def _download(page: BeautifulSoup, heads: Sequence[Tag], rows: Sequence[Sequence
     text = csv_text(pd.DataFrame(texts, columns=[_text(head) for head in heads]))
     name = re.sub(r"\W+", "-", _heading_before(heads[0]).lower()).strip("-") or "table"
     address = f"data:text/csv;charset=utf-8,{quote(text)}"
-    return page.new_tag(
-        "a", attrs={"class": "csv", "href": address, "download": f"{name}.csv"}, string="CSV of this table"
-    )
+    attrs = {"class": "csv", "href": address, "download": f"{name}.csv"}
+    return page.new_tag("a", attrs=attrs, string="CSV of this table")
 
 
 def _heads(table: Tag) -> list[Tag]:

@@ -15,8 +15,9 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from lungmtl.experiments import run_name, task_label
+from lungmtl.experiments import run_name
 from lungmtl.report.words import counted, render, shown
+from lungmtl.words import task_label
 
 PLANNED = ("written", "experiments", "seeds", "references", "task", "selection", "margin", "contrasts")
 UNPLANNED = "The protocol does not name the study `{}`: nothing was fixed before its results."

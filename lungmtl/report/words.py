@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from lungmtl.experiments import task_label
-from lungmtl.words import number_of
+from lungmtl.words import number_of, task_label
 
 HASH = re.compile(r"[0-9a-f]{40,64}")
 HEX_DIGITS = 10  # of a commit or a sha256 that are shown

@@ -34,7 +34,7 @@ from lungmtl.sources.cohort_options import (
 )
 from lungmtl.sources.conversion import Geometry, convert
 from lungmtl.sources.label_tables import Wanted, check_known, columns_of, header, read_scans
-from lungmtl.sources.table import file_facts, place_in, warn_of_splits, write_cohort
+from lungmtl.sources.table import file_facts, one_per, place_in, warn_of_splits, write_cohort
 from lungmtl.words import number_of
 from lungmtl.workers import run_jobs
 
@@ -59,7 +59,8 @@ def cohort(options: argparse.Namespace) -> int:
     rows = read_scans(tables, options.metadata, wanted)
     rows = name_splits(name_patients(rows, options), options, list(tasks))
     if options.one_per:
-        rows = one_per(rows, options.one_per)
+        check_known(options.one_per, rows.columns, "The scans")
+        rows = one_per(rows, options.one_per, keep="first", reason=f"another scan of the same {options.one_per}")
     rows = find_images(rows, options.images, options.image)
     if is_bare:
         rows = convert_images(rows, options)
@@ -87,9 +88,8 @@ def name_patients(rows: pd.DataFrame, options: argparse.Namespace) -> pd.DataFra
         rows = rows.assign(patient=rows[options.patient])
     if "patient" not in rows:
         must = "`--patient COLUMN` or `--parts` with a part (?P<patient>...) must say whose scan it is"
-        raise ValueError(
-            f"{must}; where every scan is a patient's only one: `--parts '(?P<patient>.+)'`. Found neither."
-        )
+        all_own = "where every scan is a patient's only one: `--parts '(?P<patient>.+)'`"
+        raise ValueError(f"{must}; {all_own}. Found neither.")
     return rows.assign(excluded=rows["excluded"].mask(rows["patient"] == "", "no patient in the tables"))
 
 
@@ -121,19 +121,9 @@ def _with_validation(rows: pd.DataFrame, options: argparse.Namespace, central: s
         drawn = train_test_split(positive.index, test_size=share, random_state=options.seed, stratify=positive)[1]
     except ValueError as error:
         must = "`--validation-share` must leave patients of both classes in training and validation"
-        raise ValueError(
-            f"{must}. Found {share} of {len(positive)}, {int(positive.sum())} positive: {error}"
-        ) from error
+        found = f"{share} of {len(positive)}, {int(positive.sum())} positive: {error}"
+        raise ValueError(f"{must}. Found {found}") from error
     return rows.assign(split=rows["split"].mask(rows["patient"].isin(drawn), "validation"))
-
-
-def one_per(rows: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Exclude all but the first scan, by name, of every patient, part or column; a new frame."""
-    check_known(name, rows.columns, "The scans")
-    usable = rows[rows["excluded"] == ""]
-    further = usable.index[usable.duplicated(name)]
-    reason = f"another scan of the same {name}"
-    return rows.assign(excluded=rows["excluded"].mask(rows.index.isin(further), reason))
 
 
 def find_images(rows: pd.DataFrame, images: Path, pattern: str) -> pd.DataFrame:
@@ -154,7 +144,8 @@ def convert_images(rows: pd.DataFrame, options: argparse.Namespace) -> pd.DataFr
     jobs, reasons = [], {}
     for row in rows[rows["excluded"] == ""].to_dict("records"):
         try:
-            geometry = Geometry(_spacing(row, options), options.axes, _rescale(row, options), options.key)
+            rescale = tuple(_number(row, cell, "--rescale") for cell in options.rescale or ("1", "0"))
+            geometry = Geometry(_spacing(row, options), options.axes, rescale, options.key)
         except ValueError as error:
             reasons[row["scan"]] = str(error)
             continue
@@ -171,6 +162,7 @@ def facts(
 ) -> dict[str, Any]:
     """What the side file says: files, columns and choices (no paths)."""
     files = [path for _, path in tables]
+    named = {f"table {path.name}": path for path in files} | {f"metadata {p.name}": p for p in options.metadata}
     columns = {
         task: sorted({name for path in files for name in columns_of(spelled, header(path), path)})
         for task, spelled in tasks.items()
@@ -178,9 +170,7 @@ def facts(
     names = ("scan", "patient", "parts", "split", "one_per", "image", "validation_share", "blank", "keep", "seed")
     geometry = {"spacing_mm": options.spacing_mm, "axes": options.axes, "rescale": options.rescale, "key": options.key}
     return {
-        "files": file_facts(
-            {f"table {path.name}": path for path in files} | {f"metadata {p.name}": p for p in options.metadata}
-        ),
+        "files": file_facts(named),
         "splits_of_tables": {path.name: split or "drawn" for split, path in tables},
         "tasks": columns,
         "rule": "1 where one column or row of the scan is 1, 0 where all are 0, else not known",
@@ -197,11 +187,6 @@ def _spacing(row: Mapping[str, str], options: argparse.Namespace) -> tuple[float
     if not min(sizes) > 0:
         raise ValueError(f"The voxel size must be positive. Found {sizes}.")
     return tuple(sizes)
-
-
-def _rescale(row: Mapping[str, str], options: argparse.Namespace) -> tuple[float, float]:
-    slope, intercept = options.rescale or ("1", "0")
-    return _number(row, slope, "--rescale"), _number(row, intercept, "--rescale")
 
 
 def _number(row: Mapping[str, str], cell: str, option: str, *, place: int = 0) -> float:

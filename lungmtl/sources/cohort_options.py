@@ -127,9 +127,8 @@ def kept_of(texts: Sequence[str]) -> dict[str, str]:
     kept = dict(_pairs(texts, "--keep"))
     for name in kept.values():
         if name not in ATTRIBUTES:
-            raise ValueError(
-                f"`--keep` must name one of {', '.join(ATTRIBUTES)}. Found {name}.{close_to(name, ATTRIBUTES)}"
-            )
+            near = close_to(name, ATTRIBUTES)
+            raise ValueError(f"`--keep` must name one of {', '.join(ATTRIBUTES)}. Found {name}.{near}")
     return kept
 
 

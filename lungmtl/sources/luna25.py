@@ -16,8 +16,6 @@ from lungmtl.words import number_of
 
 REQUIRED = LUNA25_COLUMNS[:4]  # the patient, the series, the date, the label
 ROUNDS = {"19990102": "0", "20000102": "1", "20010102": "2"}  # NLST's study dates are codes of the screening round
-ATTRIBUTES = ("sex", "age_years", "n_nodules")
-NOT_LAST = "not the patient's last scan"
 _logger = logging.getLogger(__name__)
 
 
@@ -70,13 +68,6 @@ def find_series(listed: pd.DataFrame, series: pd.DataFrame) -> pd.DataFrame:
     excluded[rows["its_patient"].isna()] = "no series: not in the index"
     text = {name: rows[name].fillna("") for name in ("url", "folder")}
     return rows.drop(columns=["its_patient", "its_round"]).assign(**text, split="", excluded=excluded)
-
-
-def last_scans(rows: pd.DataFrame) -> pd.DataFrame:
-    """Exclude all but the last scan of every patient, a rule that does not look at the label; a new frame."""
-    usable = rows[rows["excluded"] == ""]
-    earlier = usable.index[usable.duplicated("patient", keep="last")]
-    return rows.assign(excluded=rows["excluded"].mask(rows.index.isin(earlier), NOT_LAST))
 
 
 def _check(table: Table) -> None:

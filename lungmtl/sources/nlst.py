@@ -39,7 +39,7 @@ from lungmtl.sources.nlst_series import (
     read_index,
 )
 from lungmtl.sources.nlst_tables import DIAGNOSES, REPORTED, read_abnormalities, read_participants
-from lungmtl.sources.table import file_facts, new_table, place_in, warn_of_splits, write_cohort
+from lungmtl.sources.table import file_facts, new_table, one_per, place_in, warn_of_splits, write_cohort
 
 SPLIT_FRACTIONS = (0.7434, 0.0818, 0.1748)  # the paper's 2,517 / 277 / 592 of 3,386 patients
 COLLECTION = "NLST, images CC BY 4.0, doi 10.7937/TCIA.HMQ8-J677"
@@ -91,7 +91,7 @@ def nlst(options: argparse.Namespace) -> int:
         rows = assign_splits(rows, fractions=SPLIT_FRACTIONS, seed=options.seed, stratify=CENTRAL_TASK)
         warn_of_splits(rows, [task for task in tasks if rows[task].notna().any()])
     rows = locate(name_scans(rows), images, root=root)
-    columns = [*SERIES_COLUMNS, *(name for name in luna25.ATTRIBUTES if name in rows)]
+    columns = [*SERIES_COLUMNS, *(name for name in ("sex", "age_years", "n_nodules") if name in rows)]
     rows = rows.assign(n_slices=rows["n_slices"].astype("Int64"))
     write_cohort(rows, options.out, tasks=tasks, columns=columns, facts=facts(vars(options)) | how)
     if options.manifest:
@@ -144,7 +144,7 @@ def _from_luna25(options: argparse.Namespace) -> tuple[pd.DataFrame, list[str], 
     listed = luna25.read_luna25(options.labels[1])
     rows = luna25.find_series(listed, read_index(options.index or None))
     if options.one_per_patient:
-        rows = luna25.last_scans(rows)
+        rows = one_per(rows, "patient", keep="last", reason="not the patient's last scan")  # whatever its label
     people = read_participants(options.participants) if options.participants else None
     if options.abnormalities:
         rows = rows.join(findings(rows, read_abnormalities(options.abnormalities), people, codes=codes))
@@ -226,15 +226,10 @@ def facts(options: Mapping[str, Any]) -> dict[str, Any]:
     labels = Path(options["labels"][1]) if options["labels"] else None
     files = {"labels": labels, **{name: options[name] for name in ("participants", "abnormalities")}}
     index = options["index"] or "" if labels else options["index"]
+    source = "headers of the images" if index is None else Path(index).name
     return {
         "collection": COLLECTION,
         "options": {name: options[name] for name in (LUNA25_OPTIONS if labels else OPTIONS)},
         "files": file_facts(files),
-        "series": _series_source(index),
+        "series": source or f"idc-index-data {importlib.metadata.version('idc-index-data')}",
     }
-
-
-def _series_source(index: str | None) -> str:
-    if index is None:
-        return "headers of the images"
-    return Path(index).name if index else f"idc-index-data {importlib.metadata.version('idc-index-data')}"

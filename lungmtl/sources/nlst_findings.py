@@ -61,13 +61,8 @@ def findings(
     listed = abnormalities.rows["pid"] + "-T" + year.map("{:.0f}".format)
     wanted = scans["patient"] + "-T" + scans["round"]
     is_read = wanted.isin(listed) | wanted.isin(_read_screens(people, sorted(set(scans["round"]))))
-    unknown = pd.Series(np.nan, index=scans.index)
-    return pd.DataFrame(
-        {
-            task: unknown.mask(is_read, 0.0).mask(wanted.isin(listed[code == number]), 1.0)
-            for task, number in codes.items()
-        }
-    )
+    known = pd.Series(np.nan, index=scans.index).mask(is_read, 0.0)
+    return pd.DataFrame({task: known.mask(wanted.isin(listed[code == n]), 1.0) for task, n in codes.items()})
 
 
 def _read_screens(people: Table | None, rounds: Sequence[str]) -> set[str]:

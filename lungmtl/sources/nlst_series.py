@@ -29,14 +29,7 @@ UID = r"[\d.]{1,64}"
 OTHER = "other"  # what a header says and is not known is not said again
 FOLDER_DEPTH = 6  # below the images' folder; deeper ones are not searched
 NLST_TAGS = {"PatientID": "0010|0020", "SeriesInstanceUID": "0020|000e", "SeriesDescription": "0008|103e"}
-SERIES_COLUMNS = (
-    "series",
-    "round",
-    "kernel",
-    "thickness_mm",
-    "n_slices",
-    "manufacturer",
-)  # ride along in the cohort table
+SERIES_COLUMNS = ("series", "round", "kernel", "thickness_mm", "n_slices", "manufacturer")  # ride along in cohort.csv
 DESCRIBED = ((0, "[0-2]"), (1, "OPA"), (2, "|".join(VENDORS)), (4, KERNEL), (-5, r"\d\d?(\.\d{1,3})?"))
 _NLST_CT = "collection_id = 'nlst' and Modality = 'CT' and analysis_result_id is null"
 _logger = logging.getLogger(__name__)
@@ -165,10 +158,8 @@ def _as_in_index(images: Path, place: str, files: Sequence[str]) -> dict[str, An
         return {}
     has = header.HasMetaDataKey
     said = {name: header.GetMetaData(tag).strip() if has(tag) else "" for name, tag in NLST_TAGS.items()}
-    if not (
-        said["PatientID"].isdigit() and re.fullmatch(UID, said["SeriesInstanceUID"])
-    ):  # perhaps a name: goes nowhere
-        return {}
+    if not (said["PatientID"].isdigit() and re.fullmatch(UID, said["SeriesInstanceUID"])):
+        return {}  # perhaps a name: goes nowhere
     said["SeriesDescription"] = _known(said["SeriesDescription"].split(","))
     return {**said, "instanceCount": len(files), "series_aws_url": "", "folder": place}
 

@@ -43,6 +43,13 @@ def place_in(root: str | Path, images: str | Path) -> str:
     return place
 
 
+def one_per(rows: pd.DataFrame, name: str, *, keep: str, reason: str) -> pd.DataFrame:
+    """Exclude all but the first or the last usable scan of every value of a column; a new frame."""
+    usable = rows[rows["excluded"] == ""]
+    others = usable.index[usable.duplicated(name, keep=keep)]
+    return rows.assign(excluded=rows["excluded"].mask(rows.index.isin(others), reason))
+
+
 def write_cohort(
     rows: pd.DataFrame, path: str | Path, *, tasks: Sequence[str], columns: Sequence[str], facts: Mapping[str, Any]
 ) -> dict[str, Any]:

@@ -45,12 +45,11 @@ def collect(study_dir: str | Path) -> Collection:
     configs = [config_of(record) for record in records]
     pairs = list(zip(records, complete, strict=True))
     sets = {run_name(r["experiment"], r["seed"]): r["cohort"].get("training_set", 0) for r in records}
+    predictions = _concat(pairs, PREDICTIONS_FILE, PREDICTION_COLUMNS)
     return Collection(
         runs=pd.concat(list(map(_run_row, records, configs)), ignore_index=True),
         metrics=pd.concat([_metric_rows(record) for record in records], ignore_index=True),
-        predictions=_concat(pairs, PREDICTIONS_FILE, PREDICTION_COLUMNS).assign(
-            training_set=lambda rows: rows["run"].map(sets)
-        ),
+        predictions=predictions.assign(training_set=predictions["run"].map(sets)),
         history=_concat(pairs, HISTORY_FILE, HISTORY_COLUMNS),
         steps=_concat(pairs, STEPS_FILE, ("step", "epoch", "phase", "focus", "loss")),
         incomplete=[folder.name for folder in folders if folder not in complete],
@@ -73,15 +72,9 @@ def write_scans(study_dir: str | Path, scans: pd.DataFrame) -> Path:
 
 
 def read_scans(study_dir: str | Path, file: str = SCANS_FILE) -> pd.DataFrame:
-    """Read the attributes of a study's scans, one row per scan; without the file, no rows and only `scan`."""
+    """Read the attributes of a study's scans, or another of its tables; without the file, no rows and only `scan`."""
     path = Path(study_dir) / file
     return _read_csv(path) if path.is_file() else pd.DataFrame({"scan": pd.Series(dtype=str)})
-
-
-def read_flow(study_dir: str | Path) -> pd.DataFrame:
-    """Read the numbers of excluded and used scans and patients (`data.patient_flow`); empty without the file."""
-    path = Path(study_dir) / FLOW_FILE
-    return _read_csv(path) if path.is_file() else pd.DataFrame()
 
 
 def config_of(record: Mapping[str, Any]) -> RunConfig:
@@ -128,6 +121,5 @@ def _read_csv(path: Path) -> pd.DataFrame:
 
 def _labelled(frame: pd.DataFrame, record: dict[str, Any]) -> pd.DataFrame:
     experiment, seed = record["experiment"], record["seed"]
-    return frame.assign(run=run_name(experiment, seed), experiment=experiment, seed=seed)[
-        ["run", "experiment", "seed", *frame.columns]
-    ]
+    named = frame.assign(run=run_name(experiment, seed), experiment=experiment, seed=seed)
+    return named[["run", "experiment", "seed", *frame.columns]]

@@ -38,8 +38,8 @@ def pace(config: RunConfig, records: Sequence[dict[str, Any]]) -> Pace | None:
     """
     found, starts = [], [record["start_s"] for record in records if "start_s" in record]
     for record in records:
-        past = record["config"]
-        n_past = _n_train(record)
+        past, central = record["config"], record["cohort"]["counts"].get("train", {}).get(record["tasks"][0], {})
+        n_past = central.get("n", 0) + central.get("unknown", 0)
         if n_past and all(past.get(name, getattr(config, name)) == getattr(config, name) for name in ALIKE):
             n_scans = n_past if config.cohort else config.phantom_scans[0]
             if not config.cohort or Path(past["cohort"]).name == Path(config.cohort).name:
@@ -92,8 +92,3 @@ def _started(notebook: Path, record: dict[str, Any]) -> dict[str, float]:
         return {"start_s": max(0.0, took_s - sum(record["seconds"].values()))}
     except (OSError, ValueError, KeyError, TypeError):  # none, a damaged one, one that has not ended
         return {}
-
-
-def _n_train(record: dict[str, Any]) -> int:
-    central = record["cohort"]["counts"].get("train", {}).get(record["tasks"][0], {})
-    return central.get("n", 0) + central.get("unknown", 0)

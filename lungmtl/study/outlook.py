@@ -22,7 +22,8 @@ def draw(runs: Sequence[RunConfig], *, cores: int) -> str:
     past = past_records(first)
     times = {plan.name_of(run): pace(run, past) for run in runs if plan.name_of(run) in waiting}
     lines = [f"study {first.study}: {len(waiting)} of {number_of(len(runs), 'run')} to do, {slots} at a time"]
-    lines += [f"cohort        {_cohort(first)}", f"└─ prepare    {_preparation(first)}", "   └─ runs"]
+    prepared = f"{'done' if is_prepared(first) else 'to do'}: {' x '.join(map(str, first.shape))} voxels"
+    lines += [f"cohort        {_cohort(first)}", f"└─ prepare    {prepared}", "   └─ runs"]
     bars = _timeline(times, slots)
     width = max(len(plan.name_of(run)) for run in runs)
     for run in runs:
@@ -38,11 +39,6 @@ def _cohort(config: RunConfig) -> str:
     if plan.cohort_path(config).is_file():
         return "present"
     return "its table is missing" if config.cohort else f"to do: {len(config.phantom.splits)} phantom scans"
-
-
-def _preparation(config: RunConfig) -> str:
-    grid = " x ".join(map(str, config.shape))
-    return f"{'done' if is_prepared(config) else 'to do'}: {grid} voxels"
 
 
 def _ends(times: Mapping[str, Pace], slots: int) -> dict[str, tuple[float, float]]:

@@ -35,7 +35,7 @@ COMPARISON_TABLE = "tables/auc.csv"  # in the study's folder, written by a finis
 PLACES = ("results_dir", "cache_dir", "allow_outside")  # where files are or may be, not what they contain
 UNKEYED = (*PLACES, "checkpoint_minutes")  # settings that do not affect results: no part of a key
 SHOWN = ("lungmtl.figures",)  # used by a run's notebook for display only
-SHARED = (  # every run of a study works on the same scans, prepared in the same way
+OF_STUDY = (  # every run of a study works on the same scans, prepared in the same way
     *("study", *PLACES, "cohort", "training_sets"),
     *(field.name for field in dataclasses.fields(RunConfig) if field.name.startswith("phantom_")),
     *("label_patterns", "label_proportions", "label_seed"),
@@ -70,14 +70,7 @@ def plan_runs(
     `<base>.<change>`, and an arm, `<base>-<arm>`, inherit from their base what their own file does not set;
     `<experiment>.*` stands for the experiment and its trials in `params/trials.csv`. In a study with its own tasks, the
     project's experiments apply their central weight to the first task and their auxiliary weight to every other one.
-
-    Args:
-        params: File with the lists `experiments` and `seeds` and any fields of RunConfig.
-        seeds: Override the file's seeds.
-        places: Override the file's `PLACES`.
-    Raises:
-        ValueError: If a name or value is wrong, or two runs would not share their cohort and preparation.
-        FileNotFoundError: If a file is missing.
+    `seeds` and `places` (`PLACES`) override the file's.
     """
     path = Path(params)
     given = read_params(existing(path.resolve(), "A study's params file"))
@@ -86,7 +79,10 @@ def plan_runs(
     experiments = _checked_list(lists["experiments"], "experiments", str, path)
     seeds = _checked_list(lists["seeds"] if seeds is None else list(seeds), "seeds", int, path)
     _check_settings(settings, path)
-    firsts = [config for name in experiments for config in _configs(settings, name, path)]
+    firsts = []
+    for name in experiments:  # one that ends in `ALL_TRIALS` stands for its trials, too
+        config = experiment_config(settings, name.removesuffix(ALL_TRIALS), path)
+        firsts += trials(config) if name.endswith(ALL_TRIALS) else [config]
     _checked_list([config.experiment for config in firsts], "experiments", str, path)
     _check_shared(firsts, path)
     return [config.with_seed(seed) for seed in seeds for config in firsts]
@@ -188,9 +184,8 @@ def shared_key(config: RunConfig, *, cohort: Path) -> str:
     """
     if config.policy or len(config.tasks) == 1:
         return ""
-    return run_key(
-        dataclasses.replace(config, experiment="", itw=False, itw_factor=0, itw_restart=False), cohort=cohort
-    )
+    unfinished = {"experiment": "", "itw": False, "itw_factor": 0, "itw_restart": False}
+    return run_key(dataclasses.replace(config, **unfinished), cohort=cohort)
 
 
 def comparison_key(runs: Sequence[RunConfig]) -> str:
@@ -217,12 +212,6 @@ def _check_settings(settings: Mapping[str, Any], path: Path) -> None:
         raise ValueError(f"{error} In {path}.") from error
 
 
-def _configs(settings: Mapping[str, Any], experiment: str, path: Path) -> list[RunConfig]:
-    """Settings of an entry of `experiments`, with those of its trials if it ends in `ALL_TRIALS`."""
-    config = experiment_config(settings, experiment.removesuffix(ALL_TRIALS), path)
-    return trials(config) if experiment.endswith(ALL_TRIALS) else [config]
-
-
 def experiment_config(settings: Mapping[str, Any], experiment: str, path: Path) -> RunConfig:
     """Merge the settings of one experiment over those of a study, whose params file is at `path`."""
     file = _experiment_file(experiment, path)
@@ -234,25 +223,21 @@ def experiment_config(settings: Mapping[str, Any], experiment: str, path: Path) 
     merged = {**settings, **read_params(*files), "experiment": experiment}
     has_weights = [found for found in files if "weights" in read_params(found)]
     if "tasks" in settings and has_weights and has_weights[-1].parent in (TABLE2_PARAMS, POLICY_PARAMS):
-        _check_n_tasks(experiment, merged["weights"], settings["tasks"], path)
-        merged |= _table2_settings(merged["weights"], settings["tasks"])
+        merged |= _table2_settings(experiment, merged["weights"], list(settings["tasks"]), path)
     try:
         return RunConfig.from_mapping(merged)
     except ValueError as error:
         raise ValueError(f"{error} In {path.name} with {file.name}.") from error
 
 
-def _check_n_tasks(experiment: str, weights: Sequence[float], tasks: Sequence[str], path: Path) -> None:
+def _table2_settings(experiment: str, weights: Sequence[float], tasks: list[str], path: Path) -> dict[str, Any]:
+    """Tasks and weights of one of the project's experiments in a study with its own tasks."""
     if len(tasks) < min(len(weights), 2):
         raise ValueError(
-            f"{experiment} weighs auxiliary tasks, so `tasks` must name at least two. Found {list(tasks)} in {path}: "
+            f"{experiment} weighs auxiliary tasks, so `tasks` must name at least two. Found {tasks} in {path}: "
             "with one task, `experiments` may list only STL and your own single-task experiments."
         )
-
-
-def _table2_settings(weights: Sequence[float], tasks: Sequence[str]) -> dict[str, Any]:
-    """Tasks and weights of one of the project's experiments in a study with its own tasks."""
-    tasks = list(tasks[:1]) if len(weights) == 1 else list(tasks)
+    tasks = tasks[:1] if len(weights) == 1 else tasks
     return {"tasks": tasks, "weights": [weights[0], *[weights[-1]] * (len(tasks) - 1)]}
 
 
@@ -270,7 +255,7 @@ def _experiment_file(experiment: str, path: Path) -> Path:
 
 
 def _check_shared(runs: Sequence[RunConfig], path: Path) -> None:
-    shared = {name: [getattr(config, name) for config in runs] for name in SHARED}
+    shared = {name: [getattr(config, name) for config in runs] for name in OF_STUDY}
     for name, values in (shared | {"tasks[0]": [config.tasks[0] for config in runs]}).items():
         for config, value in zip(runs, values, strict=True):
             if value != values[0]:

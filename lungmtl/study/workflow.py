@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -107,7 +106,7 @@ def _checked_profile(profile: str) -> Path:
 
 def _n_elsewhere(profile: Path) -> int:
     """How many jobs a profile runs side by side on other machines, as on a cluster; 0 = its runs are processes here."""
-    settings: dict[str, Any] = {}
+    settings = {}
     for path in sorted(profile.glob("config*.y*ml")):
         settings |= yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     return int(settings.get("jobs", 1)) if settings.get("executor", "local") != "local" else 0
@@ -144,15 +143,10 @@ def _check(runs: Sequence[RunConfig], settings: Mapping[str, str]) -> None:
 def _command(folder: Path, settings: Mapping[str, str], cores: int, how: Sequence[str]) -> tuple[list[str], list[str]]:
     """Beginning and end of Snakemake's command line; `how` Python starts it."""
     command = [sys.executable, *how, "--snakefile", str(SNAKEFILE), "--directory", str(folder)]
-    return [*command, "--cores", str(cores)], [
-        "--config",
-        *(f"{name}={_quoted(value)}" for name, value in settings.items()),
-    ]
-
-
-def _quoted(value: Any) -> Any:
-    """A text as YAML in single quotes, in which backslashes are literal."""
-    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else value
+    # a text as YAML in single quotes, in which backslashes are literal
+    texts = {name: str(value).replace("'", "''") for name, value in settings.items()}
+    texts = {name: f"'{text}'" if isinstance(settings[name], str) else text for name, text in texts.items()}
+    return [*command, "--cores", str(cores)], ["--config", *(f"{name}={text}" for name, text in texts.items())]
 
 
 def _call(

@@ -99,12 +99,10 @@ def expected(contrasts: pd.DataFrame, place: Place, relatedness: tuple[float, fl
     for kind, experiment, reference in KINDS:
         is_pair = (contrasts["experiment"] == experiment) & (contrasts["reference"] == reference)
         part = contrasts[is_pair & (contrasts["arm"] == place.arm)]
-        if len(part) and all(
-            low <= getattr(place, name) <= high for name in SIDE_AT for low, high in [_ends(part[name])]
-        ):
-            rows.append(
-                {"kind": kind, "experiment": experiment, "reference": reference} | _over(part, place, relatedness)
-            )
+        ends = {name: _ends(part[name]) for name in SIDE_AT}
+        if len(part) and all(low <= getattr(place, name) <= high for name, (low, high) in ends.items()):
+            row = {"kind": kind, "experiment": experiment, "reference": reference}
+            rows.append(row | _over(part, place, relatedness))
     return pd.DataFrame(rows)
 
 
