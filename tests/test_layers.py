@@ -30,8 +30,8 @@ LAYERS = {
     "data": {"experiments", "files", "keys", "tables", "words", "workers"},
     "when": {"evidence", "experiments", "files", "keys", "network", "policies", "tables", "workers"},
     "sources": {"data", "experiments", "files", "tables", "words", "workers"},
-    "comparison": {"evidence", "experiments"},
-    "figures": {"experiments"},
+    "comparison": {"evidence", "experiments", "words"},
+    "figures": {"experiments", "words"},
     "report": {"experiments", "files", "tables", "words"},
     "study": {
         *("files", "keys", "experiments", "policies", "network", "data", "sources", "evidence", "comparison", "report"),
