@@ -140,7 +140,7 @@ def test_printed_table_reads_the_same_from_its_csv(tmp_path):
     text = format_table(aucs)
 
     assert text == format_table(pd.read_csv(tmp_path / "auc.csv"))
-    assert text.splitlines()[0].split() == ["experiment", "lung", "cancer", "copd"]
+    assert text.splitlines()[0].split() == ["experiment", "lung", "cancer", "COPD"]
     assert "mean over 2 seeds." in text
 
 

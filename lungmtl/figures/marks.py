@@ -22,7 +22,7 @@ def panels(
     """
     n_rows = -(-len(names) // n_columns)
     n_columns = -(-len(names) // n_rows)
-    size = {"width_in": max(0.6 + size_in[0] * n_columns, 4.5), "height_in": 0.9 + size_in[1] * n_rows}
+    size = {"width_in": max(0.6 + size_in[0] * n_columns, 4.5), "height_in": 1.0 + size_in[1] * n_rows}
     figure, axes = new_figure(**size, rows=n_rows, columns=n_columns, share="xy")
     for axis in axes.flat[len(names) :]:
         axis.remove()

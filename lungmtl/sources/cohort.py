@@ -81,7 +81,7 @@ def name_patients(rows: pd.DataFrame, options: argparse.Namespace) -> pd.DataFra
         parts = rows["scan"].str.extract(parts_of(options.parts))
         missing = parts.isna().any(axis=1)
         if missing.any():
-            found = f"{rows.loc[missing.idxmax(), 'scan']} , of {missing.sum()} that do not"
+            found = f"{rows.loc[missing.idxmax(), 'scan']}, the first of {missing.sum()} that do not"
             raise ValueError(f"`--parts` must match every scan's name, with all its parts. Found {found}.")
         rows = rows.assign(**{name: parts[name] for name in parts})
     if options.patient:
@@ -144,8 +144,9 @@ def convert_images(rows: pd.DataFrame, options: argparse.Namespace) -> pd.DataFr
     jobs, reasons = [], {}
     for row in rows[rows["excluded"] == ""].to_dict("records"):
         try:
+            spacing_mm = _spacing(row, options)
             rescale = tuple(_number(row, cell, "--rescale") for cell in options.rescale or ("1", "0"))
-            geometry = Geometry(_spacing(row, options), options.axes, rescale, options.key)
+            geometry = Geometry(spacing_mm, options.axes, rescale, options.key)
         except ValueError as error:
             reasons[row["scan"]] = str(error)
             continue

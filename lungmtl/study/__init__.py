@@ -13,10 +13,10 @@ __getattr__, __dir__, __all__ = exports(
         "outlook": ["outlook"],
         "parameters": ["check_injected"],
         "plan": ["plan"],
-        "record": ["read_record"],
+        "record": ["read_model", "read_record", "write_run"],
         "run": [
-            *("Cohort", "configure", "datasets", "evaluate", "gather", "load_run", "new_network"),
-            *("run_pilot", "train", "weighting_policy", "write_record"),
+            *("Cohort", "Evaluated", "LoadedRun", "Trained", "check_name", "configure", "datasets", "evaluate"),
+            *("gather", "load_run", "new_network", "run_pilot", "train", "weighting_policy", "write_record"),
         ],
         "runner": ["NOTE_FILE", "PAGE_FILE", "compare_runs", "execute_run", "mend"],
         "workflow": ["STARTED", "progress_bar", "run_study"],
