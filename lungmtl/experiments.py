@@ -1,4 +1,4 @@
-"""Names that rooms share: the paper's tasks and experiments in its order, variants, runs, splits.
+"""Names that every room shares: the paper's tasks and experiments in its order, variants, runs, splits.
 
 Sources: Yang et al. 2020, Table 2, arXiv 1912.07167.
 """

@@ -6,9 +6,11 @@ from typing import Any
 
 
 def exports(room: str, modules: Mapping[str, Sequence[str]]) -> tuple[Callable[[str], Any], Callable, list[str]]:
-    """`__getattr__`, `__dir__` and `__all__` of a room, of whose modules `modules` lists the public names.
+    """`__getattr__`, `__dir__` and `__all__` of a room.
 
-    The module's own name is the module itself.
+    Args:
+        room: Its dotted name.
+        modules: Module of the room to its public names; the module's own name is the module itself.
     """
     homes = {name: module for module, names in modules.items() for name in names}
 

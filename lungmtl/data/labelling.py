@@ -8,11 +8,18 @@ KINDS = ("all", "disjoint", "matched")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Labelling:
-    """Which labels the training scans keep, as `study.RunConfig` says; validation and test scans always keep theirs.
+    """Which labels the training scans keep; validation and test scans always keep theirs.
 
     A scan that keeps none stays in the batches, so that all runs have the same steps. A task that no pattern names
-    keeps all its labels. Under `matched` the scans that keep the central label under `disjoint` keep all labels, the
-    others none: as many labelled scans of the central task.
+    keeps all its labels.
+
+    Attributes:
+        labels: all = every label; disjoint = every scan keeps those of one pattern; matched = the scans that keep the
+            central label under `disjoint` keep all labels, the others none: as many labelled scans of the central task.
+        label_patterns: Tasks that a scan keeps, joined by "+"; the same for every run of a study, whatever its tasks.
+        label_proportions: Share of the scans per pattern; empty = equal shares.
+        label_seed: Seeds which scan has which pattern, and the shuffle.
+        shuffle_tasks: Tasks whose labels are exchanged at random among the training scans that have one.
     """
 
     labels: str = "all"

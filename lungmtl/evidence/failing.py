@@ -27,6 +27,7 @@ def allowing_mean(target: np.ndarray, areas: Areas, learnt: np.ndarray, *, bound
     """Mean AUC with an interval that allows for seeds which do not learn.
 
     Args:
+        target: As for `mean_auc`.
         areas: Of S runs, S at least 2.
         learnt: Whether each learnt, bool (S,).
         bound: AUC between those that learnt and those that did not; where fewer than two are on a side, their mean may

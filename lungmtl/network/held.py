@@ -17,6 +17,7 @@ class Held:
 
     Args:
         scans: Items (volume (1, Z, Y, X), target (T,), known (T,)).
+        device: Where batches are wanted.
         dtype: Of the volumes; as they come if not given.
         arranged: What is held of a volume; the volume itself if not given.
     """

@@ -48,6 +48,7 @@ class _Lanes(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, rows: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Normalise with the moments of all N*K values of a channel, variance by N*K."""
         mean, variance = torch.zeros(2, rows.shape[1])
         torch.batch_norm_update_stats(rows, mean, variance, 1.0)  # in place; the variance with N - 1
         means, variances = mean.view(-1, len(weight)), variance.view(-1, len(weight)) * (1 - 1 / len(rows))

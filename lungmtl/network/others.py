@@ -75,4 +75,5 @@ class _Logits(nn.Module):
         self.model = model
 
     def forward(self, volume: Tensor, precision: str) -> Tensor:
+        """Volumes (B, 1, Z, Y, X) to logits (B, T)."""
         return forward(self.model, volume, precision)[0]

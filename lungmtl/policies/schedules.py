@@ -124,6 +124,9 @@ class Alone(Wrapper):
     """The central task alone: the weights of `before`, those of all other tasks 0; base weights stay for a later stage.
 
     chosen by us: ITW(Alone) is the control for the warm-up of ITW.
+
+    Args:
+        before: Balanced weights, or any policy.
     """
 
     def __call__(self, step: Progress) -> Decision:

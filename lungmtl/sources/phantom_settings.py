@@ -10,10 +10,16 @@ CODE_VERSION = 1  # raise it when a change alters the voxels: old cohorts are th
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Knobs:
-    """What the patients and signs of a phantom cohort are like, as `study.RunConfig` says of phantom_<field>.
+    """What the patients and signs of a phantom cohort are like; the defaults are the phantom of the first studies.
 
-    The defaults are the phantom of the first studies. Odds ratios are crude, in the order of `TASKS`; empty leaves what
-    the exposure alone makes, 1.1 to 1.7.
+    Attributes:
+        relatedness: Share of the signs of emphysema and chronic bronchitis that is focal, in [0, 1]; see `signs`.
+        exposure_severity: Share of an ill patient's severity that the exposure sets, in [0, 1].
+        odds_ratios: Crude odds ratios of the auxiliary diagnoses with lung cancer, in the order of `TASKS`; empty
+            leaves what the exposure alone makes, 1.1 to 1.7.
+        prevalence: Of lung cancer.
+        invisible: Share of the cancers without a nodule.
+        wall_masses: Share of the other cancers whose nodule is a mass at the chest wall.
     """
 
     relatedness: float = 0.0
@@ -32,7 +38,14 @@ USUAL = Knobs()
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PhantomSettings:
-    """Which phantom cohort, one scan per patient; the same seed gives the same voxels and labels."""
+    """Which phantom cohort.
+
+    Attributes:
+        n_train, n_validation, n_test: Scans per split, one scan per patient.
+        seed: Seeds every draw; the same seed gives the same voxels and labels.
+        label_noise: Chance that an auxiliary diagnosis column is recorded wrongly.
+        knobs: What patients and signs are like.
+    """
 
     n_train: int
     n_validation: int

@@ -70,7 +70,14 @@ def plan_runs(
     `<base>.<change>`, and an arm, `<base>-<arm>`, inherit from their base what their own file does not set;
     `<experiment>.*` stands for the experiment and its trials in `params/trials.csv`. In a study with its own tasks, the
     project's experiments apply their central weight to the first task and their auxiliary weight to every other one.
-    `seeds` and `places` (`PLACES`) override the file's.
+
+    Args:
+        params: File with the lists `experiments` and `seeds` and any fields of RunConfig.
+        seeds: Override the file's seeds.
+        places: Override the file's `PLACES`.
+    Raises:
+        ValueError: If a name or value is wrong, or two runs would not share their cohort and preparation.
+        FileNotFoundError: If a file is missing.
     """
     path = Path(params)
     given = read_params(existing(path.resolve(), "A study's params file"))

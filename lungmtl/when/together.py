@@ -30,7 +30,11 @@ class Each:
     ) -> tuple[Tensor, Tensor]:
         """Weights of a step, (S, T), and which students begin a fresh optimiser, (S,).
 
-        `at` says where the training is, as `Step` has it; losses and known are (S, T), gramians (S, T, T), if needed.
+        Args:
+            at: Where the training is, as `Step` has it.
+            losses: (S, T).
+            known: Which tasks have a label in the batch, bool (S, T).
+            gramians: Products of the tasks' gradients, (S, T, T); none where no policy needs them.
         """
         products = [None] * len(losses) if gramians is None else gramians
         decisions = [
