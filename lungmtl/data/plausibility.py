@@ -25,6 +25,7 @@ CUT_CM2 = 2.0  # less at the image's border is a voxel's width
 GAS_L = 0.3  # stomach and bowel of a chest CT hold less
 DARK_L = 0.2  # of the lungs: of one pool as dark as gas, a ball of 70 mm
 AIR_OFF_HU, TISSUE_OFF_HU = 60, 50  # scanners keep air within 20 HU, contrast moves muscle by less than 30
+BIN_HU = 5  # of histograms
 FAT_HU, MUSCLE_HU, PEAK = -105, 50, 1.5  # the third: times the mean of -500 to 500 HU, so high is a peak
 SCALES = np.geomspace(0.35, 3.0, 61)  # 3.6 % apart; further off there is no air or no tissue left
 SCALED, LIKELIER = 0.1, 1.35  # a scale so far off, which fits so many times better than any shift; 2.5 where halved
@@ -227,30 +228,31 @@ def air_hu(hu: np.ndarray, lungs: np.ndarray) -> float:
 
 def tissue_off_hu(hu: np.ndarray) -> float:
     """By how much fat and muscle, the two peaks of a body, lie off; NaN where these two are not seen."""
-    width = 5
-    values = hu[(hu > -500) & (hu < 500)]
-    counts = np.bincount((values.astype(np.int32) + 500) // width, minlength=1000 // width).astype(float)
-    smooth = ndimage.gaussian_filter1d(counts / max(values.size, 1), 3)
-    off = np.arange(-250, 251, width)
-    peaks = np.stack([smooth[(tissue + 500 + off) // width] for tissue in (FAT_HU, MUSCLE_HU)])
+    density = _density(hu, -500)
+    off = np.arange(-250, 251, BIN_HU)
+    peaks = np.stack([density[(tissue + 500 + off) // BIN_HU] for tissue in (FAT_HU, MUSCLE_HU)])
     best = int(peaks.prod(axis=0).argmax())
-    return float(off[best]) if peaks[:, best].min() > PEAK / len(counts) else math.nan
+    return float(off[best]) if peaks[:, best].min() > PEAK else math.nan
+
+
+def _density(hu: np.ndarray, low_hu: int) -> np.ndarray:
+    """Smoothed share of the voxels between `low_hu` and 500 HU in every bin of them, in times an even spread."""
+    values = hu[(hu > low_hu) & (hu < 500)].astype(np.int32)
+    counts = np.bincount((values - low_hu) // BIN_HU, minlength=(500 - low_hu) // BIN_HU).astype(float)
+    return ndimage.gaussian_filter1d(counts / max(values.size, 1), 3) * len(counts)
 
 
 def hu_scale(hu: np.ndarray) -> float:
     """By which factor HU are scaled; NaN where air, fat and muscle lie where they must, or are shifted, or not seen."""
-    width = 5
-    values = hu[(hu > AIR_HU) & (hu < 500)].astype(np.int32)
-    counts = np.bincount((values - AIR_HU) // width, minlength=(500 - AIR_HU) // width).astype(float)
-    density = ndimage.gaussian_filter1d(counts / max(values.size, 1), 3) * len(counts)
+    density = _density(hu, AIR_HU)
 
     def likeness(scale: float, off: float) -> float:
         """Mean height, in times an even spread, at air, fat and muscle that are scaled or shifted so."""
         wanted = scale * np.array([-1000, FAT_HU, MUSCLE_HU]) + off
-        places = ((wanted[wanted > AIR_HU + 2 * width] - AIR_HU) // width).astype(int)  # darker air is cut off
+        places = ((wanted[wanted > AIR_HU + 2 * BIN_HU] - AIR_HU) // BIN_HU).astype(int)  # darker air is cut off
         return float(np.prod(scale * density[places]) ** (1 / len(places)))
 
-    shifted = max(likeness(1.0, off) for off in range(-250, 251, width))
+    shifted = max(likeness(1.0, off) for off in range(-250, 251, BIN_HU))
     fits = [likeness(scale, 0.0) for scale in SCALES]
     best = int(np.argmax(fits))
     is_scaled = abs(SCALES[best] - 1) > SCALED and fits[best] > max(LIKELIER * shifted, PEAK)
