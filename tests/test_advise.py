@@ -147,9 +147,9 @@ class Scans(torch.utils.data.Dataset):
 
 
 def test_the_pilot_of_scans_trains_on_them_twice_and_finds_that_equal_diagnoses_agree(monkeypatch):
-    monkeypatch.setattr("lungmtl.study.run.gather", lambda config: None)
+    monkeypatch.setattr("lungmtl.study.pilot.gather", lambda config: None)
     monkeypatch.setattr(
-        "lungmtl.study.run.datasets", lambda config, _: dict.fromkeys(["train", "validation"], Scans(config))
+        "lungmtl.study.pilot.datasets", lambda config, _: dict.fromkeys(["train", "validation"], Scans(config))
     )
     config = RunConfig(tasks=["a", "b"], weights=[1.0, 1.0], width=4, batch_size=4, shape=[16, 16, 16])
     found = run_pilot(config, n_steps=4, n_seeds=2)

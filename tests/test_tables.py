@@ -14,11 +14,11 @@ from lungmtl.comparison.differences import (
     seed_comparison_table,
     verdicts,
 )
-from lungmtl.comparison.parts import selected_table
 from lungmtl.comparison.printed import format_result, format_table, published_table, result_table, seconds_table
 from lungmtl.comparison.scans import bootstrapped, of_task
 from lungmtl.comparison.subgroups import subgroup_table
 from lungmtl.comparison.uncertainty import POWER_SIZES, power_table, variance_table
+from lungmtl.comparison.variants import selected_table
 from lungmtl.evidence.areas import auc, compare_auc, delong_covariance
 from lungmtl.evidence.decisions import holm
 from lungmtl.experiments import in_order

@@ -1,4 +1,4 @@
-"""Commands `when`, the map of when sharing helps, and `advise`, a cohort's place on it and what to expect there."""
+"""Command `advise`: a cohort's counts and labels, its place on the map of when sharing helps, what to expect there."""
 
 import argparse
 import dataclasses
@@ -9,43 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from tqdm import tqdm
 
 from lungmtl import data
 from lungmtl.commands.cohort import N_SHOWN, add_table, read_table, source
-from lungmtl.commands.options import at_least_one, n_cores
+from lungmtl.commands.options import at_least_one
 from lungmtl.files import PROJECT, write
-from lungmtl.study import RunConfig, plan, read_params, run_pilot
+from lungmtl.study import RunConfig, plan, run_pilot
 from lungmtl.tables import write_csv
-from lungmtl.when import AXES, KEPT, Place, beyond, cells_of, expected, map_tables, relatedness_of, run_map
+from lungmtl.when import AXES, KEPT, Place, beyond, expected, relatedness_of
 
 N_SEEDS = 3  # trainings of a pilot, and as many with shuffled labels
-SIDE = "side_"  # prefix of the keys of side arms in the map's params file
 MAPS = ("when", "when-rivals")  # studies whose contrasts are the map
-
-
-def add_when(parser: argparse.ArgumentParser) -> None:
-    """Options of `when`."""
-    parser.add_argument("params", type=Path, help="the map's params file, e.g. params/when.yaml")
-    parser.add_argument("--results-dir", type=Path, default=PROJECT / "results", help="folder of all studies")
-    parser.add_argument("--workers", type=int, default=n_cores(), help="worker processes, default %(default)s")
-
-
-def when(options: argparse.Namespace) -> int:
-    """Compute the missing cells of the map, then its tables."""
-    values = read_params(options.params)
-    folder = options.results_dir / values["study"]
-    experiments = {name: plan.experiment_config({}, name, options.params).weighting for name in values["experiments"]}
-    arms = {name.removeprefix(SIDE): value for name, value in values.items() if name.startswith(SIDE)}
-    cells = cells_of({name: values[name] for name in AXES}, arms)
-    cells = [dataclasses.replace(cell, early=values.get("early", 0.0)) for cell in cells]
-    place = {"n_seeds": values["n_seeds"], "folder": folder / "cells", "workers": options.workers}
-    files = list(tqdm(run_map(cells, experiments, **place), total=len(cells), unit="cell", desc=values["study"]))
-    results = pd.concat(map(pd.read_csv, sorted(files)), ignore_index=True).fillna({"arm": ""})
-    for name, table in map_tables(results).items():
-        write_csv(table, folder / "tables" / f"{name}.csv", float_format="%.6g")
-    print(f"Tables: {folder / 'tables'}")
-    return 0
 
 
 def add_advise(parser: argparse.ArgumentParser) -> None:

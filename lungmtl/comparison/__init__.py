@@ -13,13 +13,15 @@ __getattr__, __dir__, __all__ = exports(
             "verdicts",
         ],
         "learning": ["FLAT_RISE", "LEARNT_LOW", "ceiling_table", "early_table", "learning_table", "learnt_table"],
-        "parts": ["parts_table", "selected_table"],
+        "missed": ["chosen", "missed_table"],
+        "parts": ["parts_table"],
         "printed": [
             *("PUBLISHED", "PUBLISHED_N", "cost_table", "format_result", "format_table", "published_table"),
             *("result_table", "seconds_table"),
         ],
         "screening": ["missing_runs", "screen"],
-        "subgroups": ["chosen", "missed_table", "subgroup_table"],
+        "subgroups": ["subgroup_table"],
         "uncertainty": ["POWER_SIZES", "power_table", "variance_table"],
+        "variants": ["selected_table"],
     },
 )

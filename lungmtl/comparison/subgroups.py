@@ -1,8 +1,7 @@
-"""Tables of test scans: AUCs and differences in parts of them, and those that runs call wrongly."""
+"""Table of AUCs and differences in parts of the test scans."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
 from lungmtl.comparison.aucs import FEWER
@@ -87,27 +86,3 @@ def _kinds(values: pd.Series) -> pd.Series:
         return values.map(lambda value: f"{value:g}" if isinstance(value, float) else str(value))
     middle = values.median()
     return (values <= middle).map({True: f"at most {middle:.3g}", False: f"above {middle:.3g}"})
-
-
-def chosen(frame: pd.DataFrame, experiments: Collection[str], seeds: Collection[int]) -> pd.DataFrame:
-    """Rows of some experiments and seeds, of which there must be one."""
-    rows = frame[frame["experiment"].isin(experiments) & frame["seed"].isin(seeds)]
-    if rows.empty:
-        raise ValueError(f"There must be runs of what is chosen. Found none of {list(experiments)}, {list(seeds)}.")
-    return rows
-
-
-def missed_table(predictions: pd.DataFrame, *, task: str) -> pd.DataFrame:
-    """How often every labelled test scan is called wrongly, at the Youden threshold of each run's validation scans.
-
-    Returns:
-        experiment, scan, target, wrong (share of the seeds; NaN where validation scans hold one class), probability
-        (mean over seeds), n_seeds.
-    """
-    validation, parts = of_task(predictions, "validation", task), []
-    for name, scans in of_task(predictions, "test", task).items():
-        thresholds = np.array([[validation[name].of([seed]).threshold] for seed in scans.seeds])  # (S, 1)
-        wrong = np.where(np.isnan(thresholds), np.nan, (scans.probability >= thresholds) != scans.target)  # (S, N)
-        columns = {"scan": scans.scan, "target": scans.target, "wrong": wrong.mean(axis=0), "probability": scans.mean}
-        parts.append(pd.DataFrame({"experiment": name, **columns, "n_seeds": len(scans.seeds)}))
-    return pd.concat(parts, ignore_index=True)

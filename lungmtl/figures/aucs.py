@@ -1,7 +1,6 @@
-"""Figures of predictions: AUCs by task and next to the paper's, ROC curves, reliability, scans called wrongly."""
+"""Figures of predictions: AUCs by task and next to the paper's, ROC curves, reliability."""
 
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 
 from lungmtl.experiments import in_order
@@ -9,8 +8,6 @@ from lungmtl.figures.marks import CHANCE, dots_with_intervals, grouped_positions
 from lungmtl.figures.style import dashes_of, groups_of, line_colors, looks, new_figure, styled
 from lungmtl.figures.words import captioned, extremes, scans_of, sentence
 from lungmtl.words import interval_names, seeds_of, task_label
-
-N_SHOWN = 15  # scans per panel of those called wrongly
 
 
 @styled
@@ -130,37 +127,3 @@ def reliability(bins: pd.DataFrame, *, caption: str) -> Figure:
         "below it, risk is predicted too high.",
         alt=f"Observed against predicted risk; mean of predicted minus observed {extremes(gaps, 'gap', form='+.2f')}.",
     )
-
-
-@styled
-def missed_scans(missed: pd.DataFrame, *, task: str) -> Figure:
-    """Scans that are called wrongly most often, positive ones on the left, negative ones on the right.
-
-    `missed` is as `comparison.missed_table` returns it; a column nodule_mm is written next to a scan.
-    """
-    experiments = in_order(missed["experiment"])
-    figure, axes = new_figure(width_in=5.2 + 0.5 * len(experiments), height_in=1.3 + 0.22 * N_SHOWN, columns=2)
-    options = {"cmap": "Reds", "vmin": 0, "vmax": 1, "cbar": False, "linewidths": 0.5, "annot_kws": {"fontsize": 7}}
-    for axis, (target, title) in zip(axes[0], ((1, "missed"), (0, "false alarms")), strict=True):
-        rows = missed[missed["target"] == target]
-        wide = rows.pivot_table(index="scan", columns="experiment", values="wrong").reindex(columns=experiments)
-        worst = wide.mean(axis=1).rename("wrong").sort_values(ascending=False, kind="stable")
-        shares = wide.loc[worst.index[:N_SHOWN]].rename(index=_names(rows))
-        sns.heatmap(shares, annot=True, fmt=".2g", yticklabels=True, ax=axis, **options)
-        axis.set(xlabel="", ylabel="")
-        axis.tick_params(axis="x", rotation=90, length=0)
-        axis.tick_params(axis="y", rotation=0, length=0)
-        axis.set_title(f"{title}: {(worst > 0).sum()} of {len(worst)}")
-    return captioned(
-        figure,
-        f"{sentence(task)}, test scans; above: those that any run here calls wrongly, at the threshold of its own "
-        f"validation scans; below: at most {N_SHOWN}, most often wrong first. Number: share of {seeds_of(missed)} that "
-        "are wrong. No interval: these scans were picked because they are wrong.",
-    )
-
-
-def _names(rows: pd.DataFrame) -> dict[str, str]:
-    """What is written next to a scan: its name, and the size of its nodule where that is known."""
-    rows = rows.drop_duplicates("scan").set_index("scan")
-    sizes = rows["nodule_mm"].dropna() if "nodule_mm" in rows else pd.Series(dtype=float)
-    return {scan: f"{scan}, {sizes[scan]:.0f} mm" if scan in sizes else scan for scan in rows.index}

@@ -1,6 +1,6 @@
-"""Answer and conclusion: what studies and the map found, in sentences that follow from their tables."""
+"""Answer: what a study found, in sentences that follow from its tables, with its strongest limits."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -10,7 +10,6 @@ from lungmtl.words import shown_difference, task_label
 NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 NAMES = {"STL": "the single-task network (STL)", "MTL": "multi-task training with balanced weights (MTL)"}
 SIGNIFICANCE = 0.05  # of the adjusted p values
-AXES = ["relatedness", "n_scans", "n_steps"]  # of the map
 
 
 def answer(comparisons: pd.DataFrame, *, task: str) -> str:
@@ -61,7 +60,7 @@ def confirmed(contrasts: pd.DataFrame, *, budget: str) -> str:
     if rows.empty:
         return ""
     settled = rows["verdict"].map(_word) != "undecided"
-    listed = {"settled": _shown(rows[settled]), "rest": _shown(rows[~settled])}
+    listed = {"settled": shown_rows(rows[settled]), "rest": shown_rows(rows[~settled])}
     return render("confirmed.md.j2", budget=budget, n=len(rows), n_asked=len(contrasts), **listed, number=number)
 
 
@@ -92,7 +91,7 @@ def box(
         decisions="" if fixed else decisions(comparisons),
         reference=reference,
         ends=" to ".join(dict.fromkeys(ends[:1] + ends[-1:])),
-        transfer=_shown(transfer),
+        transfer=shown_rows(transfer),
         learning=learning,
         rising=int((learning["is_flat"] == "no").sum()),
         failed=learning[learning["n_learnt"] < learning["n_seeds"]],
@@ -104,42 +103,6 @@ def box(
         n_sets=n_sets,
         number=number,
     )
-
-
-def conclusion(studies: Mapping[float, Mapping[str, pd.DataFrame]], contrasts: pd.DataFrame) -> str:
-    """What was compared, to which budget, what came out, and where on the map PFLP or ITW is worth using.
-
-    Worth using: the interval lies above 0 against the single task and against the matched static weights. `studies`
-    holds the tables `confirm` and `learning` of a study by its relatedness, `contrasts` is the table of the map.
-    """
-    grid = contrasts[contrasts["arm"] == ""]
-    columns = ["experiment", "reference"]
-    low, high = (grid.pivot_table(index=AXES, columns=columns, values=end) for end in ("low", "high"))
-    pairs = {"focus": ("MTL2", "MTL.aux1"), "transfer": ("ITW2", "tuned static")}
-    cells = {}
-    for name, (experiment, rival) in pairs.items():
-        cells[name] = _at(low, (low[experiment, "STL"] > 0) & (low[experiment, rival] > 0))
-        cells[f"{name}_worse"] = _at(high, high[experiment, "STL"] < 0)
-    told = [_told(relatedness, tables) for relatedness, tables in sorted(studies.items())]
-    n_seeds = int(grid["n_seeds"].max())
-    return render("conclusion.md.j2", studies=told, n_cells=len(low), n_seeds=n_seeds, **cells, number=number)
-
-
-def _at(table: pd.DataFrame, holds: pd.Series) -> pd.DataFrame:
-    return table.index[holds].to_frame(index=False)
-
-
-def _told(relatedness: float, tables: Mapping[str, pd.DataFrame]) -> dict[str, object]:
-    rows, learning = tables["confirm"].dropna(subset="p_holm"), tables["learning"]
-    return {
-        "relatedness": relatedness,
-        "rows": _shown(rows),
-        "n": int(rows["n"].max()),
-        "n_sets": int(rows["n_seeds"].max()),
-        "n_experiments": len(learning),
-        "n_epochs": int(learning["n_epochs"].max()),
-        "rising": int((learning["is_flat"] == "no").sum()),
-    }
 
 
 def number(n: int) -> str:
@@ -157,7 +120,7 @@ def _word(verdict: str) -> str:
     return next((word for start, word in words.items() if verdict.startswith(start)), "undecided")
 
 
-def _shown(rows: pd.DataFrame) -> list[dict[str, object]]:
+def shown_rows(rows: pd.DataFrame) -> list[dict[str, object]]:
     """Rows for a template, with `shown`, a difference and its interval."""
     return [row._asdict() | {"shown": shown_difference(row)} for row in rows.itertuples(index=False)]
 

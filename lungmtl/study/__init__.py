@@ -12,11 +12,12 @@ __getattr__, __dir__, __all__ = exports(
         "machine": ["environment"],
         "outlook": ["outlook"],
         "parameters": ["check_injected"],
+        "pilot": ["run_pilot"],
         "plan": ["plan"],
         "record": ["read_model", "read_record", "write_run"],
         "run": [
             *("Cohort", "Evaluated", "LoadedRun", "Trained", "check_name", "configure", "datasets", "evaluate"),
-            *("gather", "load_run", "new_network", "run_pilot", "train", "weighting_policy", "write_record"),
+            *("gather", "load_run", "new_network", "train", "weighting_policy", "write_record"),
         ],
         "runner": ["NOTE_FILE", "PAGE_FILE", "compare_runs", "execute_run", "mend"],
         "workflow": ["STARTED", "progress_bar", "run_study"],

@@ -1,7 +1,7 @@
 """A run, from its settings to its record: cohort, preparation, policy, network, training, evaluation.
 
 `notebooks/02_experiment.ipynb` calls these in turn, one step per cell. `load_run` loads a finished run with its trained
-network; `run_pilot` trains shortly, to see how far the gradients of the tasks agree.
+network.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from lungmtl import network as networks
 from lungmtl.evidence import scores
 from lungmtl.experiments import SPLITS, run_name
 from lungmtl.files import sha256
-from lungmtl.policies import Policy, Watching, agreement, build, describe
+from lungmtl.policies import Policy, build, describe
 from lungmtl.sources import phantom
 from lungmtl.study import plan
 from lungmtl.study.collection import config_of
@@ -244,29 +244,3 @@ def _rebuilt(folder: str | Path, said: Mapping[str, Any]) -> nn.Module:
     network = networks.build_network(config["network"], tasks, width=config["width"])
     network.load_state_dict(read_model(folder))
     return network.eval()
-
-
-def run_pilot(config: RunConfig, *, n_steps: int, n_seeds: int) -> dict[str, float]:
-    """Train with balanced weights for whole epochs of at least `n_steps`, as often as there are seeds, twice.
-
-    The policy and the number of epochs of `config` do not count.
-
-    Returns:
-        `agreement` of the auxiliary gradients with the central one at the shared features, and `shuffled`, the same
-        with the auxiliary labels exchanged among the training scans.
-    """
-    torch.set_num_threads(config.threads)
-    changed = dataclasses.replace(config, shuffle_tasks=config.tasks[1:])
-    found = {"agreement": config, "shuffled": changed}
-    return {name: agreement(_watched(one, n_steps, n_seeds)) for name, one in found.items()}
-
-
-def _watched(config: RunConfig, n_steps: int, n_seeds: int) -> list[Watching]:
-    scans = datasets(config, gather(config))
-    epochs = -(-n_steps // (len(scans["train"]) // config.batch_size))
-    short = dataclasses.replace(config, epochs=epochs, selection="last")
-    policies = [Watching(config.tasks, [1.0] * len(config.tasks)) for _ in range(n_seeds)]
-    for seed, policy in enumerate(policies):
-        networks.seed_everything(seed)
-        train(dataclasses.replace(short, seed=seed), new_network(config), scans, policy)
-    return policies

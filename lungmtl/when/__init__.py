@@ -12,8 +12,8 @@ __getattr__, __dir__, __all__ = exports(
         "cells": ["AXES", "Cell", "cells_of", "run_cell", "run_map"],
         "advice": ["KEPT", "Place", "beyond", "expected", "relatedness_of"],
         "contrasts": [
-            *("contrast_table", "experiment_table", "failure_table", "foretold_table", "held_out", "map_tables"),
-            "with_tuned",
+            *("contrast_table", "experiment_table", "failure_table", "held_out", "map_tables", "with_tuned"),
         ],
+        "foretell": ["foretold_table"],
     },
 )

@@ -1,7 +1,6 @@
-"""Contrasts of the map: paired differences over seeds in every cell; what it foretells of other seeds, or of a study.
+"""Contrasts of the map: paired differences over seeds in every cell, and whether half of the seeds foretells the rest.
 
-A seed is a world of its own (teacher, training set, test set, start), so an interval over seeds covers all of these. A
-place on the map is a study's relatedness, training scans and optimiser steps.
+A seed is a world of its own (teacher, training set, test set, start), so an interval over seeds covers all of these.
 """
 
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from lungmtl.evidence import Fit, fit_mixed, rate
+from lungmtl.evidence import fit_mixed, rate
 from lungmtl.when.cells import AXES
 from lungmtl.when.early import predictor_table
 
@@ -18,6 +17,10 @@ HELD_OUT = ["n_cells", "correlation", "error", "same_sign", "n_clear"]
 CELL = ["arm", *AXES]
 MIN_ROWS = 3  # chosen by us: so many differences per term of the model, or there is no test of the map
 TUNED = "tuned static"  # per seed the static weights with the highest validation AUC, as a user would choose them
+
+
+RIVALS = ("UW", "DWA", "GradNorm", "DBMTL", "GCS", "OLAUX")
+ADDED = ("MGDA", "PCGrad", "IMTLG", "PCD")  # of a map of their own, params/when-rivals.yaml
 PAIRS = (  # of the protocol (params/when.md), the first six confirmatory
     ("MTL", "STL"),
     ("MTL2", "MTL.aux1"),
@@ -31,23 +34,18 @@ PAIRS = (  # of the protocol (params/when.md), the first six confirmatory
     ("ITW1", "STL"),
     ("ITW2", "STL"),
     ("tuned static", "STL"),
-    *((rival, "STL") for rival in ("UW", "DWA", "GradNorm", "DBMTL", "GCS", "OLAUX")),
+    *((rival, "STL") for rival in RIVALS),
     ("ITW2", "GCS"),
-    # of a map of their own, params/when-rivals.yaml
-    *((rival, reference) for reference in ("STL", "MTL") for rival in ("MGDA", "PCGrad", "IMTLG", "PCD")),
-)
-
-
-ON_MAP = {"MTL2-mean": "MTL.aux1", "STL-wave": "STL.focus", "FineTune": "ITW1.finetune"}  # names of the same policy
-FORETOLD = (
-    *("experiment", "reference", "foretold", "deviation", "foretold_higher", "difference", "found_higher", "agree"),
-    *("on_map", *AXES),
+    *((rival, reference) for reference in ("STL", "MTL") for rival in ADDED),
 )
 
 
 def map_tables(results: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Tables of a map by name, from rows of `run_cell`: `experiments`, `contrasts` (those of `PAIRS` that it has),
-    `held_out`; and `predictors` where the cells were watched.
+    """Tables of a map by name: `experiments`, `contrasts` (those of `PAIRS` that are there), `held_out`;
+    and `predictors` where the cells were watched.
+
+    Args:
+        results: Rows of `run_cell`, of many cells; "" as `arm` of the grid.
     """
     statics = [name for name in results["experiment"].unique() if name.startswith("MTL.aux")]
     results = with_tuned(results, statics) if statics else results
@@ -149,55 +147,6 @@ def _foretold(wide: pd.DataFrame, experiment: str, reference: str) -> dict[str, 
         "same_sign": float(agree[clear].mean()) if clear.any() else np.nan,
         "n_clear": int(clear.sum()),
     }
-
-
-def foretold_table(
-    found: pd.DataFrame, place: dict[str, float], experiments: pd.DataFrame, contrasts: pd.DataFrame
-) -> pd.DataFrame:
-    """Signs that the map foretells for a study, and those found.
-
-    Per contrast a mixed model as of `held_out` is fitted to the cells of the map, whose errors over seeds are known.
-
-    Args:
-        found: Contrasts of the study: experiment, reference, difference, error, freedom; n_candidates above 0 where the
-            reference was chosen among static weights, which is the map's ITW2 against its tuned static.
-        place: Of the study, a value for each of `AXES`.
-        experiments, contrasts: Tables of the map, as `map_tables` gives them.
-    Returns:
-        `FORETOLD`, a row per contrast that the map has in more cells than the model has terms: foretold logit AUC
-        difference and its deviation, the probabilities of the experiment being higher (foretold: normal; found: t),
-        `agree` yes or no for the two signs, `on_map` no where the place lies outside the cells, so that the model
-        extrapolates.
-    """
-    grid = contrasts[contrasts["arm"] == ""]
-    on_map = all(grid[name].min() <= place[name] <= grid[name].max() for name in AXES)
-    rows = []
-    for row in found.dropna(subset="difference").to_dict("records"):
-        pair = [ON_MAP.get(row[side], row[side]) for side in ("experiment", "reference")]
-        pair = ["ITW2", TUNED] if row.get("n_candidates", 0) > 0 else pair
-        cells = grid[(grid["experiment"] == pair[0]) & (grid["reference"] == pair[1])]
-        terms = terms_of(pd.concat([cells[list(AXES)], pd.DataFrame([place])], ignore_index=True))
-        if len(cells) <= terms.shape[1]:
-            continue
-        centre, deviation = _fitted(cells, terms[:-1], experiments).foretell(terms[-1])
-        higher = float(stats.norm.sf(0, centre, deviation))
-        share = float(stats.t.cdf(row["difference"] / row["error"], row["freedom"])) if row["error"] else np.nan
-        agree = "yes" if (centre > 0) == (row["difference"] > 0) else "no"
-        rows.append({name: row[name] for name in ("experiment", "reference", "difference")} | place)
-        rows[-1] |= {"foretold": centre, "deviation": deviation, "foretold_higher": higher, "found_higher": share}
-        rows[-1] |= {"agree": agree, "on_map": "yes" if on_map else "no"}
-    return pd.DataFrame(rows, columns=list(FORETOLD))
-
-
-def _fitted(cells: pd.DataFrame, terms: np.ndarray, experiments: pd.DataFrame) -> Fit:
-    """The model of one contrast over its cells."""
-    aucs = experiments[experiments["arm"] == ""].set_index([*AXES, "experiment"])["auc"]
-    a, b = (aucs.loc[list(cells[[*AXES, side]].itertuples(index=False, name=None))].to_numpy()
-            for side in ("experiment", "reference"))  # fmt: skip
-    middle = (a + b) / 2
-    quantiles = 2 * stats.t.ppf(0.975, cells["n_seeds"].to_numpy() - 1)
-    errors = (cells["high"] - cells["low"]).to_numpy() / quantiles / (middle * (1 - middle))
-    return fit_mixed(np.log(a / (1 - a)) - np.log(b / (1 - b)), terms, known=np.diag(errors**2))
 
 
 def terms_of(wide: pd.DataFrame) -> np.ndarray:
