@@ -2,6 +2,8 @@
 
 import ast
 import csv
+import dataclasses
+from typing import Any
 
 from lungmtl.files import PROJECT
 from lungmtl.policies import build, names, with_setting
@@ -27,12 +29,13 @@ def trials(config: RunConfig) -> list[RunConfig]:
     if setting == "aux" and len(config.tasks) == 1:
         return [config]
     own = config.weights[-1] if setting == "aux" else getattr(build(config.weighting), setting, None)
-    found = [config]
-    for value in (value for value in values if value != own):
-        change = {"experiment": f"{config.experiment}.{setting}{value:g}"}
-        if setting == "aux":
-            change["weights"] = [config.weights[0], *[float(value)] * (len(config.tasks) - 1)]
-        else:
-            change["policy"] = with_setting(config.weighting.spelling, setting, value)
-        found.append(RunConfig.from_mapping(config.to_dict() | change))
-    return found
+    return [config, *(_trial(config, setting, value) for value in values if value != own)]
+
+
+def _trial(config: RunConfig, setting: str, value: Any) -> RunConfig:
+    if setting == "aux":
+        change = {"weights": [config.weights[0], *[float(value)] * (len(config.tasks) - 1)]}
+    else:
+        change = {"policy": with_setting(config.weighting.spelling, setting, value)}
+    name = f"{config.experiment}.{setting}{value:g}"
+    return RunConfig.from_mapping(dataclasses.replace(config, experiment=name, **change).to_dict())

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -114,21 +115,23 @@ def _n_elsewhere(profile: Path) -> int:
 
 def _watch(runs: Sequence[RunConfig], started: str) -> Callable[[], None]:
     """A function that logs the bar if a run was completed since its last call: runs elsewhere cannot log here."""
-
-    def stamps() -> dict[str, int]:
-        paths = {plan.name_of(config): plan.run_dir(config) / plan.RECORD_FILE for config in runs}
-        return {name: path.stat().st_mtime_ns for name, path in paths.items() if path.is_file()}
-
-    before = stamps()
+    before = _completed_ns(runs)
 
     def tell() -> None:
-        now = stamps()
+        """Log what was completed since the last call."""
+        now = _completed_ns(runs)
         done = [name for name, stamp in now.items() if before.get(name) != stamp]
         before.update(now)
         if done:
             _logger.info("%s  %s done", progress_bar(runs, started), ", ".join(done))
 
     return tell
+
+
+def _completed_ns(runs: Sequence[RunConfig]) -> dict[str, int]:
+    """When every run that has a record wrote it."""
+    paths = {plan.name_of(config): plan.run_dir(config) / plan.RECORD_FILE for config in runs}
+    return {name: path.stat().st_mtime_ns for name, path in paths.items() if path.is_file()}
 
 
 def _check(runs: Sequence[RunConfig], settings: Mapping[str, str]) -> None:
@@ -143,10 +146,13 @@ def _check(runs: Sequence[RunConfig], settings: Mapping[str, str]) -> None:
 def _command(folder: Path, settings: Mapping[str, str], cores: int, how: Sequence[str]) -> tuple[list[str], list[str]]:
     """Beginning and end of Snakemake's command line; `how` Python starts it."""
     command = [sys.executable, *how, "--snakefile", str(SNAKEFILE), "--directory", str(folder)]
-    # a text as YAML in single quotes, in which backslashes are literal
-    texts = {name: str(value).replace("'", "''") for name, value in settings.items()}
-    texts = {name: f"'{text}'" if isinstance(settings[name], str) else text for name, text in texts.items()}
-    return [*command, "--cores", str(cores)], ["--config", *(f"{name}={text}" for name, text in texts.items())]
+    config = [f"{name}={_quoted(value)}" for name, value in settings.items()]
+    return [*command, "--cores", str(cores)], ["--config", *config]
+
+
+def _quoted(value: Any) -> Any:
+    """A text as YAML in single quotes, in which backslashes are literal."""
+    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else value
 
 
 def _call(
