@@ -1,5 +1,7 @@
 """Words that rooms share: tasks, counts and differences as readers see them."""
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 
@@ -8,9 +10,19 @@ def number_of(count: float, what: str) -> str:
     return f"{count:.0f} {what}" if count == 1 else f"{count:.0f} {what}s"
 
 
+def some_of(n: int, n_all: int, what: str, *, said: Callable[[int], str] = str) -> str:
+    """Some of all things, 4 of 10 runs, or all 10 runs, the one run; `said` writes a count."""
+    return f"the one {what}" if n_all == 1 else f"{'all' if n == n_all else f'{said(n)} of'} {said(n_all)} {what}s"
+
+
 def task_label(task: str) -> str:
     """A task's name for readers: lung_cancer -> lung cancer, copd -> COPD."""
     return "COPD" if task == "copd" else task.replace("_", " ")
+
+
+def p_text(p: float) -> str:
+    """A p value or a probability; blank where it is unknown."""
+    return "" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def shown_difference(row: Any) -> str:

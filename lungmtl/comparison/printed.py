@@ -67,7 +67,11 @@ def published_table(aucs: pd.DataFrame, *, task: str) -> pd.DataFrame:
 
 
 def format_table(aucs: pd.DataFrame) -> str:
-    """The table of AUCs as text: a row per experiment, a column per task, mean [low, high]."""
+    """The table of AUCs as text: a row per experiment, a column per task, mean [low, high].
+
+    Args:
+        aucs: As `auc_table` returns it, or its csv.
+    """
     cells = aucs.assign(cell=_cells(aucs))
     wide = cells.pivot_table(index="experiment", columns="task", values="cell", aggfunc="first")
     wide = wide.loc[in_order(aucs["experiment"]), list(dict.fromkeys(aucs["task"]))].fillna("")
@@ -93,8 +97,8 @@ def result_table(aucs: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame({"experiment": central["experiment"], "test AUC": _cells(central, decimals=3)})
     for reference, rows in comparisons.dropna(subset="difference").groupby("reference", sort=False):
         texts = [f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}]" for row in rows.itertuples()]
-        rows = rows.assign(**{f"minus {reference}": texts, f"against {reference}": rows["verdict"]})
-        table = table.join(rows.set_index("experiment").iloc[:, -2:], on="experiment").fillna("")
+        for column, values in ((f"minus {reference}", texts), (f"against {reference}", rows["verdict"])):
+            table[column] = table["experiment"].map(dict(zip(rows["experiment"], values, strict=True))).fillna("")
     return table
 
 

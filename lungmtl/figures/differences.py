@@ -17,7 +17,7 @@ from lungmtl.figures.marks import (
 )
 from lungmtl.figures.style import Look, looks, new_figure, styled
 from lungmtl.figures.words import attribute_label, captioned, extremes, scans_of
-from lungmtl.words import interval_names, seeds_of, shown_difference
+from lungmtl.words import interval_names, p_text, seeds_of, shown_difference
 
 FOREST_HEADS = ("difference [interval]", "p differs", "p equivalent", "verdict")
 FOREST_COLUMNS = ((8, "left"), (172, "right"), (240, "right"), (254, "left"))  # offset in points and alignment
@@ -72,7 +72,7 @@ def _draw_forest(axis: Axes, part: pd.DataFrame, rows: pd.DataFrame, style: dict
     _draw_differences(axis, part, rows, style)
     lines = {-0.9: FOREST_HEADS}
     for row in part.itertuples():
-        ps = map(_p_text, (row.p_holm, row.equivalence_p_holm))
+        ps = map(p_text, (row.p_holm, row.equivalence_p_holm))
         lines[row.position] = (shown_difference(row), *ps, row.verdict)
     _write_columns(axis, lines, FOREST_COLUMNS)
     name_rows([axis], dict(enumerate(experiments)), grid=True)
@@ -92,26 +92,21 @@ def contrasts(confirmed: pd.DataFrame, *, margin: float) -> Figure:
     figure, axes = new_figure(width_in=9.6, height_in=1.3 + 0.27 * len(rows))
     axis = axes[0, 0]
     _draw_differences(axis, rows, rows, looks(rows["experiment"]))
-    lines = {row.position: (shown_difference(row), _p_text(row.p_holm), row.verdict) for row in rows.itertuples()}
+    lines = {row.position: (shown_difference(row), p_text(row.p_holm), row.verdict) for row in rows.itertuples()}
     _write_columns(axis, {-0.9: CONTRAST_HEADS} | lines, CONTRAST_COLUMNS)
     pairs = rows["experiment"] + " \N{MINUS SIGN} " + rows["reference"]
     name_rows([axis], dict(enumerate(rows["question"] + ":  " + pairs)), grid=True)
     axis.set_xlabel("difference of test AUC")
+    said = [
+        f"{pair} {difference}, {verdict}" for pair, (difference, _, verdict) in zip(pairs, lines.values(), strict=True)
+    ]
     return captioned(
         figure,
         f"Paired by scan and seed: {scans_of(rows)}; 95 % interval. Grey band: within {margin:g} of no difference. "
         f"p of no difference after Holm over these {rows['n_family'].iloc[0]:.0f} contrasts. "
         "An arrow: the interval goes on.",
-        alt=f"{len(rows)} differences of test AUC. "
-        + "; ".join(
-            f"{pair} {shown_difference(row)}, {row.verdict}" for pair, row in zip(pairs, rows.itertuples(), strict=True)
-        )
-        + ".",
+        alt=f"{len(rows)} differences of test AUC. {'; '.join(said)}.",
     )
-
-
-def _p_text(p: float) -> str:
-    return "" if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _draw_differences(axis: Axes, part: pd.DataFrame, rows: pd.DataFrame, style: dict[str, Look]) -> None:

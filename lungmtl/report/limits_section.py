@@ -3,7 +3,7 @@
 import pandas as pd
 
 from lungmtl.report.words import ends
-from lungmtl.words import number_of
+from lungmtl.words import number_of, some_of
 
 FAILING = "do not learn"  # in the settings of the simulation of coverage where seeds fail
 SOUND = (0.93, 0.97)  # chosen by us: a nominal 95 % interval that covers less or more is warned of
@@ -21,19 +21,15 @@ def budget(learning: pd.DataFrame, *, flat_rise: float) -> str:
     if known.empty:
         return "**Not known to be flat**: there are no learning curves."
     rising, n_epochs = known[known["is_flat"] == "no"], int(known["n_epochs"].max())
+    where = f"in {some_of(len(rising) or len(known), len(known), 'experiment')}"
     if rising.empty:
-        return f"**Flat**: in {_of(len(known), len(known))} the median rises by less than {flat_rise:g} per epoch."
+        return f"**Flat**: {where} the median rises by less than {flat_rise:g} per epoch."
     most = rising.loc[rising["rise"].astype(float).idxmax()]
     return (
-        f"**Not flat**: in {_of(len(rising), len(known))} the median validation AUC still rose by {flat_rise:g} or "
-        f"more per epoch over the last quarter of {n_epochs} epochs, most in {most['experiment']} "
-        f"({most['rise']:.3f}). Differences are those of this budget."
+        f"**Not flat**: {where} the median validation AUC still rose by {flat_rise:g} or more per epoch over the last "
+        f"quarter of {n_epochs} epochs, most in {most['experiment']} ({most['rise']:.3f}). Differences are those of "
+        "this budget."
     )
-
-
-def _of(n: int, n_all: int) -> str:
-    """Some of the experiments: 4 of 10 experiments, all 10 experiments."""
-    return "the one experiment" if n_all == 1 else f"{'all' if n == n_all else f'{n} of'} {n_all} experiments"
 
 
 def failing_seeds(failures: pd.DataFrame, coverage: pd.DataFrame | None) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from lungmtl.words import number_of, task_label
+from lungmtl.words import number_of, some_of, task_label
 
 HASH = re.compile(r"[0-9a-f]{40,64}")
 HEX_DIGITS = 10  # of a commit or a sha256 that are shown
@@ -18,7 +18,13 @@ def render(template: str, **values: Any) -> str:
     """Fill in a Markdown template of this folder; a name that the template lacks is an error."""
     loader = PackageLoader("lungmtl.report", "")
     environment = Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
-    environment.filters |= {"shown": shown, "ends": ends, "label": task_label, "number_of": number_of}
+    environment.filters |= {
+        "shown": shown,
+        "ends": ends,
+        "label": task_label,
+        "number_of": number_of,
+        "some_of": some_of,
+    }
     return environment.get_template(template).render(values).strip()
 
 
