@@ -37,6 +37,7 @@ from lungmtl.network import (
 )
 from lungmtl.network.augmentation import Augmentation, columns
 from lungmtl.network.held import Held
+from lungmtl.network.training import MAX_GRADIENT_NORM
 from lungmtl.policies import POLICIES, Policy, Seen, Step, Weighting, build, gramian
 from lungmtl.study import datasets, gather, plan
 
@@ -132,7 +133,7 @@ def train_step(
     loss = (losses * losses.new_tensor(policy(step).weights)).sum()
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
-    nn.utils.clip_grad_norm_(network.parameters(), 100.0, foreach=True)
+    nn.utils.clip_grad_norm_(network.parameters(), MAX_GRADIENT_NORM, foreach=True)
     optimiser.step()
 
 
