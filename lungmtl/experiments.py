@@ -1,4 +1,4 @@
-"""Names that every room shares: the paper's tasks and experiments in its order, variants, runs, splits.
+"""What every room shares: the paper's tasks and experiments in its order, variants, runs, splits, levels.
 
 Sources: Yang et al. 2020, Table 2, arXiv 1912.07167.
 """
@@ -9,6 +9,9 @@ CENTRAL_TASK = "lung_cancer"
 TASKS = (CENTRAL_TASK, "asthma", "chronic_bronchitis", "copd", "emphysema")
 SPLITS = ("train", "validation", "test")
 TABLE2 = ("STL", "MTL", "MTL0", "MTL1", "MTL2", "MTL3", "MTL4", "ITW1", "ITW2", "ITW3")  # the paper's order
+AXES = ("relatedness", "n_scans", "n_steps")  # of the map of when sharing helps
+SIGNIFICANCE = 0.05  # of adjusted p values, two-sided for a difference
+SMALL_DIFFERENCE = 0.01  # chosen by us: of the map's AUC differences
 
 
 def run_name(experiment: str, seed: int) -> str:

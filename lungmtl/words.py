@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+OTHER = "other"  # what a header says and is not known: it is not said again, as it may be any text, a name too
+
 
 def number_of(count: float, what: str) -> str:
     """A count of things: 1 scan, 2 scans."""

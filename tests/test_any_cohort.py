@@ -15,7 +15,7 @@ from lungmtl.data.reading import read_volume
 from lungmtl.data.splits import check_splits
 from lungmtl.data.volume import Volume
 from lungmtl.sources.cohort_options import EXAMPLES
-from lungmtl.sources.conversion import AXES, Geometry, check_axes, convert
+from lungmtl.sources.conversion import AXES_HERE, Geometry, check_axes, convert
 from lungmtl.sources.label_tables import columns_of
 
 VOLUME = Volume(chest().hu, (10.0, 9.0, 8.0))  # three different sizes
@@ -430,7 +430,7 @@ def test_a_column_is_spelled_by_its_name_or_a_pattern(spelling, found):
 def test_an_array_of_any_axes_is_turned_to_head_back_left(tmp_path, axes, suffix):
     wanted = np.arange(2 * 3 * 4, dtype=np.int16).reshape(2, 3, 4)
     pairs = {"S": 0, "I": 0, "P": 1, "A": 1, "L": 2, "R": 2}
-    flips = [axis for axis in range(3) if not set(axes) & {AXES[axis]}]
+    flips = [axis for axis in range(3) if not set(axes) & {AXES_HERE[axis]}]
     array = np.flip(wanted, flips).transpose([pairs[letter] for letter in axes])
     source = tmp_path / f"a{suffix}"
     np.savez(source, ct=array) if suffix == ".npz" else sitk.WriteImage(

@@ -37,7 +37,7 @@ LAYERS = {
         *("files", "keys", "experiments", "policies", "network", "data", "sources", "evidence", "comparison", "report"),
         *("tables", "words"),
     },
-    "commands": {"comparison", "data", "files", "report", "sources", "study", "tables", "when", "words"},
+    "commands": {"comparison", "data", "experiments", "files", "report", "sources", "study", "tables", "when", "words"},
     "cli": {"study"},
     "__init__": set(),
     "__main__": {"cli"},
@@ -184,3 +184,14 @@ def test_texts_are_read_and_written_as_utf_8_whatever_the_locale(folder):
     assert texts
     unsaid = [(path.name, node.lineno) for path, node in texts if "encoding" not in {key.arg for key in node.keywords}]
     assert not unsaid
+
+
+def test_a_constant_has_one_meaning():
+    """No two modules give one name to different constants, or the same constant twice."""
+    homes: dict[str, list[str]] = {}
+    for path in FILES:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            for name in (target.id for target in targets if isinstance(target, ast.Name) and target.id.isupper()):
+                homes.setdefault(name, []).append(path.relative_to(PACKAGE).as_posix())
+    assert {name: paths for name, paths in homes.items() if len(paths) > 1} == {}

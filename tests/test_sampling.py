@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from lungmtl.network.sampling import KINDS, Natural, sampler
+from lungmtl.network.sampling import SAMPLER_CLASSES, Natural, sampler
 from lungmtl.network.settings import SAMPLERS
 from lungmtl.policies.schedules import BW, PFLP
 
@@ -63,7 +63,7 @@ def test_every_sampler_gives_as_many_full_batches_of_different_scans(name):
     for epoch in epochs(batches):
         assert len(epoch) == len(batches) == 41 // BATCH
         assert all(len(set(batch)) == BATCH for batch in epoch)
-    assert set(KINDS) == set(SAMPLERS)
+    assert set(SAMPLER_CLASSES) == set(SAMPLERS)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

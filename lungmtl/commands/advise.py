@@ -13,10 +13,11 @@ import pandas as pd
 from lungmtl import data
 from lungmtl.commands.cohort import N_SHOWN, add_table, read_table, source
 from lungmtl.commands.options import at_least_one
+from lungmtl.experiments import AXES
 from lungmtl.files import PROJECT, write
 from lungmtl.study import RunConfig, plan, run_pilot
 from lungmtl.tables import write_csv
-from lungmtl.when import AXES, KEPT, Place, beyond, expected, relatedness_of
+from lungmtl.when import KEPT, Place, beyond, expected, relatedness_of
 
 N_SEEDS = 3  # trainings of a pilot, and as many with shuffled labels
 MAPS = ("when", "when-rivals")  # studies whose contrasts are the map

@@ -9,12 +9,12 @@ import pandas as pd
 from tqdm import tqdm
 
 from lungmtl.commands.options import n_cores
+from lungmtl.experiments import AXES
 from lungmtl.files import PROJECT
 from lungmtl.study import plan, read_params
 from lungmtl.tables import write_csv
 from lungmtl.when import cells_of, map_tables, run_map
 
-AXES = ("relatedness", "n_scans", "n_steps")
 SIDE = "side_"  # prefix of the keys of side arms
 
 

@@ -20,8 +20,8 @@ CONFIRM_COLUMNS = (
 )
 AUC = ("auc", "low", "high")
 FAILURE_COLUMNS = ("experiment", "n_seeds", "n_learnt", "share", "share_low", "share_high", *AUC, *ANY)
-NAMES = ("question", "experiment", "reference")
-MIXED_COLUMNS = (*NAMES, "difference", "low", "high", "p", "set_variance", "variance")
+QUESTION_COLUMNS = ("question", "experiment", "reference")
+MIXED_COLUMNS = (*QUESTION_COLUMNS, "difference", "low", "high", "p", "set_variance", "variance")
 JOINT_COLUMNS = (*MIXED_COLUMNS[:7], "change", "change_low", "change_high", "change_p", *MIXED_COLUMNS[7:], "n_sets")
 Contrast = Sequence[str | Sequence[str]]  # question, experiment, reference; of a list validation scans choose one
 
@@ -102,7 +102,7 @@ def mixed_table(predictions: pd.DataFrame, confirmed: pd.DataFrame, *, task: str
         data sets less one; set_variance between data sets, variance of what is left but for DeLong's. No row with
         one seed.
     """
-    tested = confirmed.dropna(subset="difference")[[*NAMES]]
+    tested = confirmed.dropna(subset="difference")[[*QUESTION_COLUMNS]]
     part = _logits(predictions, tested, task)
     if part is None:
         return pd.DataFrame(columns=list(MIXED_COLUMNS))
@@ -125,7 +125,7 @@ def joint_table(studies: Sequence[tuple[pd.DataFrame, pd.DataFrame, float]], *, 
         there are data sets less one per study, not adjusted. No row with fewer than two degrees of relatedness.
     """
     there = pd.concat([confirmed["difference"] for _, confirmed, _ in studies], axis=1).notna().all(axis=1)
-    tested = [confirmed.loc[there[there].index, [*NAMES]] for _, confirmed, _ in studies]
+    tested = [confirmed.loc[there[there].index, [*QUESTION_COLUMNS]] for _, confirmed, _ in studies]
     parts = [_logits(study[0], pairs, task) for study, pairs in zip(studies, tested, strict=True)]
     levels = np.array([study[2] for study in studies])
     if len(set(levels)) < 2 or None in parts:
@@ -137,7 +137,7 @@ def joint_table(studies: Sequence[tuple[pd.DataFrame, pd.DataFrame, float]], *, 
     fit = fit_mixed(np.concatenate([part.logits for part in parts]), terms, known=known, groups=sets)
     n, freedom = there.sum(), len(set(sets)) - len(parts)
     changes = dict(zip(JOINT_COLUMNS[7:11], _with_limits(fit, range(n, 2 * n), freedom).values(), strict=True))
-    both = {name: zip(*(one[name] for one in tested), strict=True) for name in NAMES}
+    both = {name: zip(*(one[name] for one in tested), strict=True) for name in QUESTION_COLUMNS}
     named = pd.DataFrame({name: [" or ".join(dict.fromkeys(of)) for of in values] for name, values in both.items()})
     found = {**_with_limits(fit, range(n), freedom), **changes, "set_variance": fit.between, "variance": fit.rest}
     return named.assign(**found, n_sets=len(set(sets)))

@@ -8,9 +8,9 @@ from scipy.special import stdtrit
 
 from lungmtl.comparison.scans import COUNTS, Pair, Scans, bootstrapped, holm_known, of_task, pairs_of
 from lungmtl.evidence import compare_auc, difference_interval, equivalence, mcnemar_exact
+from lungmtl.experiments import SIGNIFICANCE
 
 MARGIN = 0.02  # chosen by us: an AUC difference too small to matter; the smallest that the paper's test set can resolve
-SIGNIFICANCE = 0.05  # of the adjusted p values, two-sided for a difference
 MCNEMAR = ("experiment_only_right", "reference_only_right", "mcnemar_p")
 DIFFERENCE = ("experiment", "reference", "difference", "low", "high", "p", "p_holm", "interval")
 ENSEMBLE_COLUMNS = (*DIFFERENCE, "n_family", "n_seeds", *COUNTS)

@@ -53,7 +53,7 @@ CONTRASTS = (  # part, experiment, reference; {} is any experiment, {static} its
     ("sampling", "{}-turns", "{}"),
     ("turns of scans", "MTL-focus", "MTL3"),
 )
-COLUMNS = ("part", "tells", "experiment", "reference", "difference", "low", "high", "n_agree", "interval")
+PART_COLUMNS = ("part", "tells", "experiment", "reference", "difference", "low", "high", "n_agree", "interval")
 
 
 def parts_table(predictions: pd.DataFrame, *, task: str, replicates: int, seed: int) -> pd.DataFrame:
@@ -63,8 +63,8 @@ def parts_table(predictions: pd.DataFrame, *, task: str, replicates: int, seed: 
     protocol's family.
 
     Returns:
-        `COLUMNS`, n_seeds, n, positives: a row per contrast of `CONTRASTS` whose two experiments are present. n_agree
-        counts the seeds whose difference has the sign of the mean.
+        `PART_COLUMNS`, n_seeds, n, positives: a row per contrast of `CONTRASTS` whose two experiments are present.
+        n_agree counts the seeds whose difference has the sign of the mean.
     """
     named = contrasts(predictions["experiment"].unique())
     wanted = {name for _, *pair in named for name in pair}
@@ -75,7 +75,7 @@ def parts_table(predictions: pd.DataFrame, *, task: str, replicates: int, seed: 
         if pair := pair_of(groups, experiment, reference):
             found = pair.mean_difference._asdict() | pair.a.about | {"n_agree": pair.n_agree}
             rows.append({"part": part, "tells": TELLS[part]} | pair.place | found)
-    return pd.DataFrame(rows, columns=[*COLUMNS, "n_seeds", "n", "positives"])
+    return pd.DataFrame(rows, columns=[*PART_COLUMNS, "n_seeds", "n", "positives"])
 
 
 def contrasts(experiments: Iterable[str]) -> list[tuple[str, str, str]]:

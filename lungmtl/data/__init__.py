@@ -15,7 +15,7 @@ __getattr__, __dir__, __all__ = exports(
         "grid": ["lung_grid", "middle_voxel", "to_grid"],
         "labels": ["ALL", "counts", "examples", "known_together", "odds_ratios"],
         "masks": ["NODULE_MASK", "labels_on", "own_lungs"],
-        "labelling": ["KINDS", "Labelling"],
+        "labelling": ["LABELLINGS", "Labelling"],
         "lungs": ["Lungs", "find_lungs", "lung_mask"],
         "patterns": ["labelled"],
         "preparation": ["Preparation", "prepared_folder"],

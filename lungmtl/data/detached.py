@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-HEAD_BYTES = (1 << 16, 1 << 24)  # of a text header: nearly all are shorter than the first
+TEXT_HEAD_BYTES = (1 << 16, 1 << 24)  # of a text header: nearly all are shorter than the first
 _META = re.compile(rb"(?ims)^\s*ElementDataFile\s*[=:][ \t]*([^\r\n]*)(.*)")
 _NRRD = re.compile(rb"(?ims)^data ?file\s*:[ \t]*([^\r\n]*)(.*)")
 DETACHED = {".mha": _META, ".mhd": _META, ".nrrd": _NRRD, ".nhdr": _NRRD}  # where a header names files of voxels
@@ -28,7 +28,7 @@ def detached(image: Path) -> list[Path]:
     rule = DETACHED.get(image.suffix.lower())
     if rule is None or not image.is_file():
         return []
-    for count in HEAD_BYTES:
+    for count in TEXT_HEAD_BYTES:
         head = first_bytes(image, count)
         head = re.split(rb"\r?\n\r?\n", head, maxsplit=1)[0] if rule is _NRRD else head
         if found := rule.search(head):

@@ -15,7 +15,7 @@ import numpy as np
 
 from lungmtl.data.frames import frames_of
 from lungmtl.data.headers import Header, number, numbers, read_headers, term, text, value_of
-from lungmtl.data.pixels import COMPRESSED, PLAIN, Slice, read_pixels, rescaled
+from lungmtl.data.pixels import COMPRESSED, UNCOMPRESSED, Slice, read_pixels, rescaled
 from lungmtl.data.technique import technique_of
 from lungmtl.data.volume import DIRECTION_TOLERANCE, MAX_VOXELS, Stored, refused
 from lungmtl.words import number_of
@@ -130,12 +130,12 @@ def _check_pixels(header: Header) -> None:
 
 def _check_length(header: Header, *, wanted: int) -> None:
     syntax, left = header.syntax, header.file.stat().st_size - header.pixels_at
-    if syntax not in PLAIN + COMPRESSED:  # a known one has a name
+    if syntax not in UNCOMPRESSED + COMPRESSED:  # a known one has a name
         found = "an unknown one" if syntax.name == syntax else syntax.name
         raise refused("Pixels must be plain or of a known compression", found, header.name)
     if syntax in COMPRESSED and header.n_bytes != UNDEFINED_LENGTH:
         raise refused("Compressed pixels must come in pieces", f"{header.n_bytes} bytes", header.name)
-    if syntax in PLAIN and (header.n_bytes != wanted or left < wanted):
+    if syntax in UNCOMPRESSED and (header.n_bytes != wanted or left < wanted):
         found = f"{min(left, header.n_bytes)} of {wanted} bytes"
         raise refused("Pixels must be complete and as many as Rows x Columns", found, header.name)
 

@@ -26,7 +26,7 @@ GROUPS = {  # functional group -> element of it -> the element of a slice that i
     "ContrastBolusUsageSequence": {"ContrastBolusAgentAdministered": "ContrastBolusAgent"},
 }
 OF_A_FRAME = {name for group in GROUPS.values() for name in group.values()} - {"ImageType"}
-KINDS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+GROUP_SEQUENCES = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 
 
 def frame_count(file: Path) -> int:
@@ -47,8 +47,8 @@ def frames_of(header: Header, *, is_alone: bool) -> list[Header]:
     if n_frames == 1 and text(header, "SOPClassUID") not in MULTI_FRAME:
         return [header]
     try:
-        shared, own = (list(value_of(header, kind) or []) for kind in KINDS)
-        plain = {element.keyword: element.value for element in header.values if element.keyword not in KINDS}
+        shared, own = (list(value_of(header, kind) or []) for kind in GROUP_SEQUENCES)
+        plain = {element.keyword: element.value for element in header.values if element.keyword not in GROUP_SEQUENCES}
         plain = {name: value for name, value in plain.items() if name not in OF_A_FRAME} | _values(shared)
         frames = [plain | _values([group]) for group in own]
     except Exception as error:  # as in read_header

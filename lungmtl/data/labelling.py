@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
-KINDS = ("all", "disjoint", "matched")
+LABELLINGS = ("all", "disjoint", "matched")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

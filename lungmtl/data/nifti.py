@@ -20,7 +20,7 @@ from lungmtl.data.volume import DIRECTION_TOLERANCE, refused
 
 MUST = "A scan must be NIfTI where its name says so"
 HEADER_BYTES = 540  # of the longer, second version
-BLOCK_BYTES = 1 << 20
+READ_BYTES = 1 << 20
 FLOATS = {16: "f4", 64: "f8"}  # datatype -> NumPy's name
 FORM_TOLERANCE_MM = 0.5  # chosen by us: below a voxel, above what affines of three digits leave at a corner
 
@@ -78,7 +78,7 @@ def check_voxels(path: Path, header: Nifti) -> None:
     try:
         with _opened(path) as stream:
             stream.seek(header.start)
-            while (block := stream.read(BLOCK_BYTES)) and found <= wanted:  # no end of zeros
+            while (block := stream.read(READ_BYTES)) and found <= wanted:  # no end of zeros
                 found += len(block)
                 is_finite = is_finite and _is_finite(block, header)
     except (EOFError, OSError, zlib.error) as error:

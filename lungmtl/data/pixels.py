@@ -27,7 +27,7 @@ from lungmtl.data.volume import AIR_HU, refused, to_hu
 
 DARK_HU = -500  # padding below this looks as air does
 MAX_TISSUE_HU = 3071  # the end of the 12 bit scale; more is metal on an extended scale, or no HU at all
-PLAIN = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
+UNCOMPRESSED = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
 COMPRESSED = (
     *(uid.RLELossless, uid.JPEGLossless, uid.JPEGLosslessSV1, uid.JPEGLSLossless, uid.JPEGLSNearLossless),
     *(uid.JPEG2000Lossless, uid.JPEG2000),
@@ -71,7 +71,7 @@ def read_pixels(slices: Sequence[Slice]) -> Iterator[tuple[int, np.ndarray]]:
     """Yield every slice's index and its stored values (Y, X); plain slices first."""
     packed = []
     for index, one in enumerate(slices):
-        if one.header.syntax in PLAIN:
+        if one.header.syntax in UNCOMPRESSED:
             yield index, _plain(one)
         elif one.header.syntax == uid.RLELossless:
             yield index, _unpacked(one)

@@ -8,11 +8,11 @@ import re
 
 from lungmtl.data.headers import Header, text, value_of
 from lungmtl.data.volume import Technique
+from lungmtl.words import OTHER
 
 # a family in letters and two figures (B30f, Br40d 3, FC51), a letter or two of Philips', figures alone, GE's words
 KERNEL = re.compile(r"[A-Z]{1,2}\d{2}[A-Z]?( \d)?|[A-FL]|[EUY][A-D]|\d{1,2}")
 WORDS = ("STANDARD", "SOFT", "LUNG", "BONE", "BONEPLUS", "DETAIL", "EDGE", "CHST", "CHEST", "ULTRA", "BODY", "SHARP")
-OTHER = "other"  # a kernel of another name, which is not said again: the field holds any text
 NO_CONTRAST = ("", "NO", "NONE", "N", "NO CONTRAST", "WITHOUT", "NON CONTRAST")
 
 

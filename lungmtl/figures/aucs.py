@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lungmtl.experiments import in_order
-from lungmtl.figures.marks import CHANCE, dots_with_intervals, grouped_positions, legend, marker, name_rows, panels
+from lungmtl.figures.marks import CHANCE_LINE, dots_with_intervals, grouped_positions, legend, marker, name_rows, panels
 from lungmtl.figures.style import dashes_of, groups_of, line_colors, looks, new_figure, styled
 from lungmtl.figures.words import captioned, extremes, scans_of, sentence
 from lungmtl.words import interval_names, seeds_of, task_label
@@ -25,7 +25,7 @@ def auc_by_task(aucs: pd.DataFrame) -> Figure:
         part = rows[rows["task"] == task]
         n, positives = part[["n", "positives"]].iloc[0]
         dots_with_intervals(axis, part, "auc", looks(experiments))
-        axis.axvline(0.5, **CHANCE)
+        axis.axvline(0.5, **CHANCE_LINE)
         axis.set_title(task_label(task), pad=17)
         axis.annotate(f"{positives} of {n} scans", (0, 1), (0, 5), "axes fraction", "offset points", color="0.35")
     name_rows(figure.axes, dict(enumerate(experiments)), grid=True)
@@ -49,7 +49,7 @@ def roc_curves(curves: pd.DataFrame, aucs: pd.DataFrame) -> Figure:
     groups, first = groups_of(means.columns), in_order(means.columns)[0]
     figure, axes = panels(list(groups), size_in=(3.2, 3.2), x="1 - specificity", y="sensitivity", n_columns=3)
     for title, axis in axes.items():
-        axis.plot([0, 1], [0, 1], **CHANCE)
+        axis.plot([0, 1], [0, 1], **CHANCE_LINE)
         axis.plot(means[first], color="0.5", linewidth=1.2)
         for name, color in line_colors(groups[title]).items():
             auc, low, high = of_experiment.loc[name, ["auc", "low", "high"]]
@@ -111,7 +111,7 @@ def reliability(bins: pd.DataFrame, *, caption: str) -> Figure:
     groups = groups_of(bins["experiment"])
     figure, axes = panels(list(groups), size_in=(3.2, 3.2), x="predicted", y="observed", n_columns=3)
     for title, axis in axes.items():
-        axis.plot([0, 1], [0, 1], **CHANCE)
+        axis.plot([0, 1], [0, 1], **CHANCE_LINE)
         for name, color in line_colors(groups[title]).items():
             part = bins[bins["experiment"] == name].sort_values("predicted")
             look = looks(bins["experiment"])[name]._replace(color=color)

@@ -9,13 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from lungmtl.experiments import SMALL_DIFFERENCE
 from lungmtl.figures.style import new_figure, styled
 from lungmtl.figures.words import captioned
 from lungmtl.words import seeds_of
 
 LIMIT = 0.08  # AUC difference at the ends of the colours
-LEVEL = 0.01  # a difference gets a frame if its interval excludes 0 and its value is beyond this
-LINES = {-LEVEL: "dashed", 0.0: "solid", LEVEL: "dotted"}  # contours
+LINES = {-SMALL_DIFFERENCE: "dashed", 0.0: "solid", SMALL_DIFFERENCE: "dotted"}  # contours
 EDGE = 0.03  # of a panel: a contour's label nearer to the border would be cut, and its line is left without one
 FINE = 61  # points per axis on which contours are interpolated
 
@@ -35,7 +35,7 @@ def difference_maps(contrasts: pd.DataFrame, *, titles: dict[tuple[str, str], st
     return captioned(
         figure,
         f"Differences of test AUC, mean over {seeds_of(contrasts)}, each a world of its own, over 95 % t intervals. "
-        f"Bold: that excludes 0; framed: and the difference is beyond {LEVEL}. Feature phantoms, not scans.",
+        f"Bold: that excludes 0; framed: and the difference is beyond {SMALL_DIFFERENCE}. Feature phantoms, not scans.",
     )
 
 
@@ -46,8 +46,8 @@ def contour_maps(contrasts: pd.DataFrame, *, titles: dict[tuple[str, str], str])
     return captioned(
         figure,
         f"Differences of test AUC, mean over {seeds_of(contrasts)}, interpolated in relatedness and log scans. Lines: "
-        f"0 (solid), {-LEVEL} (dashed), +{LEVEL} (dotted). Dots: the cells computed; open: the 95 % t interval "
-        "includes 0. Feature phantoms, not scans.",
+        f"0 (solid), {-SMALL_DIFFERENCE} (dashed), +{SMALL_DIFFERENCE} (dotted). Dots: the cells computed; open: the "
+        "95 % t interval includes 0. Feature phantoms, not scans.",
     )
 
 
@@ -91,7 +91,7 @@ def _heat_map(axis: Axes, grid: dict[str, pd.DataFrame]) -> None:
         text.set(y=y - 0.16, fontweight="bold" if is_clear else "normal")
         axis.text(x, y + 0.24, f"[{_signed(low)}, {_signed(high)}]", ha="center", va="center", fontsize=6,
                   color=text.get_color())  # fmt: skip
-        if is_clear and abs(value) > LEVEL:
+        if is_clear and abs(value) > SMALL_DIFFERENCE:
             corner = (int(x) + 0.03, int(y) + 0.06)
             axis.add_patch(Rectangle(corner, 0.94, 0.88, fill=False, edgecolor="0.1", linewidth=1.2))
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from lungmtl.figures.style import Look, new_figure
 
-CHANCE = {"color": "0.5", "linewidth": 0.9, "linestyle": ":", "zorder": 1}
+CHANCE_LINE = {"color": "0.5", "linewidth": 0.9, "linestyle": ":", "zorder": 1}
 
 
 def panels(

@@ -10,7 +10,7 @@ from lungmtl.figures.style import new_figure, styled
 from lungmtl.figures.words import captioned, sentence
 from lungmtl.words import seeds_of
 
-N_SHOWN = 15  # scans per panel
+N_SCANS = 15  # scans per panel
 
 
 @styled
@@ -22,17 +22,17 @@ def missed_scans(missed: pd.DataFrame, *, task: str) -> Figure:
         task: The diagnosis.
     """
     experiments = in_order(missed["experiment"])
-    figure, axes = new_figure(width_in=5.2 + 0.5 * len(experiments), height_in=1.3 + 0.22 * N_SHOWN, columns=2)
+    figure, axes = new_figure(width_in=5.2 + 0.5 * len(experiments), height_in=1.3 + 0.22 * N_SCANS, columns=2)
     for axis, (target, title) in zip(axes[0], ((1, "missed"), (0, "false alarms")), strict=True):
         rows = missed[missed["target"] == target]
         wide = rows.pivot_table(index="scan", columns="experiment", values="wrong").reindex(columns=experiments)
         worst = wide.mean(axis=1).rename("wrong").sort_values(ascending=False, kind="stable")
-        _draw_shares(axis, wide.loc[worst.index[:N_SHOWN]], _names(rows))
+        _draw_shares(axis, wide.loc[worst.index[:N_SCANS]], _names(rows))
         axis.set_title(f"{title}: {(worst > 0).sum()} of {len(worst)}")
     return captioned(
         figure,
         f"{sentence(task)}, test scans; above: those that any run here calls wrongly, at the threshold of its own "
-        f"validation scans; below: at most {N_SHOWN}, most often wrong first. Number: share of {seeds_of(missed)} that "
+        f"validation scans; below: at most {N_SCANS}, most often wrong first. Number: share of {seeds_of(missed)} that "
         "are wrong. No interval: these scans were picked because they are wrong.",
     )
 

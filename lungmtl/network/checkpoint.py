@@ -27,8 +27,8 @@ from lungmtl.policies import Policy
 GENERATIONS = 2
 HASH_LENGTH = 16
 HELD = ("model", "optimiser", "schedule", "policy", "sampler")  # have a state_dict of their own
-SHARED = ("model", "optimiser", "schedule", "sampler")  # between runs, whose policies have no state until then
-PLAIN = ("steps", "history", "kept", "best_score", "epoch", "seen", "seconds", "n_scheduled")
+SHARED_PARTS = ("model", "optimiser", "schedule", "sampler")  # between runs, whose policies have no state until then
+PLAIN_FIELDS = ("steps", "history", "kept", "best_score", "epoch", "seen", "seconds", "n_scheduled")
 _logger = logging.getLogger(__name__)
 
 
@@ -77,7 +77,7 @@ class State:
         """The full state as plain values and tensors."""
         held = {name: getattr(self, name).state_dict() for name in HELD}
         drawn = {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
-        return held | drawn | {name: getattr(self, name) for name in PLAIN}
+        return held | drawn | {name: getattr(self, name) for name in PLAIN_FIELDS}
 
     def load_state_dict(self, state: Mapping[str, Any], *, names: Sequence[str] = HELD) -> None:
         """Restore what `state_dict` returned; of the `HELD` objects only those in `names`."""
@@ -88,7 +88,7 @@ class State:
             for name, value in moments.items():
                 if value.shape == parameter.shape:
                     moments[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-        for name in PLAIN:
+        for name in PLAIN_FIELDS:
             setattr(self, name, state[name])
         torch.set_rng_state(state["torch"])
         for device, drawn in zip(range(torch.cuda.device_count()), state["cuda"], strict=False):
@@ -135,7 +135,7 @@ class Checkpoints:
         for path in (*reversed(own), *_files(self.shared)):
             if path.name.split(".")[-2] == sha256(path)[:HASH_LENGTH]:
                 found = unpacked(path)
-                state.load_state_dict(found["training"], names=HELD if path in own else SHARED)
+                state.load_state_dict(found["training"], names=HELD if path in own else SHARED_PARTS)
                 self.carried.update(found["carried"])
                 return True
             _logger.warning("A checkpoint is damaged: the previous one is used. Found %s.", path.name)

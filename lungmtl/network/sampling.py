@@ -2,7 +2,7 @@
 
 A policy weights losses, which has no effect on a task without a label in the batch. Where every scan is labelled for
 few tasks, batches can be drawn by label instead; a scan may then occur twice in an epoch, and another one not at all.
-To add a sampler write its class here, its line in `KINDS` and its name in `SAMPLERS` (settings.py).
+To add a sampler write its class here, its line in `SAMPLER_CLASSES` and its name in `SAMPLERS` (settings.py).
 """
 
 import functools
@@ -157,9 +157,9 @@ class _Queue:
         return batch
 
 
-KINDS = {"natural": Natural, "each": Each, "turns": Turns, "focus": Focus}
+SAMPLER_CLASSES = {"natural": Natural, "each": Each, "turns": Turns, "focus": Focus}
 
 
 def sampler(name: str, focus: Policy | None) -> Callable[[Dataset, int, torch.Generator], Natural]:
     """The sampler of this name in a params file, still to be called with scans, batch size and generator."""
-    return functools.partial(KINDS[name], focus=focus)
+    return functools.partial(SAMPLER_CLASSES[name], focus=focus)

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from lungmtl.experiments import SIGNIFICANCE
 from lungmtl.report.words import render
 from lungmtl.words import shown_difference, task_label
 
 NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
-NAMES = {"STL": "the single-task network (STL)", "MTL": "multi-task training with balanced weights (MTL)"}
-SIGNIFICANCE = 0.05  # of the adjusted p values
+REFERENCE_NAMES = {"STL": "the single-task network (STL)", "MTL": "multi-task training with balanced weights (MTL)"}
 
 
 def answer(comparisons: pd.DataFrame, *, task: str) -> str:
@@ -31,7 +31,7 @@ def answer(comparisons: pd.DataFrame, *, task: str) -> str:
         what=task_label(task),
         rows=rows,
         counts={word: found["experiment"].tolist() for word, found in counts.items()},
-        reference=NAMES.get(rows["reference"].iloc[0], rows["reference"].iloc[0]),
+        reference=REFERENCE_NAMES.get(rows["reference"].iloc[0], rows["reference"].iloc[0]),
         is_one_seed=rows["n_seeds"].max() == 1,
         number=number,
         listed=_listed,

@@ -4,10 +4,9 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from lungmtl.experiments import AXES
 from lungmtl.report.answer_section import number, shown_rows
 from lungmtl.report.words import render
-
-AXES = ["relatedness", "n_scans", "n_steps"]
 
 
 def conclusion(studies: Mapping[float, Mapping[str, pd.DataFrame]], contrasts: pd.DataFrame) -> str:
@@ -21,7 +20,7 @@ def conclusion(studies: Mapping[float, Mapping[str, pd.DataFrame]], contrasts: p
     """
     grid = contrasts[contrasts["arm"] == ""]
     low, high = (
-        grid.pivot_table(index=AXES, columns=["experiment", "reference"], values=end) for end in ("low", "high")
+        grid.pivot_table(index=list(AXES), columns=["experiment", "reference"], values=end) for end in ("low", "high")
     )
     pairs = {"focus": ("MTL2", "MTL.aux1"), "transfer": ("ITW2", "tuned static")}
     cells = {}

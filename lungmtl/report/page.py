@@ -27,7 +27,7 @@ from lungmtl.files import existing, write
 from lungmtl.report.words import HASH, HEX_DIGITS
 from lungmtl.tables import csv_text
 
-NUMBER = (
+SHOWN_NUMBER = (
     r"(<\s*)?[+\-\u2212]?(\d+(\.\d*)?|\.\d+)(e[+\-]?\d+)?(\s*%|\s*[\[(].*)?"  # for Python and for the page's JavaScript
 )
 BLANKS = ("", "nan", "none", "-", "\u2013")
@@ -103,7 +103,7 @@ def _page(notebook: Path, folder: Path, shown: dict[str, Any], is_phantom: bool)
     filters = {"link_files": partial(_link_files, folder)}
     exporter = HTMLExporter(raw_template=template, filters=filters, exclude_anchor_links=True, embed_images=True)
     cells = _for_page(nbformat.read(notebook, as_version=4), is_phantom)
-    html, _ = exporter.from_notebook_node(cells, resources=shown | {"number": NUMBER, "blanks": BLANKS})
+    html, _ = exporter.from_notebook_node(cells, resources=shown | {"number": SHOWN_NUMBER, "blanks": BLANKS})
     page = BeautifulSoup(html, "html.parser")
     for tag in page.main.find_all(["style", "script"]):
         tag.decompose()
@@ -203,7 +203,7 @@ def _heads(table: Tag) -> list[Tag]:
 def _dress_column(column: Sequence[Tag]) -> None:
     """Mark a column of numbers, long texts and hashes; the first cell is the head."""
     said = [text for text in map(_text, column[1:]) if text.lower() not in BLANKS]
-    is_number = bool(said) and all(re.fullmatch(NUMBER, text, re.IGNORECASE) for text in said)
+    is_number = bool(said) and all(re.fullmatch(SHOWN_NUMBER, text, re.IGNORECASE) for text in said)
     look = "number" if is_number else "long" if any(len(text) > LONG_CELL for text in said) else ""
     for cell in column:
         text = _text(cell)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lungmtl.data import ATTRIBUTES
 from lungmtl.experiments import SPLITS
-from lungmtl.sources.conversion import AXES, NUMPY_SUFFIX, check_axes
+from lungmtl.sources.conversion import AXES_HERE, NUMPY_SUFFIX, check_axes
 from lungmtl.sources.table import close_to, new_table
 
 SPLIT_WORDS = {
@@ -68,7 +68,7 @@ def add_cohort(parser: argparse.ArgumentParser) -> None:
     add("--image", required=True, metavar="PATTERN", help="image in it: text, {scan}, {patient}, {PART}, {COLUMN}")
     size = "voxel size in mm, each a number or a column; overrides the file's geometry"
     add("--spacing-mm", nargs=3, metavar=("Z", "Y", "X"), help=size)
-    add("--axes", default=AXES, help="with it: where an array's axes run, e.g. IPL feet, back, left; %(default)s")
+    add("--axes", default=AXES_HERE, help="with it: where an array's axes run, e.g. IPL feet, back, left; %(default)s")
     add("--rescale", nargs=2, metavar=("SLOPE", "INTERCEPT"), help="to HU, each a number or a column")
     add("--key", default="ct", help="array in .npz files, %(default)s")
     many("--keep", default=[], metavar="COLUMN=NAME", help=f"for subgroups, one of {', '.join(ATTRIBUTES)}")
@@ -87,7 +87,7 @@ def needs_conversion(options: argparse.Namespace) -> bool:
     is_numpy = options.image.lower().endswith(NUMPY_SUFFIX)
     if is_numpy and not options.spacing_mm:
         raise ValueError("`--spacing-mm Z Y X` must be given for .npz volumes, as numbers or columns. Found none.")
-    if options.axes != AXES and not options.spacing_mm:
+    if options.axes != AXES_HERE and not options.spacing_mm:
         raise ValueError("`--axes` must come with `--spacing-mm`. Found it alone.")
     check_axes(options.axes)
     return bool(options.spacing_mm or options.rescale)

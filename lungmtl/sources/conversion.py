@@ -16,7 +16,7 @@ from lungmtl.data import ScanError, check_voxels, open_image, read_fields, reaso
 from lungmtl.files import replacing
 from lungmtl.words import number_of
 
-AXES = "SPL"  # where axis 0, 1 and 2 of an array run: to the head, the back, the left, as arrays do here
+AXES_HERE = "SPL"  # where axis 0, 1 and 2 of an array run: to the head, the back, the left, as arrays do here
 OPPOSITE = {"S": "I", "P": "A", "L": "R"}
 MADE_OF = "MadeOf"  # key in the header of a converted file
 NUMPY_SUFFIX = ".npz"
@@ -33,7 +33,7 @@ class Geometry(NamedTuple):
     """
 
     spacing_mm: tuple[float, float, float] | None
-    axes: str = AXES
+    axes: str = AXES_HERE
     rescale: tuple[float, float] = (1.0, 0.0)
     key: str = "ct"
 
@@ -45,7 +45,7 @@ def check_axes(axes: str) -> None:
         ValueError: If it does not.
     """
     back = {other: letter for letter, other in OPPOSITE.items()}
-    if sorted(back.get(letter, letter) for letter in axes) != sorted(AXES):
+    if sorted(back.get(letter, letter) for letter in axes) != sorted(AXES_HERE):
         must = "`--axes` must be three letters, one of S I (head, feet), one of A P (front, back), one of L R"
         raise ValueError(f"{must}. Found {axes}.")
 
@@ -114,8 +114,8 @@ def _hu(array: np.ndarray, geometry: Geometry) -> np.ndarray:
 
 def _placed(hu: np.ndarray, geometry: Geometry) -> sitk.Image:
     """Turn an array to (Z, Y, X), LPS, and give it its voxel size."""
-    order = [next(k for k, letter in enumerate(geometry.axes) if letter in (one, OPPOSITE[one])) for one in AXES]
-    flipped = [axis for axis, one in enumerate(AXES) if geometry.axes[order[axis]] != one]
+    order = [next(k for k, letter in enumerate(geometry.axes) if letter in (one, OPPOSITE[one])) for one in AXES_HERE]
+    flipped = [axis for axis, one in enumerate(AXES_HERE) if geometry.axes[order[axis]] != one]
     image = sitk.GetImageFromArray(np.ascontiguousarray(np.flip(hu.transpose(order), flipped)))
     image.SetSpacing([float(size) for size in reversed(geometry.spacing_mm)])
     return image

@@ -15,7 +15,7 @@ from lungmtl.data import open_image
 from lungmtl.files import existing
 from lungmtl.sources.nlst_tables import check_columns, query
 from lungmtl.sources.table import close_to
-from lungmtl.words import number_of
+from lungmtl.words import OTHER, number_of
 
 # reconstructions that show soft tissue; the others sharpen edges and noise
 SOFT_KERNELS = ("STANDARD", "B30f", "B31f", "B30s", "B31s", "C", "FC01", "FC02", "FC10", "FC11", "B20f", "SOFT")
@@ -24,13 +24,12 @@ MAX_THICKNESS_MM = 3.3  # chosen by us: keeps 2.5 mm and 3.2 mm, leaves 5 mm out
 SLICES = (60, 800)  # fewer are localizers and parts, more are overlapping reconstructions
 VENDORS = {"GE": "GE", "SE": "Siemens", "PH": "Philips", "TO": "Toshiba"}  # in descriptions
 INDEX_COLUMNS = ("PatientID", "SeriesInstanceUID", "SeriesDescription", "instanceCount", "series_aws_url")
-KERNEL = r"[BHITU]\d\d[a-z]?|F[CL]\d\d|[A-E]|EC|STANDARD|SOFT|DETAIL|BONE(?:PLUS)?|LUNG|CHEST|EDGE|EXPERIMENTAL\d"
+KERNEL_WORD = r"[BHITU]\d\d[a-z]?|F[CL]\d\d|[A-E]|EC|STANDARD|SOFT|DETAIL|BONE(?:PLUS)?|LUNG|CHEST|EDGE|EXPERIMENTAL\d"
 UID = r"[\d.]{1,64}"
-OTHER = "other"  # what a header says and is not known is not said again
 FOLDER_DEPTH = 6  # below the images' folder; deeper ones are not searched
 NLST_TAGS = {"PatientID": "0010|0020", "SeriesInstanceUID": "0020|000e", "SeriesDescription": "0008|103e"}
 SERIES_COLUMNS = ("series", "round", "kernel", "thickness_mm", "n_slices", "manufacturer")  # ride along in cohort.csv
-DESCRIBED = ((0, "[0-2]"), (1, "OPA"), (2, "|".join(VENDORS)), (4, KERNEL), (-5, r"\d\d?(\.\d{1,3})?"))
+DESCRIBED = ((0, "[0-2]"), (1, "OPA"), (2, "|".join(VENDORS)), (4, KERNEL_WORD), (-5, r"\d\d?(\.\d{1,3})?"))
 _NLST_CT = "collection_id = 'nlst' and Modality = 'CT' and analysis_result_id is null"
 _logger = logging.getLogger(__name__)
 

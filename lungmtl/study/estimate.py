@@ -10,7 +10,7 @@ from lungmtl.study import plan
 from lungmtl.study.config import RunConfig
 from lungmtl.study.runner import EXECUTED_FILE
 
-ALIKE = ("network", "width", "shape", "batch_size", "precision")  # settings that decide the time of a step
+STEP_SETTINGS = ("network", "width", "shape", "batch_size", "precision")  # settings that decide the time of a step
 TENTHS = 10
 START_S = 10.0  # chosen by us: start of a run's notebook (kernel, imports) where no past one is there to tell
 
@@ -40,7 +40,7 @@ def pace(config: RunConfig, records: Sequence[dict[str, Any]]) -> Pace | None:
     for record in records:
         past, central = record["config"], record["cohort"]["counts"].get("train", {}).get(record["tasks"][0], {})
         n_past = central.get("n", 0) + central.get("unknown", 0)
-        if n_past and all(past.get(name, getattr(config, name)) == getattr(config, name) for name in ALIKE):
+        if n_past and all(past.get(name, getattr(config, name)) == getattr(config, name) for name in STEP_SETTINGS):
             n_scans = n_past if config.cohort else config.phantom_scans[0]
             if not config.cohort or Path(past["cohort"]).name == Path(config.cohort).name:
                 share = config.epochs * n_scans / (past["epochs"] * n_past)

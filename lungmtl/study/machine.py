@@ -20,7 +20,7 @@ from lungmtl.files import PROJECT, try_lock
 GIT_TIMEOUT_S = 20
 RECORD_COPY = "LUNGMTL_RECORD_COPY"  # environment variable: path of a copy of the record, hidden from the engine
 CHECKPOINTS = "LUNGMTL_CHECKPOINTS"  # environment variable: path prefix of a run's checkpoints
-SHARED = "LUNGMTL_SHARED"  # environment variable: path prefix of the checkpoint that runs share
+SHARED_START = "LUNGMTL_SHARED"  # environment variable: path prefix of the checkpoint that runs share
 GPU_POLL_S = 2.0
 
 

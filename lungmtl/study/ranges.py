@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lungmtl.data import KINDS
+from lungmtl.data import LABELLINGS
 from lungmtl.network import NETWORKS, SAMPLERS
 
 Rule = tuple[str, bool, str]  # field, whether it holds, what is required
@@ -49,7 +49,7 @@ def _of_labels(c: Any) -> list[Rule]:
     kept = c.labelling.tasks
     has_central = set(c.tasks[:1]) <= set(kept)
     return [
-        ("labels", c.labels in KINDS, f"one of {', '.join(KINDS)}"),
+        ("labels", c.labels in LABELLINGS, f"one of {', '.join(LABELLINGS)}"),
         ("label_patterns", c.labels == "all" or has_central, "tasks joined by +, the first of `tasks` in one"),
         ("label_patterns", all(kept), "tasks joined by +, none blank"),
         (

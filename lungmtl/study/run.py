@@ -25,7 +25,7 @@ from lungmtl.sources import phantom
 from lungmtl.study import plan
 from lungmtl.study.collection import config_of
 from lungmtl.study.config import RunConfig, read_params
-from lungmtl.study.machine import CHECKPOINTS, SHARED, environment
+from lungmtl.study.machine import CHECKPOINTS, SHARED_START, environment
 from lungmtl.study.parameters import check_injected
 from lungmtl.study.record import read_model, read_rebuild, read_record, write_run
 
@@ -175,7 +175,7 @@ def train(
 
 def _checkpoints(config: RunConfig, passes: dict[str, int]) -> networks.Checkpoints:
     """The checkpoints that the run resumes from: its own, or the one of the steps that it shares with other runs."""
-    prefix, shared = (os.environ.get(name, "") for name in (CHECKPOINTS, SHARED))
+    prefix, shared = (os.environ.get(name, "") for name in (CHECKPOINTS, SHARED_START))
     share_at = build(dataclasses.replace(config.weighting, itw=True)).first_step if shared else None
     minutes = config.checkpoint_minutes
     return networks.Checkpoints(prefix, minutes=minutes, carried=passes, shared=shared, share_at=share_at)

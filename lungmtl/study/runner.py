@@ -14,7 +14,7 @@ from lungmtl.keys import key
 from lungmtl.study import plan
 from lungmtl.study.condition import CHECKPOINT_PREFIX, KEPT_PREFIX, Condition, condition, kept, restore, to_do
 from lungmtl.study.config import RunConfig
-from lungmtl.study.machine import CHECKPOINTS, RECORD_COPY, SHARED, one_gpu
+from lungmtl.study.machine import CHECKPOINTS, RECORD_COPY, SHARED_START, one_gpu
 
 EXECUTED_FILE = "notebook.ipynb"
 LOG_FILE = "run.log"
@@ -149,7 +149,7 @@ def _variables(config: RunConfig, cohort: Path) -> dict[str, str]:
     folder, code = plan.run_dir(config), plan.run_key(config, cohort=cohort)
     first = plan.shared_key(config, cohort=cohort)
     places = {RECORD_COPY: kept(folder, code), CHECKPOINTS: folder / f"{CHECKPOINT_PREFIX}{code}"}
-    places |= {SHARED: plan.study_dir(config) / SHARED_FOLDER / first} if first else {}
+    places |= {SHARED_START: plan.study_dir(config) / SHARED_FOLDER / first} if first else {}
     return {name: str(place) for name, place in places.items()}
 
 

@@ -9,7 +9,7 @@ __getattr__, __dir__, __all__ = exports(
         "together": ["Each", "Together", "projected"],
         "students": ["Budget", "train_students"],
         "early": ["Early", "look", "predictor_table"],
-        "cells": ["AXES", "Cell", "cells_of", "run_cell", "run_map"],
+        "cells": ["Cell", "cells_of", "run_cell", "run_map"],
         "advice": ["KEPT", "Place", "beyond", "expected", "relatedness_of"],
         "contrasts": [
             *("contrast_table", "experiment_table", "failure_table", "held_out", "map_tables", "with_tuned"),

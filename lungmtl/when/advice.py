@@ -12,9 +12,10 @@ import pandas as pd
 from scipy import stats
 from scipy.interpolate import RegularGridInterpolator
 
-from lungmtl.when.cells import AXES, SIDE_AT
+from lungmtl.experiments import AXES, SMALL_DIFFERENCE
+from lungmtl.when.cells import SIDE_AT
 
-KINDS = (  # what is printed, experiment, reference
+COMPARED = (  # what is printed, experiment, reference
     ("balanced sharing (MTL)", "MTL", "STL"),
     ("static weights tuned on validation", "tuned static", "STL"),
     ("Periodic Focusing (MTL2)", "MTL2", "STL"),
@@ -34,7 +35,6 @@ NEAR = 2.0  # chosen by us: a map that has one value of an axis serves up to thi
 SHARE = 0.15  # chosen by us: half of the map's share of positives; with fewer, or fewer negatives, it does not serve
 ALIKE = 0.9  # chosen by us: of all labels so many must be known, or so many scans have only one, to be like the map's
 SURE = 0.9  # chance from which a sign is said
-LEVEL = 0.01  # AUC difference that is small
 KEPT = 0.05  # chance that a degree of relatedness must have to be reckoned with
 
 
@@ -96,7 +96,7 @@ def expected(contrasts: pd.DataFrame, place: Place, relatedness: tuple[float, fl
         above 0, `chance_low` and `chance_high`; `reading` in words.
     """
     rows = []
-    for kind, experiment, reference in KINDS:
+    for kind, experiment, reference in COMPARED:
         is_pair = (contrasts["experiment"] == experiment) & (contrasts["reference"] == reference)
         part = contrasts[is_pair & (contrasts["arm"] == place.arm)]
         ends = {name: _ends(part[name]) for name in SIDE_AT}
@@ -154,6 +154,6 @@ def _between(part: pd.DataFrame, value: str, place: Place, points: Sequence[floa
 
 
 def _reading(*, low: float, high: float, chance_low: float, chance_high: float, **_: float) -> str:
-    if low >= -LEVEL and high <= LEVEL:
-        return f"within {LEVEL}"
+    if low >= -SMALL_DIFFERENCE and high <= SMALL_DIFFERENCE:
+        return f"within {SMALL_DIFFERENCE}"
     return "better" if chance_low >= SURE else "worse" if chance_high <= 1 - SURE else "open"

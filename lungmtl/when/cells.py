@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from lungmtl.experiments import AXES
 from lungmtl.keys import Place, code_key, key
 from lungmtl.policies import POLICIES, Weighting, build, names
 from lungmtl.tables import write_csv
@@ -17,7 +18,6 @@ from lungmtl.when.students import Budget, train_students
 from lungmtl.when.world import World, ceiling, draw_scans
 from lungmtl.workers import run_jobs
 
-AXES = ("relatedness", "n_scans", "n_steps")
 SIDE_AT = {"n_scans": 640, "n_steps": 2400}  # where the side arms lie
 LEARNT = 0.25  # chosen by us: share of the way from 0.5 to the ceiling that a network which has learnt has gone
 ENTRY = Place("lungmtl.when.cells", "run_cell")

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from lungmtl.evidence import fit_mixed, rate
-from lungmtl.when.cells import AXES
+from lungmtl.experiments import AXES
 from lungmtl.when.early import predictor_table
 
 HELD_OUT = ["n_cells", "correlation", "error", "same_sign", "n_clear"]

@@ -21,8 +21,8 @@ SIGNS = ("cosine", "affinity", "validation")
 EVERY = 10  # chosen by us: steps between two looks
 AHEAD = 0.003  # the step size that sgd begins with here
 SINGLE = "STL"  # what an experiment is compared with
-DRAWS = 1000  # of the bootstrap over worlds
-COLUMNS = ("experiment", "reference", "sign", "over", "n_steps", "n", "correlation", "low", "high", "same_sign")
+N_BOOTSTRAPS = 1000  # of the bootstrap over worlds
+EARLY_COLUMNS = ("experiment", "reference", "sign", "over", "n_steps", "n", "correlation", "low", "high", "same_sign")
 
 
 class Early:
@@ -76,9 +76,9 @@ def predictor_table(results: pd.DataFrame) -> pd.DataFrame:
     Args:
         results: Rows of `run_cell` of cells that were watched, all with the same seeds.
     Returns:
-        `COLUMNS`: the rank correlation over cells (means over their worlds) or over the worlds of a cell (mean over the
-        cells), of cells with n_steps steps (0: of all), with a 95 % interval of the bootstrap over worlds; n cells;
-        same_sign, the share of cells or worlds where sign and difference are both above or both below 0.
+        `EARLY_COLUMNS`: the rank correlation over cells (means over their worlds) or over the worlds of a cell (mean
+        over the cells), of cells with n_steps steps (0: of all), with a 95 % interval of the bootstrap over worlds; n
+        cells; same_sign, the share of cells or worlds where sign and difference are both above or both below 0.
     """
     at, rows = ["n_steps", "relatedness", "n_scans"], []
     values = ["auc_test", *(f"early_{sign}" for sign in SIGNS)]
@@ -93,13 +93,13 @@ def predictor_table(results: pd.DataFrame) -> pd.DataFrame:
                 continue
             found = _correlated(early.to_numpy()[of], final[of], over)
             rows.append((name, SINGLE, sign, over, n_steps, int(of.sum()), *found))
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=list(EARLY_COLUMNS))
 
 
 def _correlated(early: np.ndarray, final: np.ndarray, over: str) -> tuple[float, ...]:
     """Rank correlation of two tables (cells, S), the ends of its interval, and the share of equal signs."""
     n = early.shape[1]
-    drawn = np.random.default_rng(0).integers(n, size=(DRAWS, n))
+    drawn = np.random.default_rng(0).integers(n, size=(N_BOOTSTRAPS, n))
     a, b = (table[:, np.vstack([np.arange(n), drawn])] for table in (early, final))  # (cells, 1 + R, S)
     a, b = (a.mean(axis=2), b.mean(axis=2)) if over == "cells" else (a, b)
     same = np.mean(np.sign(a[:, 0]) == np.sign(b[:, 0]))

@@ -10,11 +10,11 @@ import pandas as pd
 from scipy import stats
 
 from lungmtl.evidence import Fit, fit_mixed
-from lungmtl.when.cells import AXES
+from lungmtl.experiments import AXES
 from lungmtl.when.contrasts import TUNED, terms_of
 
 ON_MAP = {"MTL2-mean": "MTL.aux1", "STL-wave": "STL.focus", "FineTune": "ITW1.finetune"}  # names of the same policy
-COLUMNS = (
+FORETOLD_COLUMNS = (
     *("experiment", "reference", "foretold", "deviation", "foretold_higher", "difference", "found_higher", "agree"),
     *("on_map", *AXES),
 )
@@ -31,8 +31,8 @@ def foretold_table(
         place: Of the study, a value for each of `AXES`.
         experiments, contrasts: Tables of the map, as `map_tables` gives them.
     Returns:
-        `COLUMNS`, a row per contrast that the map has in more cells than the model has terms: foretold logit AUC
-        difference and its deviation, the probabilities of the experiment being higher (foretold: normal; found: t),
+        `FORETOLD_COLUMNS`, a row per contrast that the map has in more cells than the model has terms: foretold logit
+        AUC difference and its deviation, the probabilities of the experiment being higher (foretold: normal; found: t),
         `agree` yes or no for the two signs, `on_map` no where the place lies outside the cells, so that the model
         extrapolates.
     """
@@ -53,7 +53,7 @@ def foretold_table(
         rows.append({name: row[name] for name in ("experiment", "reference", "difference")} | place)
         rows[-1] |= {"foretold": centre, "deviation": deviation, "foretold_higher": higher, "found_higher": share}
         rows[-1] |= {"agree": agree, "on_map": "yes" if on_map else "no"}
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=list(FORETOLD_COLUMNS))
 
 
 def _fitted(cells: pd.DataFrame, terms: np.ndarray, experiments: pd.DataFrame) -> Fit:

@@ -53,7 +53,7 @@ class Together:
 
     def __init__(self, policies: Sequence[Policy]) -> None:
         self.base = np.array(policies[0].weights)
-        self.rule = RULES[type(policies[0]).__name__](policies)
+        self.rule = GRADIENT_RULES[type(policies[0]).__name__](policies)
 
     def __call__(self, gramians: np.ndarray, known: np.ndarray) -> np.ndarray:
         """Weights of a step, (S, T).
@@ -180,9 +180,9 @@ class Pcd:
         return np.where(holds.any(axis=0)[:, None], chosen.clip(min=0), 0.0)
 
 
-RULES = {"MGDA": mgda, "PCGrad": pcgrad, "IMTLG": imtlg, "PCD": Pcd}
+GRADIENT_RULES = {"MGDA": mgda, "PCGrad": pcgrad, "IMTLG": imtlg, "PCD": Pcd}
 
 
 def asked(policies: Sequence[Policy]) -> Each | Together:
     """Whom the students of one experiment ask."""
-    return (Together if type(policies[0]).__name__ in RULES else Each)(policies)
+    return (Together if type(policies[0]).__name__ in GRADIENT_RULES else Each)(policies)
