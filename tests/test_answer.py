@@ -27,21 +27,26 @@ def compared(*verdicts, reference="STL", n_seeds=5, **columns):
 @pytest.mark.parametrize(
     ("verdicts", "sentence"),
     [
-        ([LOWER, OPEN, LOWER], f"none detected lung cancer better than {REFERENCE}; two were worse; one is undecided."),
-        ([HIGHER, OPEN, OPEN], f"one detected lung cancer better than {REFERENCE} (A); two are undecided."),
+        ([LOWER, OPEN, LOWER], f"none detected lung cancer better than {REFERENCE}; two were worse; one is not settled."),
+        ([HIGHER, OPEN, OPEN], f"one detected lung cancer better than {REFERENCE} (A); two are not settled."),
         ([HIGHER, LOWER, HIGHER], f"two detected lung cancer better than {REFERENCE} (A and C); one was worse."),
         ([HIGHER, HIGHER, HIGHER], f"three detected lung cancer better than {REFERENCE} (A, B and C)."),
         ([LOWER, LOWER, LOWER], f"none detected lung cancer better than {REFERENCE}; three were worse."),
-        ([OPEN, OPEN, OPEN], f"none detected lung cancer better or worse than {REFERENCE}: all three are undecided."),
         (
             [EQUAL, f"{LOWER}, {EQUAL}", OPEN],
             f"none detected lung cancer better than {REFERENCE}; one was worse; one was equivalent to within 0.02; "
-            "one is undecided.",
+            "one is not settled.",
         ),
     ],
 )
 def test_answer_counts_the_verdicts(verdicts, sentence):
     assert answer(compared(*verdicts), task="lung_cancer") == f"Of three settings {sentence}"
+
+
+@pytest.mark.parametrize(("n", "settings"), [(2, "neither of two"), (3, "none of three")])
+def test_answer_says_that_nothing_is_settled(n, settings):
+    sentence = f"For {settings} settings is it settled whether it detects lung cancer better or worse than {REFERENCE}."
+    assert answer(compared(*[OPEN] * n), task="lung_cancer") == sentence
 
 
 @pytest.mark.parametrize(
@@ -50,7 +55,7 @@ def test_answer_counts_the_verdicts(verdicts, sentence):
         (HIGHER, f"A detected lung cancer better than {REFERENCE}."),
         (LOWER, f"A detected lung cancer worse than {REFERENCE}."),
         (EQUAL, f"A detected lung cancer as well as {REFERENCE}, to within an AUC of 0.02."),
-        (OPEN, f"Whether A detects lung cancer better or worse than {REFERENCE} is undecided."),
+        (OPEN, f"Whether A detects lung cancer better or worse than {REFERENCE} is not settled."),
     ],
 )
 def test_answer_of_one_experiment_names_it(verdict, sentence):
@@ -67,11 +72,12 @@ def test_answer_of_one_seed_speaks_of_networks():
 def test_answer_is_about_the_first_reference_and_its_task():
     both = pd.concat([compared(OPEN, OPEN, reference="MTL"), compared(LOWER, LOWER, reference="STL")])
 
-    assert "worse than multi-task training with balanced weights (MTL): both are" in answer(both, task="nodule")
+    sentence = answer(both, task="nodule")
+    assert "neither of two" in sentence and "worse than multi-task training with balanced weights (MTL)" in sentence
 
 
 def test_many_settings_are_counted_in_digits():
-    assert answer(compared(*[OPEN] * 19), task="x").startswith("Of 19 settings none")
+    assert answer(compared(*[OPEN] * 19), task="x").startswith("For none of 19 settings")
 
 
 def test_without_a_difference_the_answer_says_why():

@@ -13,7 +13,7 @@ REFERENCE_NAMES = {"STL": "the single-task network (STL)", "MTL": "multi-task tr
 
 
 def answer(comparisons: pd.DataFrame, *, task: str) -> str:
-    """One sentence: how many settings were better or worse than the first reference, and how many are undecided.
+    """One sentence: how many settings were better or worse than the first reference, and how many are not settled.
 
     Args:
         comparisons: experiment, reference, difference, margin, verdict, n_seeds; as tables/comparisons.csv has them.
@@ -25,7 +25,7 @@ def answer(comparisons: pd.DataFrame, *, task: str) -> str:
     if rows["difference"].isna().all():
         return "No difference could be computed: the test scans hold too few patients with or without a positive scan."
     rows = rows.dropna(subset="difference")
-    counts = {word: rows[rows["verdict"].map(_word) == word] for word in ("better", "worse", "equivalent", "undecided")}
+    counts = {word: rows[rows["verdict"].map(_word) == word] for word in ("better", "worse", "equivalent", "open")}
     return render(
         "answer.md.j2",
         what=task_label(task),
@@ -59,7 +59,7 @@ def confirmed(contrasts: pd.DataFrame, *, budget: str) -> str:
     rows = contrasts.dropna(subset="p_holm")
     if rows.empty:
         return ""
-    settled = rows["verdict"].map(_word) != "undecided"
+    settled = rows["verdict"].map(_word) != "open"
     listed = {"settled": shown_rows(rows[settled]), "rest": shown_rows(rows[~settled])}
     return render("confirmed.md.j2", budget=budget, n=len(rows), n_asked=len(contrasts), **listed, number=number)
 
@@ -117,7 +117,7 @@ def _first(comparisons: pd.DataFrame) -> pd.DataFrame:
 
 def _word(verdict: str) -> str:
     words = {"higher": "better", "lower": "worse", "equivalent": "equivalent"}
-    return next((word for start, word in words.items() if verdict.startswith(start)), "undecided")
+    return next((word for start, word in words.items() if verdict.startswith(start)), "open")
 
 
 def shown_rows(rows: pd.DataFrame) -> list[dict[str, object]]:
