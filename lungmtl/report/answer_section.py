@@ -5,10 +5,9 @@ from collections.abc import Sequence
 import pandas as pd
 
 from lungmtl.experiments import SIGNIFICANCE
-from lungmtl.report.words import render
+from lungmtl.report.words import number, render
 from lungmtl.words import shown_difference, task_label
 
-NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 REFERENCE_NAMES = {"STL": "the single-task network (STL)", "MTL": "multi-task training with balanced weights (MTL)"}
 
 
@@ -103,11 +102,6 @@ def box(
         n_sets=n_sets,
         number=number,
     )
-
-
-def number(n: int) -> str:
-    """A count in a sentence: a word up to twelve, digits above."""
-    return NUMBERS[n] if n < len(NUMBERS) else str(n)
 
 
 def _first(comparisons: pd.DataFrame) -> pd.DataFrame:

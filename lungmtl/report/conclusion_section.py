@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import pandas as pd
 
 from lungmtl.experiments import AXES
-from lungmtl.report.answer_section import number, shown_rows
-from lungmtl.report.words import render
+from lungmtl.report.answer_section import shown_rows
+from lungmtl.report.words import ends, number, render
 
 
 def conclusion(studies: Mapping[float, Mapping[str, pd.DataFrame]], contrasts: pd.DataFrame) -> str:
@@ -19,6 +19,7 @@ def conclusion(studies: Mapping[float, Mapping[str, pd.DataFrame]], contrasts: p
         contrasts: The table of the map, "" as `arm` of its grid.
     """
     grid = contrasts[contrasts["arm"] == ""]
+    n_seeds = int(grid["n_seeds"].max())
     low, high = (
         grid.pivot_table(index=list(AXES), columns=["experiment", "reference"], values=end) for end in ("low", "high")
     )
@@ -27,13 +28,27 @@ def conclusion(studies: Mapping[float, Mapping[str, pd.DataFrame]], contrasts: p
     for name, (experiment, rival) in pairs.items():
         cells[name] = _at(low, (low[experiment, "STL"] > 0) & (low[experiment, rival] > 0))
         cells[f"{name}_worse"] = _at(high, high[experiment, "STL"] < 0)
+    grid = low.index.to_frame(index=False)
+    places = {name: _place(found, grid) for name, found in cells.items()}
     told = [_told(relatedness, tables) for relatedness, tables in sorted(studies.items())]
-    n_seeds = int(grid["n_seeds"].max())
-    return render("conclusion.md.j2", studies=told, n_cells=len(low), n_seeds=n_seeds, **cells, number=number)
+    return render("conclusion.md.j2", studies=told, n_seeds=n_seeds, **places, number=number)
 
 
 def _at(table: pd.DataFrame, holds: pd.Series) -> pd.DataFrame:
     return table.index[holds].to_frame(index=False)
+
+
+def _place(cells: pd.DataFrame, grid: pd.DataFrame) -> str:
+    """How many cells of the grid, and where they lie on the axes that they do not span."""
+    forms = {
+        "relatedness": ("relatedness {}", "{:.2g}"),
+        "n_scans": ("{} scans", "{:,}"),
+        "n_steps": ("{} steps", "{:,}"),
+    }
+    spans = {axis: (cells[axis].min(), cells[axis].max()) for axis in forms if len(cells)}
+    within = [axis for axis, span in spans.items() if span != (grid[axis].min(), grid[axis].max())]
+    where = ", ".join(forms[axis][0].format(ends(cells[axis], forms[axis][1])) for axis in within)
+    return f"{number(len(cells))} of {number(len(grid))} cells" + (f" ({where})" if where else "")
 
 
 def _told(relatedness: float, tables: Mapping[str, pd.DataFrame]) -> dict[str, object]:

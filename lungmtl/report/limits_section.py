@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from lungmtl.report.words import ends
+from lungmtl.report.words import ends, number
 from lungmtl.words import number_of, some_of
 
 FAILING = "do not learn"  # in the settings of the simulation of coverage where seeds fail
@@ -21,7 +21,7 @@ def budget(learning: pd.DataFrame, *, flat_rise: float) -> str:
     if known.empty:
         return "**Not known to be flat**: there are no learning curves."
     rising, n_epochs = known[known["is_flat"] == "no"], int(known["n_epochs"].max())
-    where = f"in {some_of(len(rising) or len(known), len(known), 'experiment')}"
+    where = f"in {some_of(len(rising) or len(known), len(known), 'experiment', said=number)}"
     if rising.empty:
         return f"**Flat**: {where} the median rises by less than {flat_rise:g} per epoch."
     most = rising.loc[rising["rise"].astype(float).idxmax()]

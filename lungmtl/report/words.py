@@ -12,6 +12,7 @@ from lungmtl.words import number_of, some_of, task_label
 HASH = re.compile(r"[0-9a-f]{40,64}")
 HEX_DIGITS = 10  # of a commit or a sha256 that are shown
 NOT_RECORDED = "not recorded"
+NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
 
 def render(template: str, **values: Any) -> str:
@@ -26,6 +27,11 @@ def render(template: str, **values: Any) -> str:
         "some_of": some_of,
     }
     return environment.get_template(template).render(values).strip()
+
+
+def number(n: int) -> str:
+    """A count in a sentence: a word up to twelve, digits above."""
+    return NUMBERS[n] if n < len(NUMBERS) else str(n)
 
 
 def ends(values: pd.Series, form: str) -> str:
