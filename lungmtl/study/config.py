@@ -47,7 +47,7 @@ class RunConfig:
     phantom_label_noise: float = 0.05  # chance that an auxiliary diagnosis column is recorded wrongly
     phantom_relatedness: float = 0.0  # share of the signs of emphysema and bronchitis that is focal, like nodules
     phantom_exposure_severity: float = 0.0  # share of an ill patient's severity that the exposure sets
-    phantom_odds_ratios: list[float] = dataclasses.field(default_factory=list)  # with cancer; empty is by exposure
+    phantom_odds_ratios: list[float] = dataclasses.field(default_factory=list)  # with lung cancer; empty: by exposure
     phantom_prevalence: float = 0.4  # of lung cancer
     phantom_invisible: float = 0.0  # share of the cancers without a nodule
     phantom_wall_masses: float = 0.0  # share of the visible cancers that are a mass at the chest wall
