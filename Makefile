@@ -1,12 +1,12 @@
-# make study      the phantom study: cohort, ten experiments, comparison; `make study` again goes on from where it was
+# make study      the phantom study: cohort, ten experiments, comparison; the same command again goes on where it stopped
 # make study PARAMS=params/phantom-full.yaml SEEDS="0 1 2"      another study, other seeds
 # make study PROFILE=slurm PARAMS=...                           on a Slurm cluster (workflow/profiles/slurm)
-# make report PARAMS=...   tables and figures of the runs there are, though others failed or are missing
+# make report PARAMS=...   tables, figures and page of the runs that are complete, even if others failed
 # make test       lint, unit tests, the smoke study, every notebook
-# make lab        JupyterLab on copies of the notebooks in lab/, for this machine only; LAB=--ip=0.0.0.0 for a container
+# make lab        JupyterLab on copies of the notebooks in lab/, reachable from this machine only; in a container LAB=--ip=0.0.0.0
 # make lock       requirements.lock and environment.yml from pyproject.toml
 # PYTHON=python3.12 and TORCH=torch==2.11.0 choose another interpreter and torch for a new .venv.
-# VENV=active     in place of .venv the environment that is active, of conda or venv: nothing is installed there
+# VENV=active uses the active environment, of conda or venv, instead of .venv; nothing is installed there.
 
 PARAMS ?= params/phantom.yaml
 SEEDS ?=
@@ -43,8 +43,8 @@ test: setup
 	$(BIN)/ruff format --check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadscope --durations=10 --nbval-lax --nbval-current-env tests notebooks
 
-# git ignores the copies, so that running and saving them changes no tracked file; where the original is newer than the
-# copy, the copy is made anew and the last one kept as NAME.ipynb.old
+# git ignores the copies, so running and saving them changes no tracked file; if an original is newer than its copy, it is
+# copied again and the old copy is kept as NAME.ipynb.old
 lab: setup
 	@mkdir -p lab
 	@for original in notebooks/*.ipynb; do \
