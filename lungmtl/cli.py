@@ -1,9 +1,9 @@
 """Command line, `lungmtl study | plan | report | check | ...`: each command is imported when it is called.
 
-`study`, `plan` and `report` are for users (`make study`, `make report`); `check`, `prepare` and `verify` take a cohort
-table (or a study's params file); the sources, `nlst`, `cohort` and `sample`, write such a table from real CT; the
-workflow's rules call `phantom`, `prepare`, `run` and `compare`.
-Exit status: 0 done, 1 a run failed, or `check` or `verify` found something wrong, 2 bad input.
+`study`, `plan` and `report` take a study's params file (`make study` and `make report` call them); `check`, `prepare`,
+`verify` and `advise` take a cohort table or such a file; the sources, `nlst`, `cohort` and `sample`, write a cohort
+table from real CT; `when` makes a map; the workflow's rules call `phantom`, `prepare`, `run` and `compare`.
+Exit status: 0 done, 1 a run failed or `check` or `verify` found something wrong, 2 bad input, 130 interrupted.
 """
 
 import argparse
@@ -27,7 +27,7 @@ COMMANDS = {  # name -> module that has `add_NAME(parser)` and `NAME(options)`, 
     "nlst": ("sources.nlst", "make the cohort table of NLST from its official tables"),
     "cohort": ("sources.cohort", "make a cohort table from any label tables and images"),
     "sample": ("sources.sample", "fetch a real chest CT and write a cohort table of one row"),
-    "when": ("commands.when", "map when sharing helps, on feature phantoms"),
+    "when": ("commands.when", "map when sharing helps, on vectors in place of scans"),
     "phantom": ("commands.study", "workflow rule: generate the phantom cohort"),
     "run": ("commands.study", "workflow rule: execute one run"),
     "compare": ("commands.study", "workflow rule: execute the comparison"),

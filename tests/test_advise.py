@@ -80,7 +80,7 @@ def test_what_the_map_has_at_one_number_of_scans_is_left_out_elsewhere():
         (dataclasses.replace(PLACE, n_steps=240), "from 800 to 7,200 optimiser steps. Found 240"),
         (dataclasses.replace(APART, n_scans=2000), "with labels apart reaches from 320 to 1,280 training scans"),
         (dataclasses.replace(PLACE, shares=SHARES | {"copd": 0.03}), "Found copd 3%"),
-        (dataclasses.replace(PLACE, known=0.5, one_known=0.2), "50% of the training labels, and one alone in 20%"),
+        (dataclasses.replace(PLACE, known=0.5, one_known=0.2), "50% of the training labels, and a single one in 20%"),
         (dataclasses.replace(PLACE, shares={"lung_cancer": 0.3}), "one task: there is nothing to share"),
     ],
 )

@@ -26,14 +26,14 @@ MAPS = ("when", "when-rivals")  # studies whose contrasts are the map
 def add_advise(parser: argparse.ArgumentParser) -> None:
     """Options of `advise`."""
     add_table(parser)
-    parser.add_argument("--map-dir", type=Path, default=PROJECT / "results", help="where the map's tables are")
+    parser.add_argument("--map-dir", type=Path, default=PROJECT / "results", help="folder of the map's studies")
     given = parser.add_mutually_exclusive_group()
-    given.add_argument("--relatedness", type=_share, help="of the tasks, 0 to 1, if you know it; else the whole range")
-    given.add_argument("--pilot", type=at_least_one, metavar="STEPS", help=f"train {2 * N_SEEDS} short networks for it")
+    given.add_argument("--relatedness", type=_share, help="of the tasks, 0 to 1, if you assume it; 0 to 1 if not given")
+    given.add_argument("--pilot", type=at_least_one, metavar="STEPS", help=f"estimate it by {2 * N_SEEDS} short runs")
 
 
 def advise(options: argparse.Namespace) -> int:
-    """Say what the map of when sharing helps lets a cohort expect of every policy, or that it does not reach there."""
+    """Say what each policy can be expected to bring on a cohort, by the map of when sharing helps, or why it cannot."""
     config, tasks, table, _, _ = source(options)
     changes = {"cohort": str(table), "cache_dir": str(plan.cache_dir(config)), "tasks": tasks}
     config = dataclasses.replace(config, weights=[1.0] * len(tasks), **changes)
@@ -44,8 +44,9 @@ def advise(options: argparse.Namespace) -> int:
     found = {"counts": data.counts(frame, tasks=tasks), "place": dataclasses.asdict(place)}
     _print_labels(frame, tasks)
     found["beyond"] = beyond(place, contrasts)
-    reached = f"The map reaches {place.n_scans:,} training scans and {place.n_steps:,} steps, with four auxiliary tasks"
-    print("", *(found["beyond"] or [f"{reached}; here are {len(tasks) - 1}."]), sep="\n")
+    reached = f"The map reaches {place.n_scans:,} training scans and {place.n_steps:,} steps."
+    n_tasks = f"It was made with four auxiliary tasks; this cohort has {len(tasks) - 1}."
+    print("", *(found["beyond"] or [f"{reached} {n_tasks}"]), sep="\n")
     advice = pd.DataFrame()
     if not found["beyond"]:
         found["relatedness"] = _relatedness(options, config, data.odds_ratios(frame, tasks=tasks))
@@ -71,7 +72,7 @@ def _table(folder: Path, name: str) -> pd.DataFrame:
     """A table of the map, of all its studies that have it."""
     files = [folder / study / "tables" / f"{name}.csv" for study in MAPS]
     if not files[0].is_file():
-        raise FileNotFoundError(f"The map must be there (`lungmtl when params/when.yaml`). Found no {files[0]}.")
+        raise FileNotFoundError(f"The map's tables must exist (`lungmtl when params/when.yaml`). Found no {files[0]}.")
     parts = pd.concat([pd.read_csv(file) for file in files if file.is_file()], ignore_index=True)
     keys = [key for key in ("arm", *AXES, "experiment", "reference") if key in parts]
     return parts.drop_duplicates(keys) if name == "contrasts" else parts
@@ -107,10 +108,10 @@ def _relatedness(options: argparse.Namespace, config: RunConfig, ratios: pd.Data
     chances = relatedness_of(ratio, _table(options.map_dir, "pilot"))
     said = ", ".join(f"{level:.2g}: {chance:.0%}" for level, chance in chances.items())
     print(f"Pilot: auxiliary gradients agree with the central one {ratio:.1f} times as much as with shuffled labels.")
-    print(f"Vector worlds in which they do so have relatedness {said}. The pilot is checked on vectors, not on CT.")
+    print(f"Probability of each relatedness, by vector worlds: {said}. The pilot is not validated on CT.")
     kept = chances.index[chances >= KEPT]
     if ((ratios["low"] > 1) | (ratios["high"] < 1)).any():
-        print("Labels that go together (odds ratios above) give as much without relatedness: it may be 0 all the same.")
+        print("Correlated labels (odds ratios above) can give this ratio without relatedness, so 0 stays in the range.")
         return 0.0, float(kept.max())
     return float(kept.min()), float(kept.max())
 
@@ -137,11 +138,11 @@ def _print_advice(advice: pd.DataFrame, relatedness: tuple[float, float]) -> Non
         texts = [f"{value:{form}}" for value in (low, high)]
         return texts[0] if texts[0] == texts[1] else " to ".join(texts)
 
-    print(f"Expected differences of test AUC at relatedness {span(*relatedness, '.2g')}, with the 95 % interval of one")
-    print("more cohort like the map's and the chance that the difference is above 0:")
+    print(f"Expected differences of test AUC at relatedness {span(*relatedness, '.2g')}, with the 95 % interval")
+    print("for one more cohort like the map's and the probability that the difference is above 0:")
     for row in advice.itertuples():
         difference = span(row.difference_low, row.difference_high, "+.3f")
         chance = span(row.chance_low, row.chance_high, ".0%")
         ends = f"[{row.low:+.3f}, {row.high:+.3f}]"
         print(f"  {row.kind:40} minus {row.reference:13} {difference:16} {ends}  {chance:11} {row.reading}")
-    print("The map is of vectors in place of scans: it says where to look, not what CT will show.")
+    print("The map was made with vectors in place of scans: it says where to look, not what CT will show.")

@@ -1,7 +1,7 @@
 """Advice: where a cohort lies on the map, and what each kind of policy did there.
 
-Between cells the mean and the deviation over worlds are interpolated in relatedness, log scans and log steps; at a cell
-they are its own. A cohort is one world, so its interval is that of one more world: t, with n - 1 degrees of freedom.
+Between cells, mean and standard deviation over worlds are interpolated in relatedness, log scans and log steps. A
+cohort is one world, so its interval is the t interval for one more world, with n - 1 degrees of freedom.
 """
 
 import dataclasses
@@ -31,20 +31,20 @@ COMPARED = (  # what is printed, experiment, reference
     ("rule for one main task (PCD)", "PCD", "STL"),
 )
 APART = "one_label"  # the arm of labels apart
-NEAR = 2.0  # chosen by us: a map that has one value of an axis serves up to this factor from it
-SHARE = 0.15  # chosen by us: half of the map's share of positives; with fewer, or fewer negatives, it does not serve
-ALIKE = 0.9  # chosen by us: of all labels so many must be known, or so many scans have only one, to be like the map's
-SURE = 0.9  # chance from which a sign is said
-KEPT = 0.05  # chance that a degree of relatedness must have to be reckoned with
+NEAR = 2.0  # chosen by us: where the map has one value of an axis, it serves up to this factor from that value
+SHARE = 0.15  # chosen by us: half of the share of the rarer class on the map; the least that the map serves
+ALIKE = 0.9  # chosen by us: the least share of known labels, or of scans with one label, that the map serves
+SURE = 0.9  # chosen by us: probability from which a sign is stated
+KEPT = 0.05  # chosen by us: probability from which a degree of relatedness is kept
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Place:
-    """What of a cohort and its training decides the place: training scans and labels, steps.
+    """What determines the place of a cohort and its training: training scans, labels and steps.
 
     Attributes:
-        shares: Task to the share of its rarer class among known training labels, central task first.
-        known: Share of the labels of the training scans that is known.
+        shares: By task the share of its rarer class among known training labels, central task first.
+        known: Share of the training labels that is known.
         one_known: Share of the training scans that have exactly one label.
     """
 
@@ -61,7 +61,7 @@ class Place:
 
 
 def beyond(place: Place, contrasts: pd.DataFrame) -> list[str]:
-    """Sentences on why the map does not reach a cohort; none where it does."""
+    """Why the map does not reach a cohort, in sentences; none if it does."""
     found, grid = [], contrasts[contrasts["arm"] == place.arm]
     if len(place.shares) < 2:
         return ["The map does not reach a cohort of one task: there is nothing to share."]
@@ -74,26 +74,30 @@ def beyond(place: Place, contrasts: pd.DataFrame) -> list[str]:
     rare = {task: share for task, share in place.shares.items() if share < SHARE}
     if rare:
         said = ", ".join(f"{task} {share:.0%}" for task, share in rare.items())
-        found.append(f"The map has tasks whose rarer class holds 30 to 38 % of the labels. Found {said}.")
+        must = (
+            f"The map serves tasks whose rarer class holds at least {SHARE:.0%} of the labels; its own hold 30 to 38%."
+        )
+        found.append(f"{must} Found {said}.")
     if not place.arm and place.known < ALIKE:
         found.append(
-            f"The map has cohorts with all labels of all scans, or one label per scan. Found {place.known:.0%} of the "
-            f"training labels, and one alone in {place.one_known:.0%} of the training scans."
+            "The map serves cohorts with all labels of all scans, or one label per scan. "
+            f"Found {place.known:.0%} of the training labels, and a single one in {place.one_known:.0%} of the scans."
         )
     return found
 
 
 def expected(contrasts: pd.DataFrame, place: Place, relatedness: tuple[float, float]) -> pd.DataFrame:
-    """What the map has at this place, for every kind of policy that it has there.
+    """What the map says at this place of every kind of policy that it has there.
 
     Args:
         contrasts: Rows of `contrast_table`.
         place: One that the map reaches.
-        relatedness: From, to; equal where it is known.
+        relatedness: Lower and upper end; equal if it is known.
     Returns:
-        `kind`, `experiment`, `reference`; over the range of relatedness `difference_low` and `difference_high`, the
-        ends of the widest 95 % interval for one more world, `low` and `high`, and of the chance that the difference is
-        above 0, `chance_low` and `chance_high`; `reading` in words.
+        `kind`, `experiment`, `reference`; over the range of relatedness the least and greatest mean difference,
+        `difference_low` and `difference_high`, the outermost ends of the 95 % intervals for one more world, `low` and
+        `high`, and the least and greatest probability of a difference above 0, `chance_low` and `chance_high`;
+        `reading` in words.
     """
     rows = []
     for kind, experiment, reference in COMPARED:
@@ -107,10 +111,10 @@ def expected(contrasts: pd.DataFrame, place: Place, relatedness: tuple[float, fl
 
 
 def relatedness_of(ratio: float, phantoms: pd.DataFrame) -> pd.Series:
-    """Chance of each degree of relatedness among the phantoms' whose pilot found such a ratio, all alike before.
+    """Probability of each degree of relatedness of the phantoms, given a pilot's ratio and a uniform prior.
 
     Args:
-        ratio: Agreement over that with shuffled labels.
+        ratio: Agreement of gradients, divided by that with shuffled labels.
         phantoms: Worlds as `benchmarks/pilot.py` writes them: `relatedness`, `agreement`, `shuffled`; the logarithm of
             the ratio is taken as normal at every degree.
     """
@@ -120,7 +124,7 @@ def relatedness_of(ratio: float, phantoms: pd.DataFrame) -> pd.Series:
 
 
 def _ends(values: pd.Series) -> tuple[float, float]:
-    """From where to where the map serves on an axis."""
+    """Between which values of an axis the map serves."""
     low, high = values.min(), values.max()
     return (low, high) if low < high else (low / NEAR, high * NEAR)
 
@@ -141,7 +145,7 @@ def _over(part: pd.DataFrame, place: Place, relatedness: tuple[float, float]) ->
 
 
 def _between(part: pd.DataFrame, value: str, place: Place, points: Sequence[float]) -> np.ndarray:
-    """A column at these degrees of relatedness and the place's scans and steps; an axis of one value counts for all."""
+    """A column at these degrees of relatedness and the place's scans and steps; an axis with one value is ignored."""
     table = part.set_index(list(AXES))[value].sort_index()
     axes = [table.index.levels[k].to_numpy(dtype=float) for k in range(len(AXES))]
     grid = table.to_numpy().reshape([len(axis) for axis in axes])
