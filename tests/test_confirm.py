@@ -220,7 +220,7 @@ def test_a_flat_budget_and_seeds_that_all_learnt_are_said_so():
     assert budget(flat, flat_rise=0.002).startswith("**Flat**: in the one experiment the median")
     assert budget(flat.assign(is_flat=""), flat_rise=0.002).startswith("**Not known")
     share = pd.DataFrame({"experiment": ["STL"], "n_seeds": 5, "n_learnt": 5, "share_low": 0.5655})
-    assert failing_seeds(share, None).startswith("All 5 runs learnt; so few seeds leave open that up to 43 %")
+    assert failing_seeds(share, None).startswith("All 5 runs learnt; with so few seeds, up to 43 %")
     one = share.head(1).assign(n_seeds=1, n_learnt=1)
     assert failing_seeds(one, None).startswith("The one run learnt;")
     assert failing_seeds(one.assign(n_learnt=0), None).startswith("**Warning: 1 of 1 run did not learn** (")

@@ -21,7 +21,7 @@ MISSES = {  # interval: part of the settings where it misses, as its docstring s
     "reliability, lowest bin of ten": "10 of 60",  # six scans in a bin
     "mean AUC over seeds": "do not learn",  # few seeds hold no failure, or too many
     "mean AUC difference over seeds": "do not learn",
-    "mean AUC, failing seeds allowed for": "",  # never too narrow, see below, and wider than need be
+    "mean AUC, failing seeds allowed for": "",  # never too narrow, see below, and wider than necessary
     "mean AUC difference, failing seeds allowed for": "",
 }
 

@@ -48,8 +48,8 @@ def forest(comparisons: pd.DataFrame) -> Figure:
     return captioned(
         figure,
         f"Paired by scan and seed: {_drawn(rows)}; a 90 % interval inside it is equivalence at 5 % before adjustment. "
-        "p of no difference and of a difference beyond the band, each after Holm over the family of "
-        f"{rows['n_family'].iloc[0]} comparisons. An arrow: the interval goes on.",
+        "p values of no difference and of a difference beyond the band, each after Holm's adjustment over "
+        f"{rows['n_family'].iloc[0]} comparisons. Arrow: the interval extends further.",
         alt=" ".join(f"Against {reference}: {_in_words(part)}." for reference, part in parts),
     )
 
@@ -103,8 +103,8 @@ def contrasts(confirmed: pd.DataFrame, *, margin: float) -> Figure:
     return captioned(
         figure,
         f"Paired by scan and seed: {scans_of(rows)}; 95 % interval. Grey band: within {margin:g} of no difference. "
-        f"p of no difference after Holm over these {rows['n_family'].iloc[0]:.0f} contrasts. "
-        "An arrow: the interval goes on.",
+        f"p of no difference after Holm's adjustment over these {rows['n_family'].iloc[0]:.0f} contrasts. "
+        "Arrow: the interval extends further.",
         alt=f"{len(rows)} differences of test AUC. {'; '.join(said)}.",
     )
 
@@ -159,9 +159,9 @@ def sensitivity(comparisons: pd.DataFrame, selected: pd.DataFrame) -> Figure:
     name_rows(figure.axes, words, bold=[positions[base] for base in bases if base in positions], grid=False)
     return captioned(
         figure,
-        "Bold: the experiment as in Table 2, its difference carried down (dashed); below it, the same with one setting "
-        f"changed. Ring: what validation scans chose of its group. {_drawn(rows)}. Verdicts after Holm over the family "
-        f"of {rows['n_family'].iloc[0]} comparisons. An arrow: the interval goes on.",
+        "Bold: the experiment as in Table 2, its difference drawn down (dashed); below it, the same with one setting "
+        f"changed. Ring: the one of its group that validation scans chose. {_drawn(rows)}. Verdicts after Holm's "
+        f"adjustment over {rows['n_family'].iloc[0]} comparisons. Arrow: the interval extends further.",
         alt=" ".join(
             f"Against {reference}, with every variant: {_in_words(part)}."
             for reference, part in rows.groupby("reference", sort=False)
@@ -192,8 +192,8 @@ def subgroups(table: pd.DataFrame) -> Figure:
     name_rows(figure.axes, words, bold=heads, grid=False)
     return captioned(
         figure,
-        f"EXPLORATORY: subgroups were not fixed beforehand, intervals are not adjusted, and of {len(rows)} shown some "
-        f"stand apart by chance. Next to each subgroup: scans (positive); *: only these positives, all negatives. "
+        f"EXPLORATORY: subgroups were not fixed beforehand, intervals are not adjusted, and some of the {len(rows)} "
+        "shown differ by chance. Next to each subgroup: scans (positive); *: these positives against all negatives. "
         f"{seeds_of(rows)}; {interval_names(rows)} interval.",
         alt=f"{x_label} in {rows['subgroup'].nunique()} subgroups of scans, {extremes(rows, 'value', form='+.2f')}.",
     )

@@ -16,7 +16,7 @@ from lungmtl.words import seeds_of
 
 LIMIT = 0.08  # AUC difference at the ends of the colours
 LINES = {-SMALL_DIFFERENCE: "dashed", 0.0: "solid", SMALL_DIFFERENCE: "dotted"}  # contours
-EDGE = 0.03  # of a panel: a contour's label nearer to the border would be cut, and its line is left without one
+EDGE = 0.03  # of a panel: a contour's label nearer to the border would be cut off and is left out
 FINE = 61  # points per axis on which contours are interpolated
 
 
@@ -29,13 +29,13 @@ def difference_maps(contrasts: pd.DataFrame, *, titles: dict[tuple[str, str], st
             `low`, `high`, `n_seeds`.
         titles: Experiment and reference to the contrast's name, in the order of the rows.
     Returns:
-        Differences of test AUC over their intervals; bold = that excludes 0; framed = and the difference exceeds 0.01.
+        Differences of test AUC above their intervals; bold: 0 is excluded; framed: and the difference exceeds 0.01.
     """
     figure = _panels(contrasts, titles, _heat_map, size_in=(2.7, 1.9))
     return captioned(
         figure,
-        f"Differences of test AUC, mean over {seeds_of(contrasts)}, each a world of its own, over 95 % t intervals. "
-        f"Bold: that excludes 0; framed: and the difference is beyond {SMALL_DIFFERENCE}. Feature phantoms, not scans.",
+        f"Differences of test AUC, mean over {seeds_of(contrasts)}, each a world of its own, with the 95 % t interval. "
+        f"Bold: it excludes 0; framed: and the difference exceeds {SMALL_DIFFERENCE}. Feature phantoms, not scans.",
     )
 
 
@@ -58,7 +58,7 @@ def _panels(
     *,
     size_in: tuple[float, float],
 ) -> Figure:
-    """A row per contrast, a panel per number of steps; `draw` is given difference, low and high, relatedness down."""
+    """A row per contrast, a panel per number of steps; `draw` gets difference, low and high, relatedness downwards."""
     steps = sorted(contrasts["n_steps"].unique())
     size = {"width_in": 1.2 + size_in[0] * len(steps), "height_in": 0.9 + size_in[1] * len(titles)}
     figure, axes = new_figure(**size, rows=len(titles), columns=len(steps))

@@ -15,7 +15,7 @@ N_SCANS = 15  # scans per panel
 
 @styled
 def missed_scans(missed: pd.DataFrame, *, task: str) -> Figure:
-    """Scans that are called wrongly most often, positive ones on the left, negative ones on the right.
+    """Scans that are most often called wrongly, positive ones on the left, negative ones on the right.
 
     Args:
         missed: experiment, scan, target, wrong (share of the seeds), n_seeds; nodule_mm is written next to a scan.
@@ -31,9 +31,9 @@ def missed_scans(missed: pd.DataFrame, *, task: str) -> Figure:
         axis.set_title(f"{title}: {(worst > 0).sum()} of {len(worst)}")
     return captioned(
         figure,
-        f"{sentence(task)}, test scans; above: those that any run here calls wrongly, at the threshold of its own "
-        f"validation scans; below: at most {N_SCANS}, most often wrong first. Number: share of {seeds_of(missed)} that "
-        "are wrong. No interval: these scans were picked because they are wrong.",
+        f"{sentence(task)}, test scans. Titles: those that any run here calls wrongly, at the threshold of its own "
+        f"validation scans, of all. Shown: at most {N_SCANS}, most often wrong first; number: share of "
+        f"{seeds_of(missed)} that are wrong. No interval: these scans were selected for being wrong.",
     )
 
 

@@ -52,8 +52,8 @@ def attention_slices(views: Sequence[AttentionView], *, spacing_mm: Sequence[flo
     return captioned(
         figure,
         f"{caption} Squares: feature voxels; attention as a multiple of that of an even map, transparent at 1 and "
-        "below. Cross: centre of the highest, projected into each slice. The patient's left is on the right in the "
-        "first two.",
+        "below. Cross: centre of the highest one, projected onto each slice. The patient's left is on the right in "
+        "the first two columns.",
     )
 
 

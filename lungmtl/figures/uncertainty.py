@@ -137,7 +137,7 @@ def coverage(table: pd.DataFrame) -> Figure:
     named = "; ".join(f"{interval} {percent_text(share)}" for interval, share in lowest.items())
     return captioned(
         figure,
-        f"A mark per setting of {low if low == high else f'{low} to {high}'} simulated studies. Asked for: "
+        f"A mark per setting of {low if low == high else f'{low} to {high}'} simulated studies. Nominal: "
         f"{percent_text(table['nominal'].iloc[0])}. Grey band: {' to '.join(map(percent_text, COVERAGE_BAND))}; red "
         f"crosses lie outside it with their whole 95 % Wilson interval{f' (lowest: {named})' if named else ''}.",
         alt=f"Coverage of {len(intervals)} kinds of intervals in {len(table)} simulated settings, "

@@ -11,7 +11,7 @@ ALLOWING = "failing seeds allowed for"  # in the names of the intervals that all
 
 
 def budget(learning: pd.DataFrame, *, flat_rise: float) -> str:
-    """Whether the budget, which all experiments share, was long enough: flat only if every curve is.
+    """Whether the budget, which all experiments share, was long enough: it is flat only if every curve is.
 
     Args:
         learning: As `comparison.learning_table` gives it.
@@ -33,11 +33,11 @@ def budget(learning: pd.DataFrame, *, flat_rise: float) -> str:
 
 
 def failing_seeds(failures: pd.DataFrame, coverage: pd.DataFrame | None) -> str:
-    """Warning on intervals over seeds, some of which do not learn or might not.
+    """Warning about intervals over seeds some of which do not learn, or might not.
 
     Args:
         failures: As `comparison.failures_table` gives it.
-        coverage: The table of benchmarks/coverage.py; None where it is not there.
+        coverage: The table of benchmarks/coverage.py; None if there is none.
     """
     n_failed, n_runs = failures["n_seeds"] - failures["n_learnt"], failures["n_seeds"].sum()
     covered = _covered(coverage, failures["n_seeds"].max())
@@ -45,8 +45,8 @@ def failing_seeds(failures: pd.DataFrame, coverage: pd.DataFrame | None) -> str:
         lowest = 1 - failures["share_low"].max()
         those = "The one run" if n_runs == 1 else f"All {n_runs} runs"
         return (
-            f"{those} learnt; so few seeds leave open that up to {100 * lowest:.0f} % of an experiment's "
-            f"trainings do not. Intervals hold for trainings that learn, those in the last column for all.{covered}"
+            f"{those} learnt; with so few seeds, up to {100 * lowest:.0f} % of an experiment's trainings may still "
+            f"fail to learn. Intervals hold for trainings that learn, those in the last column for all.{covered}"
         )
     listed = [f"{row.experiment} {row.n_seeds - row.n_learnt} of {row.n_seeds}"
               for row in failures[n_failed > 0].itertuples()]  # fmt: skip
@@ -57,7 +57,7 @@ def failing_seeds(failures: pd.DataFrame, coverage: pd.DataFrame | None) -> str:
 
 
 def _covered(coverage: pd.DataFrame | None, n_seeds: int) -> str:
-    """How often intervals cover in simulated studies of about so many seeds, of which some fail; "" if unknown."""
+    """How often intervals cover in simulated studies of about as many seeds, some of which fail; "" if unknown."""
     rows = pd.DataFrame() if coverage is None else coverage[coverage["setting"].str.contains(FAILING)]
     if rows.empty:
         return ""
@@ -71,7 +71,7 @@ def _covered(coverage: pd.DataFrame | None, n_seeds: int) -> str:
 
 def _judged(low: float, high: float) -> str:
     """What is wrong with an interval whose coverage runs from low to high."""
-    judged = {"too narrow": low < SOUND[0], "wider than need be": high > SOUND[1]}
+    judged = {"too narrow": low < SOUND[0], "wider than necessary": high > SOUND[1]}
     words = [word for word, holds in judged.items() if holds]
     said = " in some, ".join(words) + (" in others" if len(words) > 1 else "")
     return f" (**{said}**)" if words else ""

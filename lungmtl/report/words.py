@@ -16,7 +16,7 @@ NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill in a Markdown template of this folder; a name that the template lacks is an error."""
+    """Fill in a Markdown template of this folder; a name that it uses and is not given is an error."""
     loader = PackageLoader("lungmtl.report", "")
     environment = Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     environment.filters |= {
