@@ -23,7 +23,7 @@ FAILURE_COLUMNS = ("experiment", "n_seeds", "n_learnt", "share", "share_low", "s
 QUESTION_COLUMNS = ("question", "experiment", "reference")
 MIXED_COLUMNS = (*QUESTION_COLUMNS, "difference", "low", "high", "p", "set_variance", "variance")
 JOINT_COLUMNS = (*MIXED_COLUMNS[:7], "change", "change_low", "change_high", "change_p", *MIXED_COLUMNS[7:], "n_sets")
-Contrast = Sequence[str | Sequence[str]]  # question, experiment, reference; of a list validation scans choose one
+Contrast = Sequence[str | Sequence[str]]  # question, experiment, reference; validation scans choose one of a list
 
 
 def confirm_table(
@@ -37,21 +37,21 @@ def confirm_table(
 ) -> pd.DataFrame:
     """Differences of test AUC that a protocol asks for, paired by scan and seed, Holm over all of them.
 
-    Where every run of both sides learnt, `low`, `high` and `p` are those of `evidence.mean_difference` and hold for
-    trainings that learn; where one did not, those of `evidence.allowing_difference`, which `any_low` and `any_high`
-    are in any case.
+    If every run of both sides learnt, `low`, `high` and `p` are those of `evidence.mean_difference` and hold for
+    trainings that learn; otherwise they are those of `evidence.allowing_difference`, as `any_low` and `any_high` always
+    are.
 
     Args:
         predictions: Of all runs.
-        contrasts: Of each its question, experiment and reference. In place of a name a list may stand: of its
-            experiments that with the highest mean validation AUC over seeds is taken (the first of equals);
-            `MTL.*` stands for MTL and its variants.
+        contrasts: Question, experiment and reference of each. A list may stand in place of a name: its experiment
+            with the highest mean validation AUC over seeds is taken (the first of equals); `MTL.*` stands for MTL
+            and its variants.
         learnt: As `learnt_table` returns it.
         task: The central one.
     Returns:
-        `CONFIRM_COLUMNS`, a row per contrast, blank where an experiment is missing; difference in AUC, n_candidates
-        experiments that a choice was made among (0 = none), n_agree seeds on the side of the mean, n_failed runs of
-        either side that did not learn, n_family contrasts that could be tested.
+        `CONFIRM_COLUMNS`, a row per contrast, blank if an experiment is missing. difference: of AUC; n_candidates:
+        experiments among which one was chosen (0 = no choice); n_agree: seeds whose difference has the sign of the
+        mean; n_failed: runs of both sides that did not learn; n_family: contrasts that could be tested.
     """
     test = bootstrapped(of_task(predictions, "test", task), replicates, seed)
     validation = of_task(predictions, "validation", task)
@@ -70,7 +70,7 @@ def confirm_table(
 def failures_table(
     predictions: pd.DataFrame, learnt: pd.DataFrame, *, task: str, replicates: int, seed: int
 ) -> pd.DataFrame:
-    """How many seeds of every experiment learnt, and its mean AUC with an interval that allows for those which do not.
+    """How many seeds of every experiment learnt, and its mean AUC with an interval that allows for those that do not.
 
     Returns:
         `FAILURE_COLUMNS`: share of the trainings that learn with Wilson's 95 % interval; auc, low and high as of
@@ -90,17 +90,16 @@ def failures_table(
 def mixed_table(predictions: pd.DataFrame, confirmed: pd.DataFrame, *, task: str) -> pd.DataFrame:
     """Mixed model of all confirmatory differences of logit AUC: policies fixed, data set random, DeLong's error known.
 
-    The data set is the training set, or the seed where all share one. What several differences owe to the same test
-    scans and runs is in DeLong's covariance of them.
+    The data set is the training set, or the seed if all seeds share one. DeLong's covariance accounts for the test
+    scans and the runs that several differences share.
 
     Args:
         predictions: Of all runs.
         confirmed: As `confirm_table` returns it.
         task: The central one.
     Returns:
-        `MIXED_COLUMNS`: difference in logit AUC with its 95 % t interval, of as many degrees of freedom as there are
-        data sets less one; set_variance between data sets, variance of what is left but for DeLong's. No row with
-        one seed.
+        `MIXED_COLUMNS`. difference: in logit AUC, with its 95 % t interval on one degree of freedom less than there are
+        data sets; set_variance: between data sets; variance: the rest, without DeLong's. No row with one seed.
     """
     tested = confirmed.dropna(subset="difference")[[*QUESTION_COLUMNS]]
     part = _logits(predictions, tested, task)
@@ -117,12 +116,12 @@ def joint_table(studies: Sequence[tuple[pd.DataFrame, pd.DataFrame, float]], *, 
     The studies ask the same contrasts and share no scan, so that DeLong's errors of two studies are independent.
 
     Args:
-        studies: Of each the predictions, the table of `confirm_table`, and the relatedness of its diagnoses.
+        studies: Predictions, table of `confirm_table` and relatedness of the diagnoses of each study.
         task: The central one.
     Returns:
         `JOINT_COLUMNS`, a row per contrast that every study has: difference in logit AUC at the mean relatedness, and
-        `change`, what it gains from relatedness 0 to 1, each with a 95 % t interval of as many degrees of freedom as
-        there are data sets less one per study, not adjusted. No row with fewer than two degrees of relatedness.
+        `change`, its change from relatedness 0 to 1, each with a 95 % t interval that is not adjusted; the degrees of
+        freedom are the number of data sets less one per study. No row with fewer than two degrees of relatedness.
     """
     there = pd.concat([confirmed["difference"] for _, confirmed, _ in studies], axis=1).notna().all(axis=1)
     tested = [confirmed.loc[there[there].index, [*QUESTION_COLUMNS]] for _, confirmed, _ in studies]

@@ -1,4 +1,4 @@
-"""Tables of learning: which seeds learnt, whether curves were flat at the end, what they tell early, the ceiling."""
+"""Tables of learning: which seeds learnt, whether curves were flat at the end, what they show early, the ceiling."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -10,7 +10,7 @@ from lungmtl.comparison.scans import of_task
 from lungmtl.evidence import auc_interval
 from lungmtl.experiments import in_order
 
-# chosen by us, after the first results: no run of the committed studies had its lower limit in 0.622 to 0.686
+# chosen by us, after the first results: no run of phantom-full or sensitivity had its lower limit in 0.622 to 0.686
 LEARNT_LOW = 0.65
 # chosen by us: a rise of the median validation AUC per epoch below which a curve is flat; 0.02 in ten epochs
 FLAT_RISE = 0.002
@@ -71,9 +71,9 @@ def _end_of_curve(validation: pd.DataFrame) -> dict[str, object]:
 
 
 def early_table(history: pd.DataFrame, learnt: pd.DataFrame, *, references: Sequence[str]) -> pd.DataFrame:
-    """Whether validation AUCs after a part of the epochs tell the order on test scans: differences from each reference.
+    """Whether validation AUCs after a part of the epochs predict the order on test scans, reference by reference.
 
-    Experiments that share their first epochs, as one with ITW and one without, cannot be told apart by them.
+    Experiments that share their first epochs, as one with ITW and one without, cannot be distinguished by them.
 
     Args:
         history: experiment, seed, epoch, split, auc of the central task; may have no rows.
@@ -98,13 +98,13 @@ def early_table(history: pd.DataFrame, learnt: pd.DataFrame, *, references: Sequ
 def ceiling_table(predictions: pd.DataFrame, readings: pd.DataFrame) -> pd.DataFrame:
     """AUC of error-free readings of every test scan against the recorded labels: what a network can hope for.
 
-    It holds what is wrong in the labels, cancers that show nothing, and classes that overlap; not noise nor grid.
+    It accounts for wrong labels, cancers that show nothing and classes that overlap, but not for noise or the grid.
 
     Args:
         predictions: Of any runs; the targets are taken from there.
         readings: `scan` and columns `<task>`, one measurement, or `<task>:<reader>`; may have no rows.
     Returns:
-        task, reader, auc, low, high, interval, n, positives; readings of every scan alone.
+        task, reader, auc, low, high, interval, n, positives; only readings that every scan has.
     """
     test = predictions[predictions["split"] == "test"].drop_duplicates(["scan", "task"]).dropna(subset="target")
     known = readings.set_index("scan")

@@ -1,4 +1,4 @@
-"""Table of the test scans that runs call wrongly, and the choice of runs to look at."""
+"""Table of the test scans that runs call wrongly, and the selection of runs to look at."""
 
 from collections.abc import Collection
 

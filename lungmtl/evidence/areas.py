@@ -45,9 +45,9 @@ def auc(target: np.ndarray, probability: np.ndarray) -> float:
 
 
 def delong_covariance(target: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """AUC of K predictors (K, N) on the same scans (K,), and DeLong's covariance of them (K, K).
+    """AUCs (K,) of K predictors (K, N) on the same scans, and DeLong's covariance of these AUCs (K, K).
 
-    There must be two scans of each class. The variance is 0 where the classes are fully separated.
+    At least two scans of each class are required. The variance is 0 if the classes are fully separated.
     """
     target, probability = checked_rows(target, probability)
     check_two_of_each(target)

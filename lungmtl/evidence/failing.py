@@ -1,13 +1,14 @@
-"""Intervals that allow for seeds which do not learn: few seeds hardly tell how often that happens.
+"""Intervals that allow for seeds which do not learn: few seeds say little about how often that happens.
 
-Where one seed in five fails, five seeds hold no failure in one study of three, and an interval from their variance is
-then too narrow. Here the mean over all trainings is taken apart: the mean of those that learn, the share of those that
-do not, and how far these lie below. Each is drawn from what the seeds leave open about it (a fiducial distribution).
+If one training in five fails, one study of five seeds in three shows no failure, and an interval from the variance of
+its seeds is then too narrow. Here the mean over all trainings is split into the mean of those that learn, the share of
+those that do not, and how far these lie below. Each is drawn from its fiducial distribution, given the seeds.
 
-No such interval can cover 95 % at every share of failures: S seeds show one of S + 1 counts, and an interval holds the
-truth after some of them and not after the others. With four seeds of which 5 % fail, the sums of the counts' chances
-next to 95 % are 82 and 99 %. So this one covers about 95 % on average over shares (Jeffreys' prior), and more or less
-at a given one: results/coverage, by benchmarks/coverage.py, from which the report computes its warning.
+No such interval can cover exactly 95 % at every share of failures: S seeds show one of S + 1 counts of failures, and
+the interval holds the truth after some of these counts and not after others. With four seeds and 5 % of failures, one
+that holds it after no failure covers 81 %, and one that holds it after one failure too covers 99 %. So this interval
+covers about 95 % on average over shares (Jeffreys' prior), and more or less at a given share; results/coverage, by
+benchmarks/coverage.py, has the figures, from which the report derives its warning.
 
 Sources: Hannig et al. 2016, JASA 111:1346-1361 (fiducial intervals); Brown, Cai & DasGupta 2001, Statistical Science
 16:101-133 (Jeffreys' beta distribution for a share).
@@ -30,8 +31,8 @@ def allowing_mean(target: np.ndarray, areas: Areas, learnt: np.ndarray, *, bound
         target: As for `mean_auc`.
         areas: Of S runs, S at least 2.
         learnt: Whether each learnt, bool (S,).
-        bound: AUC between those that learnt and those that did not; where fewer than two are on a side, their mean may
-            lie anywhere from `CHANCE` to there, or from there to 1.
+        bound: AUC that separates runs that learnt from those that did not; with fewer than two runs on a side, its mean
+            may lie anywhere between `CHANCE` and `bound`, or between `bound` and 1.
     """
     value, draws = mean_auc(target, areas).value, _means(areas, learnt, bound, np.random.default_rng(0))
     low, high = np.clip(np.quantile(draws, LEVELS), 0, 1)
@@ -41,8 +42,8 @@ def allowing_mean(target: np.ndarray, areas: Areas, learnt: np.ndarray, *, bound
 def allowing_difference(a: Areas, b: Areas, learnt_a: np.ndarray, learnt_b: np.ndarray, *, bound: float) -> Difference:
     """Mean AUC difference a - b, paired by scan and seed, that allows for seeds which do not learn.
 
-    Seeds that learnt on both sides give the difference of trainings that learn; from it comes the share that fails on
-    either side times its loss. The p value is twice the smaller tail of the draws.
+    Seeds that learnt on both sides give the difference of trainings that learn; each side is lowered by the share of
+    its trainings that fail, times what these lose. The p value is twice the smaller tail of the draws.
     """
     plain, generator = mean_difference(a, b), np.random.default_rng(0)
     both = np.flatnonzero(learnt_a & learnt_b)
@@ -73,7 +74,7 @@ def _centre(areas: Areas, generator: np.random.Generator) -> np.ndarray:
 
 
 def _loss(areas: Areas, usual: np.ndarray, bound: float, generator: np.random.Generator, side: int = 1) -> np.ndarray:
-    """Draws of what trainings that are not as the usual ones take from the mean: their share times their distance."""
+    """Draws of what the other trainings take from the mean of the usual ones: their share times their distance."""
     share = generator.beta((~usual).sum() + 0.5, usual.sum() + 0.5, DRAWS)
     others = areas.value[~usual]
     span = (CHANCE, bound) if side == 1 else (bound, 1.0)

@@ -1,4 +1,4 @@
-"""Mixed model with known errors: a line through values whose sampling covariance is known, data sets random."""
+"""Mixed model with known errors: a linear model of values whose sampling covariance is known, data sets random."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -31,7 +31,7 @@ def fit_mixed(
         values: E.g. differences of logit AUC, (N,).
         terms: (N, P), of full rank, P below N.
         known: Sampling covariance of the values, (N, N), e.g. DeLong's.
-        groups: Data set of every value; none where every value has its own, whose variance is then part of `rest`.
+        groups: Data set of every value; None if every value has its own, whose variance is then part of `rest`.
 
     Source: Harville 1977, JASA 72:320-338.
     """

@@ -35,11 +35,11 @@ class Areas(NamedTuple):
         return Areas(self.value - other.value, self.draws - other.draws, self.sets)
 
     def of(self, rows: Sequence[int]) -> "Areas":
-        """Those of some runs."""
+        """The same for some of the runs."""
         return Areas(self.value[rows], self.draws[rows], self.sets and [self.sets[row] for row in rows])
 
     def by_set(self) -> "Areas":
-        """The means of every training set in place of its runs, which are no independent ones; as it is with one."""
+        """Means over the runs of each training set, which are not independent; unchanged where all runs share one."""
         if len(set(self.sets or ())) in (0, 1, len(self.value)):
             return self
         of_set = np.stack([np.equal(self.sets, one) / self.sets.count(one) for one in sorted(set(self.sets))])

@@ -19,13 +19,13 @@ from lungmtl.when.world import World, ceiling, draw_scans
 from lungmtl.workers import run_jobs
 
 SIDE_AT = {"n_scans": 640, "n_steps": 2400}  # where the side arms lie
-LEARNT = 0.25  # chosen by us: share of the way from 0.5 to the ceiling that a network which has learnt has gone
+LEARNT = 0.25  # chosen by us: a network has learnt from this share of the way from 0.5 to the ceiling
 ENTRY = Place("lungmtl.when.cells", "run_cell")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A setting: the world's and the budget's values, and the arm that it belongs to, "" for the grid."""
+    """One setting: values of the world and of the budget, and the arm that it belongs to, "" for the grid."""
 
     relatedness: float
     n_scans: int
@@ -83,7 +83,7 @@ def run_cell(cell: Cell, experiments: Mapping[str, Weighting], *, n_seeds: int) 
 
     Returns:
         One row per experiment and seed: the fields of the cell, `experiment`, `seed`, `ceiling`, `auc_train`,
-        `auc_validation`, `auc_test` of the central task, of a cell that is watched the signs of `Early`, and `learnt`.
+        `auc_validation`, `auc_test` of the central task, the signs of `Early` if the cell is watched, and `learnt`.
     """
     scans = [draw_scans(cell.world, seed=seed) for seed in range(n_seeds)]
     policies = [_of_seeds(weighting, n_seeds) for weighting in experiments.values()]
@@ -106,7 +106,7 @@ def run_cell(cell: Cell, experiments: Mapping[str, Weighting], *, n_seeds: int) 
 
 
 def _of_seeds(weighting: Weighting, n_seeds: int) -> list:
-    """A policy per seed; one for all where it has no state and asks for nothing that a batch shows."""
+    """A policy per seed; one for all seeds if it depends on the progress alone."""
     made = [build(dataclasses.replace(weighting, seed=seed)) for seed in range(n_seeds)]
     return [made[0]] * n_seeds if made[0].is_schedule and len(set(map(repr, made))) == 1 else made
 

@@ -1,4 +1,4 @@
-"""Contrasts of the map: paired differences over seeds in every cell, and whether half of the seeds foretells the rest.
+"""Contrasts of the map: paired differences over seeds in every cell, and whether half of the seeds predicts the rest.
 
 A seed is a world of its own (teacher, training set, test set, start), so an interval over seeds covers all of these.
 """
@@ -15,13 +15,13 @@ from lungmtl.when.early import predictor_table
 
 HELD_OUT = ["n_cells", "correlation", "error", "same_sign", "n_clear"]
 CELL = ["arm", *AXES]
-MIN_ROWS = 3  # chosen by us: so many differences per term of the model, or there is no test of the map
+MIN_ROWS = 3  # chosen by us: the test of the map needs this many differences per term of its model
 TUNED = "tuned static"  # per seed the static weights with the highest validation AUC, as a user would choose them
 
 
 RIVALS = ("UW", "DWA", "GradNorm", "DBMTL", "GCS", "OLAUX")
 ADDED = ("MGDA", "PCGrad", "IMTLG", "PCD")  # of a map of their own, params/when-rivals.yaml
-PAIRS = (  # of the protocol (params/when.md), the first six confirmatory
+PAIRS = (  # contrasts of the protocol (params/when.md), and more against the single task
     ("MTL", "STL"),
     ("MTL2", "MTL.aux1"),
     ("ITW2", "MTL2"),
@@ -114,12 +114,12 @@ def held_out(results: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.Data
     """Test of the map: a model fitted to the even seeds, against the mean differences of the odd seeds.
 
     Per pair a mixed model of the logit AUC difference over relatedness, log scans, log steps, their squares and
-    products, with a random effect of the seed (whose world is its own), foretells every cell of the grid.
+    products, with a random effect of the seed (whose world is its own), predicts every cell of the grid.
 
     Returns:
         Per pair: `experiment`, `reference`, `n_cells`, `correlation` of foretold and found, `error` (root mean square,
-        in logit AUC), `same_sign` (share of the cells whose found interval excludes 0), `n_clear` (their number); no
-        row where there are too few seeds and cells.
+        in logit AUC), `same_sign` (share of correct signs among the cells whose found interval excludes 0), `n_clear`
+        (the number of these cells); no row if there are too few seeds and cells.
     """
     grid = results[results["arm"] == ""]
     logit = grid.assign(logit=np.log(grid["auc_test"] / (1 - grid["auc_test"])))
@@ -159,7 +159,7 @@ def terms_of(wide: pd.DataFrame) -> np.ndarray:
 
 
 def _interval(values: pd.Series, name: str) -> pd.Series:
-    """Mean with its 95 % t interval; without a width where all values are equal."""
+    """Mean with its 95 % t interval, whose limits are NaN for a single value."""
     mean, error = values.mean(), values.sem()
     half = stats.t.ppf(0.975, len(values) - 1) * error if len(values) > 1 else np.nan
     return pd.Series({name: mean, "low": mean - half, "high": mean + half})

@@ -1,4 +1,4 @@
-"""Early signs of what sharing will bring: cosines of gradients, affinity and validation AUC of the first steps.
+"""Early signs of what sharing will bring: gradient cosines, affinity and validation AUC in the first steps.
 
 Sources: affinity after Fifty et al. 2021, arXiv 2109.04617, section 3: how much a step along the gradient of one task
 lowers the loss of another; here a plain step of `AHEAD`, whatever the training's own optimiser.
@@ -68,7 +68,7 @@ def look(parameters: Sequence[Tensor], features: Tensor, *batch: Tensor) -> Tens
 
 
 def predictor_table(results: pd.DataFrame) -> pd.DataFrame:
-    """How well early signs tell the final difference of test AUC to the single task.
+    """How well early signs predict the final difference of test AUC from the single task.
 
     The sign *validation* is the early difference of validation AUC; *cosine* and *affinity* are those of the students
     of the experiment itself.

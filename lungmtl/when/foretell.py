@@ -1,4 +1,4 @@
-"""What the map foretells of a study in 3D: the sign of each contrast with its probability, next to the one found.
+"""What the map foretells about a study in 3D: the sign of each contrast with its probability, next to what was found.
 
 A place on the map is a study's relatedness, training scans and optimiser steps. Per contrast a mixed model of the logit
 AUC difference over relatedness, log scans, log steps, squares and products is fitted to the cells of the map, whose
@@ -26,9 +26,9 @@ def foretold_table(
     """Signs that the map foretells for a study, and those found.
 
     Args:
-        found: Contrasts of the study: experiment, reference, difference, error, freedom; n_candidates above 0 where the
-            reference was chosen among static weights, which is the map's ITW2 against its tuned static.
-        place: Of the study, a value for each of `AXES`.
+        found: Contrasts of the study: experiment, reference, difference, error, freedom. n_candidates above 0 means
+            that the reference was chosen among static weights; on the map that is ITW2 against tuned static.
+        place: Place of the study, a value for each of `AXES`.
         experiments, contrasts: Tables of the map, as `map_tables` gives them.
     Returns:
         `FORETOLD_COLUMNS`, a row per contrast that the map has in more cells than the model has terms: foretold logit

@@ -1,4 +1,4 @@
-"""Students: small networks of one shared layer and a head per task, trained at the same time under many policies.
+"""Students: small networks with one shared layer and a head per task, trained at the same time under many policies.
 
 All students of a cell are one stack of tensors: K policies times S seeds. The students of a seed share scans, start and
 batches, so that policies differ in their weights alone. Nothing couples two students: the loss is a sum over the

@@ -1,8 +1,8 @@
-"""How the students of an experiment are asked: a policy apiece, or a gradient rule for all seeds at once.
+"""How an experiment's policies are asked for its students: one policy per seed, or a gradient rule for all at once.
 
-A policy apiece would take most of the map's time there. Each rule gives the weights of the policy of its name in
-`lungmtl.policies`, whose paper that names, from Gramians stacked over the seeds. Only the order in which PCGrad
-projects is drawn otherwise.
+One gradient policy per seed would take most of the map's time. Each rule here computes, from Gramians stacked over the
+seeds, the weights of the policy of its name in `lungmtl.policies`, which cites the paper. Only the order of PCGrad's
+projections is drawn from other random numbers.
 """
 
 from collections.abc import Callable, Sequence
@@ -184,5 +184,5 @@ GRADIENT_RULES = {"MGDA": mgda, "PCGrad": pcgrad, "IMTLG": imtlg, "PCD": Pcd}
 
 
 def asked(policies: Sequence[Policy]) -> Each | Together:
-    """Whom the students of one experiment ask."""
+    """The policies of one experiment, asked per seed or together."""
     return (Together if type(policies[0]).__name__ in GRADIENT_RULES else Each)(policies)

@@ -1,12 +1,12 @@
-"""The feature phantom: scans as vectors whose diagnoses follow from hidden signs, related across tasks as asked.
+"""The feature phantom: scans as vectors whose diagnoses follow from hidden signs that tasks share to a given degree.
 
 A scan is a vector x of standard normal features. A *sign* is a direction in it that shows beyond a threshold only,
 max(d.x - 0.5, 0) in units of its deviation. Every task owns `UNITS` signs, all directions at right angles. The central
 diagnosis reads its own signs with a random unit vector. An auxiliary diagnosis reads sqrt(relatedness) of the central
 task's signs, with a random unit vector of its own, and sqrt(1 - relatedness) of its own signs: at 1 its labels tell
 where the central signs are, though not how to read them; at 0 they tell nothing. Everything here is chosen by us,
-before any policy was run on it; `STRENGTH` so that a reader who knows the truth has a mean AUC of 0.95 to 0.96 (its
-deviation over seeds is 0.03).
+before any policy was run on it; `STRENGTH` so that a reader who knows the truth has a mean AUC of 0.95 to 0.96
+(standard deviation over seeds 0.03).
 """
 
 import dataclasses
