@@ -28,12 +28,12 @@ def add_advise(parser: argparse.ArgumentParser) -> None:
     add_table(parser)
     parser.add_argument("--map-dir", type=Path, default=PROJECT / "results", help="folder of the map's studies")
     given = parser.add_mutually_exclusive_group()
-    given.add_argument("--relatedness", type=_share, help="of the tasks, 0 to 1, if you assume it; 0 to 1 if not given")
+    given.add_argument("--relatedness", type=_share, help="of the tasks, if you assume a value; else all from 0 to 1")
     given.add_argument("--pilot", type=at_least_one, metavar="STEPS", help=f"estimate it by {2 * N_SEEDS} short runs")
 
 
 def advise(options: argparse.Namespace) -> int:
-    """Say what each policy can be expected to bring on a cohort, by the map of when sharing helps, or why it cannot."""
+    """Say what the map of when sharing helps predicts of each policy on a cohort, or why it does not reach it."""
     config, tasks, table, _, _ = source(options)
     changes = {"cohort": str(table), "cache_dir": str(plan.cache_dir(config)), "tasks": tasks}
     config = dataclasses.replace(config, weights=[1.0] * len(tasks), **changes)
