@@ -56,7 +56,7 @@ def policies(runs: pd.DataFrame) -> dict[str, str]:
 
 
 def _is_blank(runs: pd.DataFrame, split: str, task: str) -> bool:
-    """Whether all that is known of a task in a split, in some run, is one class."""
+    """Whether some run knows only one class of a task in a split."""
     n, positives = (runs.get(f"cohort_counts_{split}_{task}_{what}") for what in ("n", "positives"))
     return n is not None and positives is not None and bool(((positives == 0) | (positives == n)).any())
 

@@ -1,4 +1,4 @@
-"""Protocol of a study, and what of it does not hold for its runs.
+"""Protocol of a study, and where its runs depart from it.
 
 A protocol is a Markdown file that begins with YAML between lines of `---`: `studies`, a mapping of a study's name to
 `written` (before or after results), `experiments`, `seeds`, `references`, `task`, `selection` and `margin`, each
@@ -40,10 +40,10 @@ def protocol(text: str, study: str) -> str:
 
 
 def contrasts(text: str, study: str) -> list[list[Any]]:
-    """The confirmatory contrasts that a protocol fixes for a study: question, experiment, reference; none without.
+    """The confirmatory contrasts that a protocol fixes for a study, if any: question, experiment, reference.
 
     Raises:
-        ValueError: If one is no such triple.
+        ValueError: If one of them is no such triple.
     """
     found = _read_protocol(text)[0].get(study, {}).get("contrasts", [])
     for contrast in found:
@@ -59,7 +59,7 @@ def alike(text: str, study: str) -> list[str]:
 
 
 def _is_of(study: str, part: str, studies: list[str]) -> bool:
-    """Whether a part of a protocol, which begins with its heading, is not of other studies alone."""
+    """Whether a part of a protocol, which begins with its heading, concerns this study or all."""
     names = part.partition("\n")[0].replace("`", "").lstrip("# ").strip().split(", ")
     return study in names or not set(names) <= set(studies)
 
@@ -67,13 +67,13 @@ def _is_of(study: str, part: str, studies: list[str]) -> bool:
 def deviations(
     text: str, runs: pd.DataFrame, *, references: Sequence[str] | None = None, margin: float | None = None
 ) -> str:
-    """What of a study's protocol does not hold for its runs, as a list in Markdown.
+    """Where the runs of a study depart from its protocol, as a list in Markdown.
 
     Args:
         text: Of the protocol file.
         runs: As `study.collect` returns them, of one study.
-        references: Experiments that the comparison took as references; not compared if not given.
-        margin: Margin that the comparison took; not compared if not given.
+        references: References that the comparison used; not checked if not given.
+        margin: Margin that the comparison used; not checked if not given.
     Raises:
         ValueError: If the file does not begin as a protocol must.
     """
