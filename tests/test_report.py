@@ -462,10 +462,10 @@ WEIGHTS = {"BW": {"weights": [3, 1, 1, 1, 1]}}
         (WEIGHTS, "fixed weights"),
         ({"BW": {"weights": [3, 3, 3, 3, 3]}}, "balanced weights"),
         ({"PFLP": {"period": 20}} | WEIGHTS, "Periodic Focusing"),
-        ({"ITW": TRANSFER} | WEIGHTS, "Internal-Transfer Weighting from 55 % of the steps after fixed weights"),
+        ({"ITW": TRANSFER} | WEIGHTS, "fixed weights, then Internal-Transfer Weighting from 55 % of the steps"),
         (
             {"ITW": TRANSFER, "PFLP": {"period": 20}} | WEIGHTS,
-            "Internal-Transfer Weighting from 55 % of the steps after Periodic Focusing",
+            "Periodic Focusing, then Internal-Transfer Weighting from 55 % of the steps",
         ),
         (
             {"ITW": TRANSFER | {"start": 0.0}} | WEIGHTS,
@@ -481,16 +481,16 @@ WEIGHTS = {"BW": {"weights": [3, 1, 1, 1, 1]}}
         ),
         (
             {"ITW": TRANSFER | {"factor": 0.0, "restart": True}} | WEIGHTS,
-            "Internal-Transfer Weighting (auxiliary weights \u00d7 0, fresh optimiser) from 55 % of the steps after "
-            "fixed weights",
+            "fixed weights, then Internal-Transfer Weighting (auxiliary weights \u00d7 0, fresh optimiser) "
+            "from 55 % of the steps",
         ),
         (
             {"ITW": TRANSFER, "PFLP": {"period": 20}, "Sum": {"weights": [3, 1, 1, 1, 1]}},
-            "Internal-Transfer Weighting from 55 % of the steps after Periodic Focusing over Sum",
+            "Periodic Focusing over Sum, then Internal-Transfer Weighting from 55 % of the steps",
         ),
         (
             {"ITW": TRANSFER, "Alone": {}} | WEIGHTS,
-            "Internal-Transfer Weighting from 55 % of the steps after the central task alone in fixed weights",
+            "the central task alone in fixed weights, then Internal-Transfer Weighting from 55 % of the steps",
         ),
         ({"Loud": {"gain": 2.0, "tasks": ["a", "b"], "map": {"a": 1}}} | WEIGHTS, None),
         ({"Sum": {}} | WEIGHTS, "Sum over fixed weights"),
