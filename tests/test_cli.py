@@ -105,7 +105,7 @@ def test_a_bad_table_is_told_with_all_its_problems(user, caplog):
         "  - `lung_cancer` must be 0, 1 or blank. Found 'yes' in scan two.",
         "  - `split` must be train, validation, test or blank. Found 'tset' in scan two.",
         "  - An image must lie in the table's folder with all its files, unless `--allow-outside` is given. "
-        "Found another place in scan torn. It is ../torn.nii.gz.",
+        f"Found another place in scan torn. It is ../torn.nii.gz, which leads to {user.parent / 'torn.nii.gz'}.",
     ]
 
 
@@ -122,7 +122,7 @@ def test_a_table_cannot_reach_outside_its_folder_unless_told_to(user, caplog, co
     write(user, "one", image=["../outside.nii.gz"])
     options = {"check": ["--no-page"], "prepare": [*GRID, "--cache-dir", str(user / "cache")], "verify": []}[command]
     assert cli.main([command, "cohort.csv", *options]) == 2
-    assert "unless `--allow-outside` is given. Found another place in scan one. It is ../outside.nii.gz." in caplog.text
+    assert "Found another place in scan one. It is ../outside.nii.gz, which leads to " in caplog.text
     assert cli.main([command, "cohort.csv", "--allow-outside", *options]) == (command == "check")  # no labels: no study
 
 
