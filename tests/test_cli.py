@@ -60,6 +60,32 @@ def test_check_writes_the_report_beside_the_table_and_says_what_failed(user, cap
     assert scans["verdict"].tolist() == ["look", "look", "failed"]
 
 
+def test_check_says_a_reason_once_and_what_the_table_excludes(user, capsys):
+    write(user, "one", "two", "out", "gone", excluded=["", "", "motion", "download: 0 of 153 files"])
+    cli.main(["check", "cohort.csv", "--no-page", "--workers", "1"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [
+        "2 scans: 0 ok, 2 look, 0 failed; 2 scans excluded by the table, 1 of them still to be downloaded",
+        "  look    one and 1 other: Slices lie 10.0 mm apart, over 5 mm.",
+    ]
+    assert not any("blank" in line for line in lines)  # no split can be drawn: nothing to say of one
+
+
+@pytest.mark.parametrize("command", ["check", "prepare", "advise"])
+def test_a_table_that_excludes_every_scan_is_refused(user, caplog, command):
+    write(user, "one", "gone", excluded=["motion", "download: 0 of 153 files"])
+    assert cli.main([command, "cohort.csv"]) == 2
+    found = "Found 2 scans excluded by the table, 1 of them still to be downloaded, in "
+    assert f"A cohort must have a scan that is not excluded. {found}" in caplog.text
+
+
+@pytest.mark.parametrize("out", ["ct/one.nii.gz", "ct/one.nii.gz/report"])
+def test_a_report_must_go_to_a_folder(user, capsys, out):
+    with pytest.raises(SystemExit):
+        cli.main(["check", "cohort.csv", "--out", out])
+    assert "argument --out: a folder is required. Found a file, ct/one.nii.gz" in capsys.readouterr().err
+
+
 def test_check_of_good_scans_returns_0(user, capsys):
     for index in range(8):
         save(chest().hu + np.int16(index), user / "ct" / f"s{index}.nii.gz")
