@@ -181,7 +181,11 @@ def read_table(config: RunConfig, table: Path, tasks: Sequence[str], *, is_study
 
 
 def read_usable(config: RunConfig, table: Path, tasks: Sequence[str], *, is_study: bool = False) -> pd.DataFrame:
-    """As `read_table`; a table that excludes every scan is refused."""
+    """As `read_table`.
+
+    Raises:
+        ValueError: Also if the table excludes every scan.
+    """
     frame = read_table(config, table, tasks, is_study=is_study)
     if data.included(frame).empty:
         must = "A cohort must have a scan that is not excluded"
