@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from chests import chest, save
+from chests import chest, save, write_slice
 from PIL import Image
 
 from lungmtl.data.checks import CHECK_MEASURES, JOURNAL, check_cohort, check_scans
@@ -387,6 +387,18 @@ def test_images_that_are_missing_or_short_are_listed(tmp_path):
         f"scan f: the image is not there, {tmp_path / 'gone'}",
         "scan g: the image is not there",
     ]
+
+
+def test_files_beside_the_slices_of_an_archive_are_not_counted(tmp_path):
+    (tmp_path / "scan" / "series").mkdir(parents=True)
+    for index in range(3):
+        write_slice(tmp_path / "scan" / "series" / f"{index}.dcm", index)
+        (tmp_path / "scan" / "series" / f"{index}.dcm").rename(tmp_path / "scan" / "series" / f"IM{index}")
+    for name in ("viewer.exe", "LICENSE", "DICOMDIR", "series/.DS_Store", "series/notes.txt"):
+        (tmp_path / "scan" / name).write_text("text", encoding="utf-8")
+    assert verify_images(table("a", image=["scan"], n_slices=["3"]), tmp_path) == []
+    (tmp_path / "scan" / "series" / "IM1").unlink()
+    assert verify_images(table("a", image=["scan"], n_slices=["3"]), tmp_path) == ["scan a: 2 of 3 slices"]
 
 
 class Trap:

@@ -60,6 +60,32 @@ def test_check_writes_the_report_beside_the_table_and_says_what_failed(user, cap
     assert scans["verdict"].tolist() == ["look", "look", "failed"]
 
 
+def test_check_says_a_reason_once_and_what_the_table_excludes(user, capsys):
+    write(user, "one", "two", "out", "gone", excluded=["", "", "motion", "download: 0 of 153 files"])
+    cli.main(["check", "cohort.csv", "--no-page", "--workers", "1"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [
+        "2 scans: 0 ok, 2 look, 0 failed; 2 scans excluded by the table, 1 of them still to be downloaded",
+        "  look    one and 1 other: Slices lie 10.0 mm apart, over 5 mm.",
+    ]
+    assert not any("blank" in line for line in lines)  # no split can be drawn: nothing to say of one
+
+
+@pytest.mark.parametrize("command", ["check", "prepare", "advise"])
+def test_a_table_that_excludes_every_scan_is_refused(user, caplog, command):
+    write(user, "one", "gone", excluded=["motion", "download: 0 of 153 files"])
+    assert cli.main([command, "cohort.csv"]) == 2
+    found = "Found 2 scans excluded by the table, 1 of them still to be downloaded, in "
+    assert f"A cohort must have a scan that is not excluded. {found}" in caplog.text
+
+
+@pytest.mark.parametrize("out", ["ct/one.nii.gz", "ct/one.nii.gz/report"])
+def test_a_report_must_go_to_a_folder(user, capsys, out):
+    with pytest.raises(SystemExit):
+        cli.main(["check", "cohort.csv", "--out", out])
+    assert "argument --out: a folder is required. Found a file, ct/one.nii.gz" in capsys.readouterr().err
+
+
 def test_check_of_good_scans_returns_0(user, capsys):
     for index in range(8):
         save(chest().hu + np.int16(index), user / "ct" / f"s{index}.nii.gz")
@@ -105,7 +131,7 @@ def test_a_bad_table_is_told_with_all_its_problems(user, caplog):
         "  - `lung_cancer` must be 0, 1 or blank. Found 'yes' in scan two.",
         "  - `split` must be train, validation, test or blank. Found 'tset' in scan two.",
         "  - An image must lie in the table's folder with all its files, unless `--allow-outside` is given. "
-        "Found another place in scan torn. It is ../torn.nii.gz.",
+        f"Found another place in scan torn. It is ../torn.nii.gz, which leads to {user.parent / 'torn.nii.gz'}.",
     ]
 
 
@@ -122,7 +148,7 @@ def test_a_table_cannot_reach_outside_its_folder_unless_told_to(user, caplog, co
     write(user, "one", image=["../outside.nii.gz"])
     options = {"check": ["--no-page"], "prepare": [*GRID, "--cache-dir", str(user / "cache")], "verify": []}[command]
     assert cli.main([command, "cohort.csv", *options]) == 2
-    assert "unless `--allow-outside` is given. Found another place in scan one. It is ../outside.nii.gz." in caplog.text
+    assert "Found another place in scan one. It is ../outside.nii.gz, which leads to " in caplog.text
     assert cli.main([command, "cohort.csv", "--allow-outside", *options]) == (command == "check")  # no labels: no study
 
 

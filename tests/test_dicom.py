@@ -59,6 +59,14 @@ def test_the_one_series_below_a_folder_is_found(tmp_path, below):
     np.testing.assert_array_equal(read_volume(tmp_path).hu, chest().hu[4 : 4 + N_SLICES])
 
 
+def test_a_localizer_in_a_folder_of_its_own_does_not_hide_the_series(tmp_path):
+    localizer = write_series(tmp_path / "scout", t0008_0008="ORIGINAL\\PRIMARY\\LOCALIZER")
+    with pytest.raises(ScanError, match=f"{N_SLICES} localizers among {N_SLICES} slices"):
+        read_volume(localizer.parent)
+    write_series(tmp_path / "series")
+    np.testing.assert_array_equal(read_volume(tmp_path).hu, chest().hu[4 : 4 + N_SLICES])
+
+
 def test_several_series_below_a_folder_are_counted_and_none_is_chosen(tmp_path):
     write_series(tmp_path / "a")
     write_series(tmp_path / "b")

@@ -80,6 +80,22 @@ def test_frames_are_read_in_the_order_of_their_positions(tmp_path):
     assert frame_count(tmp_path / "series" / "1.dcm") == N_FRAMES
 
 
+def test_a_file_converted_from_slices_keeps_how_it_was_made(tmp_path):
+    """As `highdicom.legacy` writes it: what has no group of its own in unassigned ones, the agent in the file."""
+    dataset = enhanced()
+    shared, frames = dataset.SharedFunctionalGroupsSequence[0], dataset.PerFrameFunctionalGroupsSequence
+    for name in ("CTReconstructionSequence", "CTXRayDetailsSequence", "ContrastBolusUsageSequence"):
+        del shared[name]
+    shared.UnassignedSharedConvertedAttributesSequence = [item(KVP=100)]
+    for frame in frames:
+        frame.UnassignedPerFrameConvertedAttributesSequence = [item(ConvolutionKernel="B30f")]
+    dataset.ContrastBolusAgent = "IV"
+    assert read_volume(save(dataset, tmp_path / "series")).technique == (100.0, "B30F", 3.0, "yes")
+    frames[2].UnassignedPerFrameConvertedAttributesSequence[0].ConvolutionKernel = "B70f"
+    with pytest.raises(ScanError, match=r"one kernel. Found 2 values of ConvolutionKernel, in \d, \d slices"):
+        read_volume(save(dataset, tmp_path / "series"))
+
+
 def test_what_a_frame_says_of_itself_goes_before_what_all_share(tmp_path):
     dataset = enhanced()
     stored = np.frombuffer(dataset.PixelData, np.int16).reshape(N_FRAMES, -1).copy()

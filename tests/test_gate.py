@@ -40,6 +40,7 @@ def test_another_task_needs_them_in_training_alone_and_is_named_where_it_stays_b
         "Figures stay blank in validation, for want of positive or negative scans: copd.",
         "Figures stay blank in test, for want of positive or negative scans: copd.",
     ]
+    assert blank_figures(table(split=""), tasks=RULES["tasks"]) == []  # where no split is drawn, none is blank
     _, stops = judge_splits(table(copd=[0, 0, 0, np.nan, 1, 0, 1, 0]), **RULES)
     assert "in train for an auxiliary task. Found of `copd` 0 positive, 3 negative and 1 unknown in train." in stops[0]
     assert stops[1].endswith("or leave that auxiliary task out of `tasks`.")

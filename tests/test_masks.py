@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 from chests import chest, save
+from test_frames import cut, enhanced
+from test_frames import save as save_frames
 
 from lungmtl.data.checks import check_scans
 from lungmtl.data.cohort import read_cohort
 from lungmtl.data.masks import own_lungs
 from lungmtl.data.preparation import Preparation
 from lungmtl.data.prepared import prepare_cohort
+from lungmtl.data.reading import read_volume
 from lungmtl.data.verify import verify_prepared
 from lungmtl.data.volume import ScanError
 from lungmtl.experiments import TASKS
@@ -122,3 +125,15 @@ def test_a_mask_lies_on_a_dicom_series(tmp_path):
     sitk.WriteImage(sitk.DICOMOrient(image > -500, "RAS"), str(tmp_path / "mask.mha"))
     found = own_lungs(str(tmp_path / "mask.mha"), folder, "s1")
     assert np.count_nonzero(found.mask) == np.count_nonzero(sitk.GetArrayViewFromImage(image) > -500)
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5, 6, 7], [3, 1, 7, 0, 2, 6, 5, 4]])
+def test_a_mask_lies_on_the_frames_of_a_series_in_any_order(tmp_path, order):
+    folder = save_frames(cut(enhanced(), order), tmp_path / "series")
+    hu = read_volume(folder).hu
+    image = sitk.GetImageFromArray((hu > -500).astype(np.uint8))
+    image.SetSpacing((0.5, 0.75, 3.0))
+    image.SetOrigin((0, 0, 3.0))  # of the lowest frame
+    sitk.WriteImage(sitk.DICOMOrient(image, "RAS"), str(tmp_path / "mask.mha"))
+    found = own_lungs(str(tmp_path / "mask.mha"), folder, "s1")
+    np.testing.assert_array_equal(found.mask, (hu > -500)[found.box])

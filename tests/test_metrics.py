@@ -363,13 +363,15 @@ def test_detectable_difference_without_end_is_the_textbooks():
 
 def test_scores_keep_counts_where_a_class_is_missing():
     rows = [("test", "copd", 1, 0.4), ("test", "copd", 1, 0.6), ("test", "asthma", 1, 0.9), ("test", "asthma", 0, 0.1)]
-    rows += [("test", "asthma", 0, 0.2), ("test", "asthma", np.nan, 0.2)]
+    rows += [("test", "asthma", 0, 0.2), ("test", "asthma", np.nan, 0.2), ("test", "emphysema", np.nan, 0.3)]
     table = scores(pd.DataFrame(rows, columns=["split", "task", "target", "probability"]))["test"]
 
     assert {name: table["copd"][name] for name in ("n", "positives")} == {"n": 2, "positives": 2}
     assert np.isnan(table["copd"]["auc"])
     assert (table["asthma"]["auc"], table["asthma"]["n"], table["asthma"]["positives"]) == (1, 3, 1)
     assert np.isnan(table["asthma"]["low"])  # one positive scan has no interval
+    assert (table["emphysema"]["n"], table["emphysema"]["positives"]) == (0, 0)  # not known of any scan
+    assert np.isnan(list(table["emphysema"].values())[:3]).all()
 
 
 def test_brier_score_and_average_precision_of_hand_worked_cases():

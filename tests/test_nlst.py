@@ -642,6 +642,9 @@ def test_without_the_index_the_headers_say_what_is_there(tiny, tmp_path, caplog)
     for name in ("participant.csv", "ctab.csv"):
         (tmp_path / name).write_bytes((tiny / name).read_bytes())
 
+    assert cli.main(command(tmp_path)) == 2
+    assert "Found 1 patient without a split" in caplog.text
+    assert "To leave the split to the study: `--no-split`." in caplog.text
     status = cli.main(command(tmp_path, "--no-split"))
 
     frame = read_cohort(tmp_path / "cohort.csv")

@@ -188,7 +188,7 @@ def write_cohort(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """All that `check`, `prepare`, `verify` and a study of one run write, in files and on the terminal."""
+    """All that `check`, `prepare`, `verify`, `advise` and a study of one run write, in files and on the terminal."""
     top = tmp_path_factory.mktemp("user")
     folder = top / "hospital"
     folder.mkdir()
@@ -200,12 +200,13 @@ def written(tmp_path_factory):
     of_study = [str(top / "own.yaml"), "--results-dir", str(top / "results"), *places]
     commands = [
         *(["check", *of_table, "--workers", "1"], ["prepare", *of_table, "--workers", "1"], ["verify", *of_table]),
+        ["advise", *of_table],
         *(["prepare", *of_study, "--workers", "1"], ["run", *of_study, "--run", "STL-s0"]),
     ]
     program = f"from lungmtl import cli\nprint([cli.main(command) for command in {commands}])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, encoding="utf-8", check=False)
     (top / "results" / "terminal.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
-    assert done.stdout.splitlines()[-1:] == ["[1, 0, 1, 0, 0]"], done.stderr
+    assert done.stdout.splitlines()[-1:] == ["[1, 0, 1, 0, 0, 0]"], done.stderr
     return top
 
 
@@ -218,6 +219,7 @@ def files(written: Path) -> list[Path]:
 def test_all_kinds_of_files_are_looked_at(written):
     names = {path.name for path in files(written)}
     assert names >= {"scans.csv", "shared.csv", "checked.jsonl", "report.html", "preparation.csv", "preparation.json"}
+    assert "advice.json" in names
     assert names >= {"s0.png", "s0.npy", "s0.json", "terminal.txt"}
     assert names >= {"record.json", "notebook.ipynb", "run.log", "predictions.csv"}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from lungmtl import data
-from lungmtl.commands.cohort import N_SHOWN, add_table, read_table, source
+from lungmtl.commands.cohort import N_SHOWN, add_table, read_usable, source
 from lungmtl.commands.options import at_least_one
 from lungmtl.experiments import AXES
 from lungmtl.files import PROJECT, write
@@ -37,7 +37,7 @@ def advise(options: argparse.Namespace) -> int:
     config, tasks, table, _, _ = source(options)
     changes = {"cohort": str(table), "cache_dir": str(plan.cache_dir(config)), "tasks": tasks}
     config = dataclasses.replace(config, weights=[1.0] * len(tasks), **changes)
-    frame = data.included(data.check_splits(read_table(config, table, tasks), **config.splitting))
+    frame = data.included(data.check_splits(read_usable(config, table, tasks), **config.splitting))
     frame = data.labelled(frame, config.labelling, central=tasks[0])
     contrasts = _table(options.map_dir, "contrasts").fillna({"arm": ""})
     place = _place(frame, config)

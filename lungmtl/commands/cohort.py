@@ -68,14 +68,15 @@ def check(options: argparse.Namespace) -> int:
     config, tasks, table, out, is_study = source(options)
     if is_study:  # the study's own page and scans.csv are one folder up
         out = (options.out or out / "check").absolute()
-    frame, rules = read_table(config, table, tasks), config.splitting | {"tasks": tasks}
+    frame, rules = read_usable(config, table, tasks), config.splitting | {"tasks": tasks}
     with locked(out / ".check.lock", "Another process is checking this cohort: waiting for it."):
         split, _ = data.judge_splits(frame, **rules)
         how = {"workers": options.workers, "progress": sys.stderr.isatty()}
         checked = data.check_cohort(split, table.parent, out=out, tasks=tasks, **how)
         stops = [*map(" ".join, data.missing_images(frame, table)[:N_SHOWN])]
         stops += filter(None, [" ".join(data.judge_splits(frame, **rules, failed=checked.scans)[1])])
-        _print_verdicts(checked.scans, [*checked.notes, *(f"A study would stop: {text}" for text in stops)])
+        notes = [*checked.notes, *(f"A study would stop: {text}" for text in stops)]
+        _print_verdicts(checked.scans, frame["excluded"], notes)
         if options.page:
             _write_page(config, tasks, table, out, frame["image"])
     print(f"Report: {out / (PAGE_FILE if options.page else data.CHECKED_FILE)}")
@@ -100,7 +101,7 @@ def prepare(options: argparse.Namespace) -> int:
     config, tasks, table, out, is_study = source(options)
     if is_study and options.out:
         raise ValueError(f"A study's tables must be in its own folder. Found `--out {options.out}` with a params file.")
-    frame, rules = read_table(config, table, tasks, is_study=is_study), config.splitting | {"tasks": tasks}
+    frame, rules = read_usable(config, table, tasks, is_study=is_study), config.splitting | {"tasks": tasks}
     split = data.check_splits(frame, **rules) if is_study else frame
     with locked(plan.cache_dir(config) / "prepare.lock", "Another process is preparing scans: waiting for it."):
         how = {"cache_dir": plan.cache_dir(config), "workers": options.workers}
@@ -130,7 +131,7 @@ def refuse(runs: Sequence[RunConfig]) -> None:
         FileNotFoundError: If the table or an image is missing.
     """
     tasks = plan.tasks_of(runs)
-    frame = read_table(runs[0], plan.cohort_path(runs[0]), tasks, is_study=True)
+    frame = read_usable(runs[0], plan.cohort_path(runs[0]), tasks, is_study=True)
     data.check_splits(frame, **runs[0].splitting | {"tasks": tasks})
 
 
@@ -179,6 +180,26 @@ def read_table(config: RunConfig, table: Path, tasks: Sequence[str], *, is_study
     return data.read_cohort(table, tasks=tasks, allow_outside=config.allow_outside, allow_missing=not is_study)
 
 
+def read_usable(config: RunConfig, table: Path, tasks: Sequence[str], *, is_study: bool = False) -> pd.DataFrame:
+    """As `read_table`.
+
+    Raises:
+        ValueError: Also if the table excludes every scan.
+    """
+    frame = read_table(config, table, tasks, is_study=is_study)
+    if data.included(frame).empty:
+        must = "A cohort must have a scan that is not excluded"
+        raise ValueError(f"{must}. Found {_excluded(frame['excluded'])}, in {table}.")
+    return frame
+
+
+def _excluded(reasons: pd.Series) -> str:
+    """How many scans a table excludes; blank for none."""
+    n_excluded, n_open = (reasons != "").sum(), reasons.str.startswith(data.DOWNLOAD).sum()
+    still = f", {n_open} of them still to be downloaded" if n_open else ""
+    return f"{number_of(n_excluded, 'scan')} excluded by the table{still}" if n_excluded else ""
+
+
 def _truth(table: Path) -> pd.DataFrame | None:
     """The generator's ground truth of a phantom cohort; None for any other cohort."""
     path = table.parent / "truth.csv"
@@ -195,14 +216,17 @@ def _print_prepared(outcome: pd.DataFrame, path: Path) -> None:
     print(f"Outcome of every scan: {path}")
 
 
-def _print_verdicts(scans: pd.DataFrame, notes: Sequence[str]) -> None:
+def _print_verdicts(scans: pd.DataFrame, excluded: pd.Series, notes: Sequence[str]) -> None:
     counts = [f"{(scans['verdict'] == verdict).sum()} {verdict}" for verdict in ("ok", "look", "failed")]
-    unusual = scans[scans["verdict"] != "ok"].sort_values("verdict", kind="stable")
-    print(f"{number_of(len(scans), 'scan')}: {', '.join(counts)}")
-    for row in unusual.head(N_SHOWN).itertuples():
-        print(f"  {row.verdict:6}  {row.scan}: {row.reason}")
+    left_out = _excluded(excluded)
+    print(f"{number_of(len(scans), 'scan')}: {', '.join(counts)}{f'; {left_out}' if left_out else ''}")
+    unusual = scans[scans["verdict"] != "ok"].groupby(["verdict", "reason"], sort=False)["scan"].agg(["first", "size"])
+    unusual = unusual.sort_index(level="verdict", sort_remaining=False, kind="stable")
+    for (verdict, reason), (first, n_scans) in unusual.head(N_SHOWN).iterrows():
+        others = f" and {number_of(n_scans - 1, 'other')}" if n_scans > 1 else ""
+        print(f"  {verdict:6}  {first}{others}: {reason}")
     if len(unusual) > N_SHOWN:
-        print(f"  ... and {len(unusual) - N_SHOWN} more")
+        print(f"  ... and {number_of(unusual['size'][N_SHOWN:].sum(), 'scan')} more")
     print("\n".join(notes) or "Nothing was found that would stop a study.")
 
 

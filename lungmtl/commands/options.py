@@ -29,9 +29,11 @@ def add_count(parser: argparse.ArgumentParser, option: str, what: str) -> None:
 
 def folder(text: str) -> Path:
     """A folder, which need not exist, for argparse."""
-    if Path(text).exists() and not Path(text).is_dir():
-        raise argparse.ArgumentTypeError(f"a folder is required. Found a file, {text}")
-    return Path(text)
+    path = Path(text)
+    there = next(place for place in (path, *path.parents) if place.exists())
+    if not there.is_dir():
+        raise argparse.ArgumentTypeError(f"a folder is required. Found a file, {there}")
+    return path
 
 
 def at_least_one(text: str) -> int:

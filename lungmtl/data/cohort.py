@@ -191,9 +191,9 @@ def _place_problems(frame: pd.DataFrame, path: Path, allow_outside: bool) -> lis
     ]
     named = frame[frame["image"] != ""] if not allow_outside else frame[:0]
     must = "An image must lie in the table's folder with all its files, unless `--allow-outside` is given"
-    are_outside = outside([place_of(path.parent, image) for image in named["image"]], path.parent)
+    elsewhere = outside([place_of(path.parent, image) for image in named["image"]], path.parent)
     return problems + [
-        (f"{must}. Found another place in scan {scan}.", f"It is {image}.")
-        for scan, image, is_outside in zip(named["scan"], named["image"], are_outside, strict=True)
-        if is_outside
+        (f"{must}. Found another place in scan {scan}.", f"It is {image}, which leads to {place}.")
+        for scan, image, place in zip(named["scan"], named["image"], elsewhere, strict=True)
+        if place
     ]

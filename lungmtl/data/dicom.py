@@ -30,6 +30,20 @@ UNDEFINED_LENGTH = 0xFFFFFFFF  # of compressed pixels, which come in pieces
 def read_series(folder: Path) -> Stored:
     """Read the one CT series of a folder in HU, int16 of at least -1024, in the order and with the gap of its slices.
 
+    Raises:
+        ScanError: As of `place_slices`, or if pixels cannot be read.
+    """
+    slices, gap_mm = place_slices(folder)
+    hu = np.empty((len(slices), *slices[0].shape), dtype=np.int16)
+    for index, stored in read_pixels(slices):
+        hu[index] = rescaled(stored, slices[index])
+    direction = np.stack(_axes(slices[0]), axis=1)
+    return Stored(hu, (gap_mm, *slices[0].pixel_mm), direction, technique_of(slices[0].header))
+
+
+def place_slices(folder: Path) -> tuple[list[Slice], float]:
+    """Slices of the one CT series of a folder, their pixels not read, along their normal, and their gap in mm.
+
     Hidden files and files of other kinds are passed over; so are folders, unless there is no DICOM file beside them.
     The frames of enhanced multi-frame CT are slices as any.
 
@@ -41,12 +55,7 @@ def read_series(folder: Path) -> Stored:
     _check_series(headers)
     slices = [_to_slice(header) for header in headers]
     _check_same(slices)
-    slices, gap_mm = _ordered(slices)
-    hu = np.empty((len(slices), *slices[0].shape), dtype=np.int16)
-    for index, stored in read_pixels(slices):
-        hu[index] = rescaled(stored, slices[index])
-    direction = np.stack(_axes(slices[0]), axis=1)
-    return Stored(hu, (gap_mm, *slices[0].pixel_mm), direction, technique_of(headers[0]))
+    return _ordered(slices)
 
 
 def _check_series(headers: Sequence[Header]) -> None:

@@ -15,6 +15,8 @@ from lungmtl.data.volume import ScanError, refused
 from lungmtl.words import number_of
 
 MULTI_FRAME = (uid.EnhancedCTImageStorage, uid.LegacyConvertedEnhancedCTImageStorage)
+TECHNIQUE = ("ConvolutionKernel", "KVP", "ContrastBolusAgent")  # a file converted from slices has them in other places
+UNASSIGNED = tuple(f"Unassigned{whose}ConvertedAttributesSequence" for whose in ("Shared", "PerFrame"))
 GROUPS = {  # functional group -> element of it -> the element of a slice that it stands for
     "PlanePositionSequence": {"ImagePositionPatient": "ImagePositionPatient"},
     "PlaneOrientationSequence": {"ImageOrientationPatient": "ImageOrientationPatient"},
@@ -24,8 +26,9 @@ GROUPS = {  # functional group -> element of it -> the element of a slice that i
     "CTReconstructionSequence": {"ConvolutionKernel": "ConvolutionKernel"},
     "CTXRayDetailsSequence": {"KVP": "KVP"},
     "ContrastBolusUsageSequence": {"ContrastBolusAgentAdministered": "ContrastBolusAgent"},
+    **{group: {name: name for name in TECHNIQUE} for group in UNASSIGNED},
 }
-OF_A_FRAME = {name for group in GROUPS.values() for name in group.values()} - {"ImageType"}
+OF_A_FRAME = {name for group in GROUPS.values() for name in group.values()} - {"ImageType", *TECHNIQUE}
 GROUP_SEQUENCES = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 
 

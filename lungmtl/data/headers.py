@@ -55,10 +55,13 @@ def read_headers(folder: Path) -> list[Header]:
     Raises:
         ScanError: If there is no series or several, or a file that is named like a slice is not DICOM.
     """
-    files = _visible(series_folder(folder))
+    files = visible(series_folder(folder))
     slices = [file for file in files if is_dicom(file)]
     if not slices:
-        raise refused("A DICOM folder must hold the slices of one CT series", "no DICOM file")
+        raise refused(
+            "A DICOM folder must hold the slices of one CT series",
+            f"no DICOM file in it or up to {MAX_DEPTH} levels below",
+        )
     suffixes = {_kind(file) for file in slices}
     named_so = [file for file in files if _kind(file) in suffixes]
     if len(named_so) > len(slices):
@@ -69,16 +72,17 @@ def read_headers(folder: Path) -> list[Header]:
 
 
 def series_folder(folder: Path) -> Path:
-    """The folder itself if it has DICOM files, else the one folder below it that holds a CT series.
+    """The folder itself if it has DICOM files, else the one folder below it that holds a CT series, localizers apart.
 
     Raises:
         ScanError: If several folders below it hold one: they are counted, and none is chosen.
     """
-    if any(map(is_dicom, _visible(folder))):
+    if any(map(is_dicom, visible(folder))):
         return folder
-    found = [below for below in _folders(folder, MAX_DEPTH) if _holds_ct(below)]
+    kinds = {below: _holds(below) for below in _folders(folder, MAX_DEPTH)}
+    found = [below for below, kind in kinds.items() if kind == "CT"] or [*filter(kinds.get, kinds)]
     if len(found) > 1:
-        counts = ", ".join(str(sum(map(is_dicom, _visible(below)))) for below in found[:10])
+        counts = ", ".join(str(sum(map(is_dicom, visible(below)))) for below in found[:10])
         what = f"{len(found)} folders with CT below it, of {counts} files: name one of them"
         raise refused("A DICOM folder must hold one series", what)
     return found[0] if found else folder
@@ -90,7 +94,8 @@ def is_dicom(file: Path) -> bool:
     return head[128:] == b"DICM" or head[:2] in (b"\x02\x00", b"\x08\x00", b"\x00\x08")
 
 
-def _visible(folder: Path) -> list[Path]:
+def visible(folder: Path) -> list[Path]:
+    """Files of a folder that may be slices, by name: neither hidden nor of those that archives add."""
     return sorted(f for f in folder.iterdir() if f.name[0] != "." and f.name not in OTHER_FILES and f.is_file())
 
 
@@ -100,13 +105,18 @@ def _folders(folder: Path, depth: int) -> list[Path]:
     return [one for below in found for one in (below, *_folders(below, depth - 1))]
 
 
-def _holds_ct(folder: Path) -> bool:
-    """Whether the first DICOM file of a folder is of a CT, or cannot be told from one."""
-    first = next(filter(is_dicom, _visible(folder)), None)
+def _holds(folder: Path) -> str:
+    """What the first DICOM file of a folder is of: LOCALIZER, CT or what cannot be told from one; blank for others."""
+    first = next(filter(is_dicom, visible(folder)), None)
+    if first is None:
+        return ""
     try:
-        return first is not None and text(read_header(first, ""), "Modality") in ("", "CT")
+        header = read_header(first, "")
+        if text(header, "Modality") not in ("", "CT"):
+            return ""
+        return "LOCALIZER" if "LOCALIZER" in text(header, "ImageType").split("\\") else "CT"
     except ScanError:
-        return True
+        return "CT"
 
 
 def _kind(file: Path) -> str:

@@ -25,25 +25,24 @@ def parts_of(image: Path) -> list[Path]:
     return [image, *detached(image)]
 
 
-def outside(images: Sequence[Path], root: str | Path) -> list[bool]:
-    """Whether each image has a file outside a folder: by its own path, a link, or what its header names."""
+def outside(images: Sequence[Path], root: str | Path) -> list[str]:
+    """Where each image leaves a folder, by its own path, a link, or what its header names; "" where it does not."""
     real = functools.cache(os.path.realpath)  # of folders: many images share theirs
     home = os.path.join(real(root), "")
 
-    def is_outside(path: Path) -> bool:
-        """Whether a path, or what it links to, lies elsewhere."""
+    def elsewhere(path: Path) -> str:
+        """Where a path, or what it links to, lies; blank if it is inside."""
         place = os.path.realpath(path) if path.is_symlink() else os.path.join(real(path.parent), path.name)
-        return not place.startswith(home)
+        return "" if place.startswith(home) else place
 
-    def has_outside(image: Path) -> bool:
-        """Whether an image or one of its files does."""
-        if is_outside(image):
-            return True
-        if image.is_dir():
-            return any(is_outside(Path(entry.path)) for entry in _entries(image) if entry.is_symlink())
-        return any(map(is_outside, detached(image)))
+    def first_outside(image: Path) -> str:
+        """As `elsewhere`, of an image or else of one of its files."""
+        if place := elsewhere(image):
+            return place
+        links = (Path(entry.path) for entry in _entries(image) if entry.is_symlink()) if image.is_dir() else ()
+        return next(filter(None, map(elsewhere, (*links, *detached(image)))), "")
 
-    return [has_outside(image) for image in images]
+    return [first_outside(image) for image in images]
 
 
 def stamp(image: Path) -> list[int]:

@@ -7,10 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import SimpleITK as sitk  # noqa: N813
 
+from lungmtl.data.dicom import place_slices
 from lungmtl.data.grid import box_around
-from lungmtl.data.headers import series_folder
 from lungmtl.data.images import place_of, reason, stamp
 from lungmtl.data.lungs import Lungs
 from lungmtl.data.reading import open_image, read_mask
@@ -23,7 +22,7 @@ PLACE_TOLERANCE = 0.1  # chosen by us: of a voxel; what is rounded in a header i
 
 
 class _Grid(NamedTuple):
-    """Voxels turned to LPS: `shape` (x, y, z); `steps`, (3, 3), mm from voxel to voxel; `origin`, mm of the first."""
+    """Where voxels lie: `shape` (x, y, z); `steps`, (3, 3), mm from voxel to voxel; `origin`, mm of the first."""
 
     shape: np.ndarray
     steps: np.ndarray
@@ -81,24 +80,29 @@ def labels_on(mask: str | Path, image: str | Path, scan: str) -> np.ndarray:
 
 
 def _grid(path: Path) -> _Grid:
-    """Where the voxels of an image file or of the DICOM series in a folder lie."""
-    files = [str(path)]
-    if path.is_dir():
-        files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(series_folder(path)), "", False, True)
-        if not files:
-            raise ScanError("the CT has no DICOM slices that can be placed")
-    first, last = open_image(files[0]), open_image(files[-1])
-    shape = np.array(first.GetSize())
-    direction = np.reshape(first.GetDirection(), (3, 3))
-    steps, origin = direction * first.GetSpacing(), np.array(first.GetOrigin())
-    if len(files) > 1:
-        shape[2] = len(files)
-        steps[:, 2] = (last.GetOrigin() - origin) / (len(files) - 1)
-    axes = np.abs(direction).argmax(axis=0)
-    turned = direction[axes, range(3)] < 0
+    """Where the voxels of an image file, or of the DICOM series in a folder, lie once they are turned to LPS."""
+    shape, steps, origin = _series_grid(path) if path.is_dir() else _file_grid(path)
+    axes = np.abs(steps / np.linalg.norm(steps, axis=0)).argmax(axis=0)
+    turned = steps[axes, range(3)] < 0
     origin = origin + (steps[:, turned] * (shape[turned] - 1)).sum(axis=1)
     order = np.argsort(axes)
     return _Grid(shape[order], (steps * np.where(turned, -1, 1))[:, order], origin)
+
+
+def _file_grid(path: Path) -> _Grid:
+    """Voxels as a file has them, not turned."""
+    image = open_image(path)
+    steps = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
+    return _Grid(np.array(image.GetSize()), steps, np.array(image.GetOrigin()))
+
+
+def _series_grid(folder: Path) -> _Grid:
+    """Voxels as slices or frames have them, in the order of their positions."""
+    slices, _ = place_slices(folder)
+    first, (pixel_y_mm, pixel_x_mm) = slices[0], slices[0].pixel_mm
+    gap = (slices[-1].position_mm - first.position_mm) / (len(slices) - 1)
+    steps = np.column_stack([first.orientation[:3] * pixel_x_mm, first.orientation[3:] * pixel_y_mm, gap])
+    return _Grid(np.array([*first.shape[::-1], len(slices)]), steps, first.position_mm)
 
 
 def _difference(mask: _Grid, ct: _Grid) -> str:

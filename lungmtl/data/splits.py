@@ -141,8 +141,9 @@ def _stops(frame: pd.DataFrame, tasks: Sequence[str], batch_size: int) -> list[s
 
 def blank_figures(frame: pd.DataFrame, *, tasks: Sequence[str]) -> list[str]:
     """Name the auxiliary tasks without both classes in validation or test, where their figures stay blank."""
-    found = counts(frame, tasks=tasks)
-    blank = {split: [task for task in tasks[1:] if _is_one_class(found[split][task])] for split in SPLITS[1:]}
+    found, drawn = counts(frame, tasks=tasks), set(included(frame)["split"])
+    splits = [split for split in SPLITS[1:] if split in drawn]
+    blank = {split: [task for task in tasks[1:] if _is_one_class(found[split][task])] for split in splits}
     return [
         f"Figures stay blank in {split}, for want of positive or negative scans: {', '.join(names)}."
         for split, names in blank.items()

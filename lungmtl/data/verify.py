@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from tqdm import tqdm
 
 from lungmtl.data.cohort import numbers_of
 from lungmtl.data.frames import frame_count
-from lungmtl.data.headers import series_folder
+from lungmtl.data.headers import is_dicom, series_folder, visible
 from lungmtl.data.images import digest, is_current, place_of
 from lungmtl.data.masks import mask_state, masks_of
 from lungmtl.data.reading import open_image
@@ -65,16 +64,12 @@ def _image_problem(image: Path | None, n_wanted: float) -> str:
 
 
 def _n_slice_files(folder: Path, n_wanted: float) -> int:
-    """Number of files that are not empty, in the folder or in that of the series below it, or else of their frames."""
-    files = _files(folder) or _files(series_folder(folder))
-    slices = [entry for entry in files if entry.name.lower().endswith(".dcm")] or files
-    found = [Path(entry.path) for entry in slices if entry.stat().st_size > 0]
-    is_right = math.isnan(n_wanted) or len(found) == n_wanted
-    return len(found) if is_right else sum(map(frame_count, found))
-
-
-def _files(folder: Path) -> list[os.DirEntry]:
-    return [entry for entry in os.scandir(folder) if entry.is_file() and entry.name != "DICOMDIR"]
+    """Number of files that are not empty, in the folder of the series, or else of the frames of those of DICOM."""
+    files = [file for file in visible(series_folder(folder)) if file.stat().st_size > 0]
+    found = [file for file in files if file.suffix.lower() == ".dcm"] or [*filter(is_dicom, files)]
+    if math.isnan(n_wanted) or len(found) == n_wanted:
+        return len(found)
+    return sum(map(frame_count, found))
 
 
 def _n_slices(file: Path) -> int:

@@ -17,12 +17,12 @@ def scores(predictions: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
         predictions: One row per scan and task: split, task, target (NaN = unknown), probability.
     Returns:
         split to task to auc, low, high (95 %, DeLong), n and positives of known labels. The AUC is NaN if the split has
-        one class, the interval also if a class has one scan; the counts tell which.
+        one class or no known label, the interval also if a class has one scan; the counts tell which.
     """
-    known = predictions.dropna(subset=["target"])
     table: dict[str, dict[str, dict[str, float]]] = {}
-    for (split, task), rows in known.groupby(["split", "task"], sort=False):
-        table.setdefault(split, {})[task] = _score(rows["target"].to_numpy(), rows["probability"].to_numpy())
+    for (split, task), rows in predictions.groupby(["split", "task"], sort=False):
+        known = rows.dropna(subset=["target"])
+        table.setdefault(split, {})[task] = _score(known["target"].to_numpy(), known["probability"].to_numpy())
     return table
 
 

@@ -199,5 +199,6 @@ def _number(row: Mapping[str, str], cell: str, option: str, *, place: int = 0) -
     except (ValueError, SyntaxError, TypeError, IndexError):
         number = math.nan
     if not math.isfinite(number):
-        raise ValueError(f"`{option}` must be numbers. Found {text!r} in the column {cell}.")
+        found = "something else" if text else "none"  # it may be any text, a name too
+        raise ValueError(f"`{option}` must be numbers. Found {found} in the column {cell}.")
     return number

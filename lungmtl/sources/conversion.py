@@ -64,7 +64,7 @@ def convert(job: tuple[str, Path, Path, Geometry]) -> dict[str, str]:
             image.SetMetaData(MADE_OF, made_of)
             with replacing(target) as beside:
                 sitk.WriteImage(image, str(beside), useCompression=True, compressionLevel=1)
-    except (OSError, ValueError, RuntimeError, MemoryError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, RuntimeError, MemoryError) as error:
         return {"scan": scan, "reason": f"not converted: {reason(error)}"}
     return {"scan": scan, "reason": ""}
 
@@ -94,11 +94,14 @@ def _image(source: Path, geometry: Geometry) -> sitk.Image:
 
 
 def _archived(source: Path, key: str) -> np.ndarray:
-    with np.load(source, allow_pickle=False) as archive:
-        if key not in archive:
+    try:
+        with np.load(source, allow_pickle=False) as archive:
+            if key in archive:
+                return archive[key]
             found = f"{number_of(len(archive), 'array')} of another name" if len(archive) else "none"
-            raise ScanError(f"An archive must hold the array that `--key` names, {key}. Found {found}.")
-        return archive[key]
+    except (ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:  # TypeError: of a single array
+        raise ScanError("An archive must be a whole file of numpy. Found a damaged or another one.") from error
+    raise ScanError(f"An archive must hold the array that `--key` names, {key}. Found {found}.")
 
 
 def _hu(array: np.ndarray, geometry: Geometry) -> np.ndarray:

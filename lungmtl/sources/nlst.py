@@ -88,7 +88,10 @@ def nlst(options: argparse.Namespace) -> int:
     if options.patients:
         rows = draw(rows, n_patients=options.patients, seed=options.seed)
     if options.split:
-        rows = assign_splits(rows, fractions=SPLIT_FRACTIONS, seed=options.seed, stratify=CENTRAL_TASK)
+        try:
+            rows = assign_splits(rows, fractions=SPLIT_FRACTIONS, seed=options.seed, stratify=CENTRAL_TASK)
+        except ValueError as error:
+            raise ValueError(f"{error} To leave the split to the study: `--no-split`.") from error
         warn_of_splits(rows, [task for task in tasks if rows[task].notna().any()])
     rows = locate(name_scans(rows), images, root=root)
     columns = [*SERIES_COLUMNS, *(name for name in ("sex", "age_years", "n_nodules") if name in rows)]

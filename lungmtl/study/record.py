@@ -57,7 +57,7 @@ def write_run(
             folders may name people; `policy`, its name and settings; `tasks`, the central one first; `cohort`, the
             table's `sha256` and the `counts` per split and label, without patients; `environment`; `seconds` of at
             least `prepare`, `train` and `evaluate`; `selection`, `rule` and `epoch` of the checkpoint kept; `metrics`,
-            split -> task -> `auc`, `low`, `high`, `n`, `positives`, NaN if a split has only one class; in newer
+            split -> task -> `auc`, `low`, `high`, `n`, `positives`, NaN if a split has one class or none; in newer
             records `cost`: steps, passes through the network and seconds per step.
         steps: One row per optimiser step, columns `step_columns`.
         history: Columns `HISTORY_COLUMNS`, one row per epoch, split and task.
