@@ -510,6 +510,14 @@ def test_calibration_finds_the_distortion_that_was_made():
     assert perfect.slope.low < 1 < perfect.slope.high
 
 
+def test_calibration_of_probabilities_that_hardly_differ_is_refused():
+    target = np.repeat([0, 1], 20)
+    probability = np.r_[np.linspace(0.49999, 0.5, 20), np.linspace(0.4999999, 0.50001, 20)]  # slope of millions
+
+    with pytest.raises(ValueError, match="a fit with a finite variance"):
+        calibration(target, probability, np.arange(40))
+
+
 def test_sensitivity_at_specificity_of_a_hand_worked_case():
     target = [1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
     probability = [0.95, 0.9, 0.7, 0.2, 0.8, 0.6, 0.5, 0.4, 0.3, 0.1, 0.1, 0.1, 0.1, 0.1]

@@ -64,7 +64,7 @@ def calibration(target: np.ndarray, probability: np.ndarray, patient: np.ndarray
     variance).
 
     Raises:
-        ValueError: If all probabilities are equal or the classes are fully separated: the slope is not finite.
+        ValueError: If all probabilities are equal, or the classes are fully or nearly separated: the slope is not finite.
 
     Source: Cox 1958, Biometrika 45:562-565; Van Calster et al. 2019, BMC Medicine 17:230.
     """
@@ -79,11 +79,13 @@ def calibration(target: np.ndarray, probability: np.ndarray, patient: np.ndarray
     binomial = sm.families.Binomial()
     robust = {"cov_type": "cluster", "cov_kwds": {"groups": np.unique(patient, return_inverse=True)[1]}}
     try:
-        with np.errstate(divide="ignore", invalid="ignore"):  # nearly separated classes: the interval is NaN
+        with np.errstate(divide="ignore", invalid="ignore"):  # nearly separated classes
             slope = sm.GLM(target, sm.add_constant(logits, has_constant="add"), family=binomial).fit(**robust)
             intercept = sm.GLM(target, np.ones_like(logits), offset=logits, family=binomial).fit(**robust)
     except np.linalg.LinAlgError as error:  # too few scans, or nearly equal probabilities
         raise ValueError(f"A calibration slope needs a fit with a finite variance. Found {error}.") from error
+    if not np.isfinite([*slope.bse, *intercept.bse]).all():
+        raise ValueError("A calibration slope needs a fit with a finite variance. Found none: classes hardly overlap.")
     return Calibration(
         Interval(float(slope.params[1]), *map(float, slope.conf_int()[1])),
         Interval(float(intercept.params[0]), *map(float, intercept.conf_int()[0])),
