@@ -64,7 +64,7 @@ def calibration(target: np.ndarray, probability: np.ndarray, patient: np.ndarray
     variance).
 
     Raises:
-        ValueError: If all probabilities are equal, or the classes are fully or nearly separated: the slope is not finite.
+        ValueError: If all probabilities are equal or the classes hardly overlap: the slope is not finite.
 
     Source: Cox 1958, Biometrika 45:562-565; Van Calster et al. 2019, BMC Medicine 17:230.
     """
