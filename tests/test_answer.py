@@ -241,6 +241,9 @@ def test_the_conclusion_is_four_sentences_that_follow_from_its_tables():
     assert "40 epochs at relatedness 0, after which all validation curves were flat" in lines[1]
     assert "at relatedness 1, after which one of three validation curves still rose" in lines[1]
     assert lines[2].count("\N{MINUS SIGN} STL") == 4
+    assert "; none is settled; at relatedness 1 q (A" in lines[2]
+    assert ", lower; q (B" in lines[2]
+    assert lines[2].endswith("; the others are not settled.")
     assert "(MTL2) lies above both" in lines[3]
     assert "equal ratio in two of eight cells (relatedness 1, 7,200 steps)" in lines[3]
     assert "tuned on validation in none of eight cells" in lines[3]
