@@ -211,8 +211,8 @@ def test_where_contrasts_were_fixed_the_answer_is_their_budget_and_holm_over_the
     assert "Of two settings" not in text
     assert "McNemar" not in text
     assert confirmed(fixed(OPEN), budget="").endswith(
-        "none is settled** (Holm's adjustment over these alone). "
-        "Not settled: q (A \N{MINUS SIGN} STL) \N{MINUS SIGN}0.050 [\N{MINUS SIGN}0.100, +0.010] "
+        "none is settled** (Holm's adjustment over these alone): "
+        "q (A \N{MINUS SIGN} STL) \N{MINUS SIGN}0.050 [\N{MINUS SIGN}0.100, +0.010] "
         "(one of eight runs did not learn)."
     )
     assert confirmed(fixed(""), budget="x") == ""

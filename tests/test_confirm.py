@@ -207,7 +207,7 @@ def test_the_committed_study_is_not_flat_and_warns_of_its_failing_seeds():
 
     assert found["is_flat"].tolist() == learning["is_flat"].tolist()
     assert budget(found, flat_rise=0.002).startswith("**Not flat**: in all ten experiments")
-    assert "most in ITW3 (0.047)" in budget(found, flat_rise=0.002)
+    assert "most in ITW3 (0.047 per epoch)" in budget(found, flat_rise=0.002)
     said = failing_seeds(share.reset_index(), simulated)
     assert said.startswith("**Warning: 10 of 50 runs did not learn** (MTL2 1 of 5, MTL3 4 of 5, MTL4 5 of 5).")
     assert "In simulated studies of 5 seeds, some of which do not learn, 95 % intervals cover 71 to" in said

@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[1]
 STUDY = "phantom-full"
 RUNS = ["STL-s0", "STL-s1", "ITW3-s0", "ITW3-s1"]
 PHONE_PX, DESKTOP_PX, WIDE_PX, PAPER_PX = 390, 1280, 1440, 688  # A4 less margins of 14 mm, at 96 px per inch
+PAGE_PX = 949  # height of US letter, the shorter sheet, less the same margins
 PROTOCOL = """---
 studies:
   phantom-full:
@@ -427,6 +428,16 @@ def test_methods_say_the_numbers_of_the_records(runs):
         assert part in text
 
 
+def test_methods_span_the_counts_of_training_sets(runs):
+    column = "cohort_counts_train_lung_cancer_positives"
+    counts = runs[column].where(runs["seed"] > 0, 7)
+
+    assert f"| lung cancer | 7 to {counts.max():.0f} of {runs['cohort_counts_train_lung_cancer_n'].iloc[0]} |" in (
+        methods(runs.assign(**{column: counts}))
+    )
+    assert "| lung cancer | not recorded of" in methods(runs.drop(columns=column))
+
+
 def in_words(runs):
     return methods(runs).replace("\u00a0", " ")  # weights stay on one line
 
@@ -698,7 +709,7 @@ def report_of(study):
     return ROOT / "results" / study / "report.html"
 
 
-@pytest.mark.parametrize("study", ["phantom-full", "sensitivity"])
+@pytest.mark.parametrize("study", ["confirm-related", "phantom-full", "sensitivity"])
 def test_committed_report_shows_answer_and_forest_first_and_every_table_whole(browser, study):
     browser.open(report_of(study), width_px=WIDE_PX)
     browser.value("document.querySelectorAll('details').forEach(box => { box.open = false })")
@@ -727,6 +738,7 @@ def test_committed_report_fits_the_paper(browser):
     browser.open(report_of(STUDY), width_px=PAPER_PX, media="print")
     browser.unfold()
 
+    assert browser.value("document.querySelector('figure').getBoundingClientRect().bottom") <= PAGE_PX
     rights = "[...document.querySelectorAll('main table, main figure')].map(tag => tag.getBoundingClientRect().right)"
     assert max(browser.value(rights)) <= PAPER_PX
     assert set(

@@ -26,9 +26,8 @@ def budget(learning: pd.DataFrame, *, flat_rise: float) -> str:
         return f"**Flat**: {where} the median rises by less than {flat_rise:g} per epoch."
     most = rising.loc[rising["rise"].astype(float).idxmax()]
     return (
-        f"**Not flat**: {where} the median validation AUC still rose by {flat_rise:g} or more per epoch over the last "
-        f"quarter of {n_epochs} epochs, most in {most['experiment']} ({most['rise']:.3f}). Differences are those of "
-        "this budget."
+        f"**Not flat**: {where} the median validation AUC still rose after {n_epochs} epochs, most in "
+        f"{most['experiment']} ({most['rise']:.3f} per epoch)."
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from lungmtl.experiments import SPLITS, in_order
-from lungmtl.report.words import counted, recorded, render, shown
+from lungmtl.report.words import counted, recorded, render, shown, spanned
 from lungmtl.words import task_label
 
 # settings that are places and names, or that `methods.md.j2` says in its own way
@@ -30,7 +30,7 @@ def methods(runs: pd.DataFrame) -> str:
         is_phantom=set(runs["config_cohort"]) == {""},
         splits=SPLITS,
         recorded=partial(recorded, runs.assign(**sizes, epoch=runs["selection_epoch"] + 1)),
-        tasks={task: partial(recorded, runs[[task in tasks for tasks in runs["tasks"]]]) for task in tasks},
+        tasks={task: partial(spanned, runs[[task in tasks for tasks in runs["tasks"]]]) for task in tasks},
         blank=[
             f"{task_label(task)} in {split}" for task in tasks for split in SPLITS[1:] if _is_blank(runs, split, task)
         ],

@@ -44,6 +44,12 @@ def recorded(runs: pd.DataFrame, column: str, between: str = ", ") -> str:
     return counted(runs[column].map(lambda value: shown(value, between))) if column in runs else NOT_RECORDED
 
 
+def spanned(runs: pd.DataFrame, column: str) -> str:
+    """The least to the greatest of a column's whole numbers, in which runs of several training sets differ."""
+    is_known = column in runs and runs[column].notna().all()
+    return ends(runs[column], "{:.0f}") if is_known else NOT_RECORDED
+
+
 def counted(texts: pd.Series) -> str:
     """The text that all rows have; where rows differ, each text with its number of runs."""
     counts = texts.value_counts(sort=False)
