@@ -63,6 +63,8 @@ def test_the_first_screen_says_what_the_confirmatory_study_settled():
     assert "six of eleven validation curves still rose after 40 epochs" in README
     assert (learning["n_seeds"].sum(), learning["n_seeds"].sum() - learning["n_learnt"].sum()) == (44, 5)
     assert "five of 44 runs" in README
+    assert (pd.read_csv(tables / "foretold.csv")["agree"] == "yes").sum() == 5
+    assert "foretold the sign of five of the seven contrasts above" in README
 
 
 def test_what_is_said_of_the_map_follows_from_its_tables():
