@@ -83,11 +83,25 @@ def test_what_is_said_of_the_map_follows_from_its_tables():
 
 def test_the_rule_that_stays_near_the_single_task_follows_from_the_map_of_rivals():
     contrasts = pd.read_csv(PROJECT / "results/when-rivals/tables/contrasts.csv")
-    farthest = contrasts[contrasts["reference"] == "STL"].set_index("experiment")["difference"].abs()
-    farthest = farthest.groupby(level=0).max().drop(["MTL", "STL"], errors="ignore")
-    assert farthest[farthest <= 0.005].index.tolist() == ["PCD"]
-    assert "Of [four gradient rules]" in README
+    single = contrasts[contrasts["arm"].isna() & (contrasts["reference"] == "STL")].set_index("experiment")
+    farthest = single["difference"].abs().groupby(level=0).agg(["max", "size"]).drop("MTL")
+    near = single.loc["PCD"]
+
+    assert set(farthest["size"]) == {36}
+    assert farthest.index[farthest["max"] <= 0.006].tolist() == ["PCD"]
+    assert (sum(near["low"] > 0), sum(near["high"] < 0)) == (10, 14)
+    assert "only PCD stays within 0.006 of the single task in all 36 cells: above it in ten, below it in 14" in README
+    assert "four rules" in README
     assert len(farthest) == 4
+
+
+def test_the_pilot_that_was_run_later_trains():
+    history = pd.read_csv(PROJECT / "results/policies/later/AutoLambda-s0/history.csv")
+    last = history[(history["split"] == "train") & (history["task"] == "lung_cancer")].iloc[-1]
+
+    assert f"training AUC {last['auc']:.2f}" in (PROJECT / "params" / "protocol.md").read_text(encoding="utf-8")
+    assert last["auc"] >= 0.6
+    assert history["loss"].notna().all()
 
 
 @pytest.mark.skipif(
