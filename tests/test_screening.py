@@ -276,7 +276,7 @@ def test_a_task_with_one_class_is_named_and_stays():
     assert problems == [
         (
             "",
-            "copd needs 2 test patients with a positive scan and as many without. Found 0 and 60: "
+            "COPD needs 2 test patients with a positive scan and as many without. Found 0 and 60: "
             "numbers that need them are blank.",
         )
     ]

@@ -10,6 +10,7 @@ import pandas as pd
 
 from lungmtl.comparison.scans import MIN_PER_CLASS, PREDICTED
 from lungmtl.experiments import in_order, run_name
+from lungmtl.words import task_label
 
 OWN_SETTINGS = ("study", "experiment", "seed", "results_dir", "cache_dir", "allow_outside", "cohort", "threads")
 OF_EXPERIMENT = (
@@ -236,8 +237,9 @@ def _tasks_with_one_class(predictions: pd.DataFrame) -> list[tuple[str, str]]:
         positive = scans.groupby("patient")["target"].max() == 1
         n_with, n_without = int(positive.sum()), int((~positive).sum())
         if min(n_with, n_without) < MIN_PER_CLASS:
-            rule = f"{task} needs {MIN_PER_CLASS} {split} patients with a positive scan and as many without."
-            problems.append(("", f"{rule} Found {n_with} and {n_without}: numbers that need them are blank."))
+            needed = f"needs {MIN_PER_CLASS} {split} patients with a positive scan and as many without"
+            found = f"Found {n_with} and {n_without}: numbers that need them are blank."
+            problems.append(("", f"{task_label(task)} {needed}. {found}"))
     return problems
 
 
