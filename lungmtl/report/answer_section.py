@@ -58,8 +58,8 @@ def confirmed(contrasts: pd.DataFrame, *, budget: str) -> str:
     rows = contrasts.dropna(subset="p_holm")
     if rows.empty:
         return ""
-    settled = rows["verdict"].map(_word) != "open"
-    listed = {"settled": shown_rows(rows[settled]), "rest": shown_rows(rows[~settled])}
+    is_rest = rows["verdict"].map(is_open)
+    listed = {"settled": shown_rows(rows[~is_rest]), "rest": shown_rows(rows[is_rest])}
     return render("confirmed.md.j2", budget=budget, n=len(rows), n_asked=len(contrasts), **listed, number=number)
 
 
@@ -112,6 +112,11 @@ def _first(comparisons: pd.DataFrame) -> pd.DataFrame:
 def _word(verdict: str) -> str:
     words = {"higher": "better", "lower": "worse", "equivalent": "equivalent"}
     return next((word for start, word in words.items() if verdict.startswith(start)), "open")
+
+
+def is_open(verdict: str) -> bool:
+    """Whether a verdict settles nothing."""
+    return _word(verdict) == "open"
 
 
 def shown_rows(rows: pd.DataFrame) -> list[dict[str, object]]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from lungmtl.experiments import AXES
-from lungmtl.report.answer_section import shown_rows
+from lungmtl.report.answer_section import is_open, shown_rows
 from lungmtl.report.words import ends, number, render
 
 
@@ -53,9 +53,11 @@ def _place(cells: pd.DataFrame, grid: pd.DataFrame) -> str:
 
 def _told(relatedness: float, tables: Mapping[str, pd.DataFrame]) -> dict[str, object]:
     rows, learning = tables["confirm"].dropna(subset="p_holm"), tables["learning"]
+    rows = rows.assign(is_open=rows["verdict"].map(is_open))
     return {
         "relatedness": relatedness,
         "rows": shown_rows(rows),
+        "n_open": int(rows["is_open"].sum()),
         "n": int(rows["n"].max()),
         "n_sets": int(rows["n_seeds"].max()),
         "n_experiments": len(learning),
