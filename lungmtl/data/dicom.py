@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from lungmtl.data.frames import frames_of
-from lungmtl.data.headers import Header, number, numbers, read_headers, term, text, value_of
+from lungmtl.data.headers import Header, image_type, number, numbers, read_headers, term, text, value_of
 from lungmtl.data.pixels import COMPRESSED, UNCOMPRESSED, Slice, read_pixels, rescaled
 from lungmtl.data.technique import technique_of
 from lungmtl.data.volume import DIRECTION_TOLERANCE, MAX_VOXELS, Stored, refused
@@ -78,7 +78,7 @@ def _check_series(headers: Sequence[Header]) -> None:
 
 def _check_image_types(headers: Sequence[Header]) -> None:
     """Check that no slice is a localizer or made from others: a projection, a reformation, a map that is not HU."""
-    types = {h.name: text(h, "ImageType").split("\\") for h in headers}
+    types = {h.name: image_type(h) for h in headers}
     for what, names in (
         ("localizer", [name for name, words in types.items() if "LOCALIZER" in words]),
         ("derived image", [name for name, words in types.items() if words[:2] == ["DERIVED", "SECONDARY"]]),

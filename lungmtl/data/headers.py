@@ -114,7 +114,7 @@ def _holds(folder: Path) -> str:
         header = read_header(first, "")
         if text(header, "Modality") not in ("", "CT"):
             return ""
-        return "LOCALIZER" if "LOCALIZER" in text(header, "ImageType").split("\\") else "CT"
+        return "LOCALIZER" if "LOCALIZER" in image_type(header) else "CT"
     except ScanError:
         return "CT"
 
@@ -169,6 +169,11 @@ def text(header: Header, name: str) -> str:
     value = value_of(header, name)
     parts = value if isinstance(value, pydicom.multival.MultiValue) else [value]
     return "\\".join(str(part).strip() for part in parts if part is not None).upper()
+
+
+def image_type(header: Header) -> list[str]:
+    """The words of ImageType: original or derived, primary or secondary, and what else the scanner says."""
+    return text(header, "ImageType").split("\\")
 
 
 def term(header: Header, name: str) -> str:
