@@ -63,6 +63,8 @@ def fit(
 ) -> Fitted:
     """Train a network under a weighting policy and keep one epoch by one rule.
 
+    Longer than other functions, so that the order of a step, which sets the bits, is read in one place.
+
     Args:
         model: As `Network` says; trained in place, on the GPU where there is one.
         train_set, validation_set: Items (volume (1, Z, Y, X), target (T,), known (T,)).

@@ -17,8 +17,6 @@ HELD_OUT = ["n_cells", "correlation", "error", "same_sign", "n_clear"]
 CELL = ["arm", *AXES]
 MIN_ROWS = 3  # chosen by us: the test of the map needs this many differences per term of its model
 TUNED = "tuned static"  # per seed the static weights with the highest validation AUC, as a user would choose them
-
-
 RIVALS = ("UW", "DWA", "GradNorm", "DBMTL", "GCS", "OLAUX")
 ADDED = ("MGDA", "PCGrad", "IMTLG", "PCD")  # of a map of their own, params/when-rivals.yaml
 PAIRS = (  # contrasts of the protocol (params/when.md), and more against the single task
